@@ -1,0 +1,1 @@
+//! Proofs and benchmarks, one file per question.

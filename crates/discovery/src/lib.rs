@@ -1,0 +1,1 @@
+//! Service discovery: registry and resolver contracts, cache, balancing, health checks.

@@ -1,0 +1,1 @@
+//! Event and command models, the EventStore contract, and the relay that publishes what was appended.

@@ -1,0 +1,1 @@
+//! API gateway: routes by convention, discovery, balancing and the client's policies, streaming both ways.

@@ -1,0 +1,1 @@
+//! Resilient HTTP client over hyper-util: policies, discovery, context, real connection limits.

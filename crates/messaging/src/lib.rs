@@ -1,0 +1,1 @@
+//! The MessageBroker contract and everything above it: router, retry, dead letters, dedup, codecs.

@@ -1,0 +1,1 @@
+//! The server side for axum: MicroserviceApp, context and deadline middleware, problem+json, idempotency keys, routes.

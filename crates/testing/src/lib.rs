@@ -1,0 +1,1 @@
+//! Test kit: conformance suites, real servers, fixtures.

@@ -1,0 +1,1 @@
+//! How services talk to each other in Rust: one library, one configuration, one binary.

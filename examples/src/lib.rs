@@ -1,0 +1,1 @@
+//! Runnable examples; each asserts its own result.
