@@ -1,0 +1,96 @@
+//! Every name that leaves the process: headers, metrics, spans, log targets.
+//!
+//! Metrics follow OpenTelemetry's semantic conventions where they exist (dots become underscores in the Prometheus
+//! text), else `trunkline.<area>.<thing>` with the unit in the documentation.
+
+/// Names of headers, in HTTP, gRPC metadata and messages alike.
+pub mod header {
+    /// The correlation id, unless configured otherwise.
+    pub const CORRELATION_ID: &str = "X-Correlation-ID";
+    /// The calling service.
+    pub const SERVICE_NAME: &str = "X-Service-Name";
+    /// Time the caller will still wait, in whole milliseconds.
+    pub const REQUEST_TIMEOUT_MS: &str = "X-Request-Timeout-Ms";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// W3C trace context, vendors' part.
+    pub const TRACESTATE: &str = "tracestate";
+    /// W3C baggage.
+    pub const BAGGAGE: &str = "baggage";
+    /// The deadline of gRPC, understood when reading.
+    pub const GRPC_TIMEOUT: &str = "grpc-timeout";
+    /// Makes an unsafe request repeatable (IETF httpapi draft).
+    pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+}
+
+/// Names of metrics, as given to the registry (which adds units and `_total`).
+pub mod metric {
+    /// Histogram, seconds: requests sent, by service, endpoint and status.
+    pub const HTTP_CLIENT_DURATION: &str = "http_client_request_duration";
+    /// Gauge: requests under way, by service.
+    pub const HTTP_CLIENT_ACTIVE: &str = "http_client_active_requests";
+    /// Histogram, seconds: requests served, by route, method and status.
+    pub const HTTP_SERVER_DURATION: &str = "http_server_request_duration";
+    /// Gauge: requests being served.
+    pub const HTTP_SERVER_ACTIVE: &str = "http_server_active_requests";
+    /// Counter: attempts after the first, by service and endpoint.
+    pub const RETRIES: &str = "trunkline_retries";
+    /// Counter: retries that the budget refused, by service.
+    pub const RETRY_BUDGET_EXHAUSTED: &str = "trunkline_retry_budget_exhausted";
+    /// Counter: changes of a circuit, by service, endpoint and new state.
+    pub const CIRCUIT_TRANSITIONS: &str = "trunkline_circuit_transitions";
+    /// Gauge: 0 closed, 1 half-open, 2 open, by service and endpoint.
+    pub const CIRCUIT_STATE: &str = "trunkline_circuit_state";
+    /// Counter: calls refused here, by service and reason.
+    pub const REJECTIONS: &str = "trunkline_rejections";
+    /// Counter: failed calls, by service and operation.
+    pub const SERVICE_CALL_ERRORS: &str = "trunkline_service_call_errors";
+    /// Counter: messages published, by broker, destination and outcome.
+    pub const MESSAGES_PUBLISHED: &str = "messaging_client_sent_messages";
+    /// Counter: messages delivered to handlers, by broker, destination and group.
+    pub const MESSAGES_CONSUMED: &str = "messaging_client_consumed_messages";
+    /// Histogram, seconds: publish until confirmed.
+    pub const PUBLISH_DURATION: &str = "messaging_client_operation_duration";
+    /// Histogram, seconds: one message in its handler.
+    pub const PROCESS_DURATION: &str = "messaging_process_duration";
+    /// Counter: messages put into dead letters, by destination, group and reason.
+    pub const DEAD_LETTERS: &str = "trunkline_messaging_dead_letters";
+    /// Counter: attempts after the first, by destination and group.
+    pub const REDELIVERIES: &str = "trunkline_messaging_redeliveries";
+    /// Counter: deliveries that dedup recognised, by destination and group.
+    pub const DUPLICATES: &str = "trunkline_messaging_duplicates";
+    /// Counter: publishes that reached no subscriber, by destination.
+    pub const UNROUTABLE: &str = "trunkline_messaging_unroutable";
+    /// Gauge: messages in handlers, by destination and group.
+    pub const IN_FLIGHT: &str = "trunkline_messaging_in_flight";
+    /// Gauge: 1 while a subscription is attached, by destination and group.
+    pub const SUBSCRIPTION_ATTACHED: &str = "trunkline_messaging_subscription_attached";
+    /// Histogram, seconds: name to instances, by service.
+    pub const RESOLVE_DURATION: &str = "trunkline_discovery_resolve_duration";
+    /// Gauge: instances known, by service and status.
+    pub const INSTANCES: &str = "trunkline_discovery_instances";
+    /// Counter: changes seen by watches, by service.
+    pub const DISCOVERY_CHANGES: &str = "trunkline_discovery_changes";
+    /// Gauge, seconds: age of the last answer of the registry, by service, while it is away.
+    pub const DISCOVERY_STALE: &str = "trunkline_discovery_stale_age";
+    /// Counter: events appended, by store.
+    pub const EVENTS_APPENDED: &str = "trunkline_events_appended";
+    /// Counter: events published by a relay, by relay.
+    pub const EVENTS_RELAYED: &str = "trunkline_events_relayed";
+    /// Gauge: events appended and not yet published, by relay.
+    pub const RELAY_LAG: &str = "trunkline_events_relay_lag";
+    /// Gauge: 1 healthy, 0.5 degraded, 0 unhealthy, by component.
+    pub const COMPONENT_HEALTH: &str = "trunkline_component_health";
+}
+
+/// Targets of log events.
+pub mod target {
+    /// Everything.
+    pub const ROOT: &str = "trunkline";
+    /// The manager: initialisation, health results, errors, recovery attempts.
+    pub const MANAGER: &str = "trunkline::manager";
+    /// Calls, one event each, with duration.
+    pub const CALL: &str = "trunkline::call";
+    /// Events that concern security.
+    pub const SECURITY: &str = "trunkline::security";
+}
