@@ -28,6 +28,7 @@
 //! - [`task`]: tasks have a name, carry the context and belong to a scope that a shutdown awaits.
 
 mod clock;
+mod connection;
 mod context;
 pub mod duration;
 mod error;
@@ -44,6 +45,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp, TimestampError};
+pub use connection::{Connection, ConnectionUrl, ParseConnectionError};
 pub use context::{
     Baggage, Carrier, Context, CorrelationFormat, CorrelationId, Identity, Propagation, SpanId,
     TraceContext, TraceId,
