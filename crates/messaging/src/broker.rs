@@ -1,0 +1,185 @@
+//! The contract that every message broker fulfils.
+
+use std::future::Future;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use trunkline_core::{Error, Result, Timestamp};
+
+use crate::capabilities::Capabilities;
+use crate::delivery::DeliveryInfo;
+use crate::erased::AnyBroker;
+use crate::message::{Message, Publish, Receipt};
+use crate::subscription::{Subscribe, Subscription};
+use crate::topic::{Destination, TopicName};
+
+/// A message broker: bytes with headers in, guarded deliveries out.
+///
+/// What every implementation promises, and the conformance suite checks:
+/// - **Publish** returns when the broker has the message as durably as `capabilities().durable` says. An error whose
+///   [`retry`](Error::retry) is `Safe` means it does not have it; `IfIdempotent` means nobody knows: only a repetition
+///   under the same id is right.
+/// - **Deliveries** come at least once where `redelivery` is claimed, else at most once. A dropped delivery is given
+///   back. Nothing confirmed is lost to a consumer that dies.
+/// - **Reconnection** has one owner, the backend: connection, topology and exactly one consumer per subscription are
+///   restored without the caller's help.
+/// - **Calls before `connect`, or while the broker is away**: `publish` waits until the deadline of the running
+///   [`Context`](trunkline_core::Context), or its configured timeout, then fails with `Unavailable`; `subscribe`
+///   returns a subscription that is detached and attaches as soon as it can.
+/// - **Calls after `disconnect`** fail with `Cancelled`, and streams end.
+/// - All methods may be called from many tasks at once.
+///
+/// Implementers write plain `async fn`s. Everything above the trait takes an [`AnyBroker`].
+#[doc(alias = "MessageQueueService")]
+pub trait MessageBroker: Send + Sync + Sized + 'static {
+    /// The kind of broker, as configuration names it: `memory`, `embedded`.
+    fn kind(&self) -> &'static str;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Connects. Does nothing when connected.
+    ///
+    /// Errors: `Unavailable`, `Timeout`, `Unauthenticated`, `Config`. Cancel safe: may be called again.
+    fn connect(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Flushes what was accepted, ends every subscription and closes. Does nothing when disconnected.
+    ///
+    /// Errors: `Timeout` when not everything was flushed by the deadline. Not cancel safe.
+    fn disconnect(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
+
+    /// Asks the broker itself whether it works.
+    ///
+    /// Errors: `Unavailable`, `Timeout`, `Exhausted`. Cancel safe.
+    fn health_check(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Publishes one message and waits for the confirm.
+    ///
+    /// Errors: `NotFound` when mandatory and unroutable; `Invalid` when too large; `Exhausted` when a limit is
+    /// reached; `Unsupported` for a capability that is missing; `Unavailable`, `Timeout`. Cancel safe in the sense that
+    /// the message may or may not have been published.
+    fn publish(&self, publish: Publish) -> impl Future<Output = Result<Receipt>> + Send;
+
+    /// Publishes several messages, pipelined; one outcome for each, in order.
+    fn publish_batch(
+        &self,
+        batch: Vec<Publish>,
+    ) -> impl Future<Output = Vec<Result<Receipt>>> + Send {
+        async move { join_all(batch.into_iter().map(|publish| self.publish(publish))).await }
+    }
+
+    /// Creates a topic or queue where the broker needs that. Does nothing when it is there already.
+    ///
+    /// Errors: `Unsupported`, `Unavailable`, `Conflict` when it exists with other properties. Cancel safe.
+    fn declare(&self, destination: Destination) -> impl Future<Output = Result<()>> + Send;
+
+    /// Subscribes. Returns at once; see the subscription's state for whether it is attached.
+    ///
+    /// Errors: `Unsupported`, `Invalid`, `Cancelled` after `disconnect`. Cancel safe.
+    fn subscribe(&self, subscribe: Subscribe) -> impl Future<Output = Result<Subscription>> + Send;
+
+    /// Looks at stored messages without consuming them (capability `browse`). Cancel safe.
+    fn browse(&self, browse: Browse) -> impl Future<Output = Result<BrowsePage>> + Send {
+        let _ = browse;
+        let kind = self.kind();
+        async move {
+            Err(Error::unsupported(format!(
+                "the {kind} broker cannot be browsed"
+            )))
+        }
+    }
+
+    /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`).
+    fn remove(
+        &self,
+        queue: TopicName,
+        positions: Vec<u64>,
+    ) -> impl Future<Output = Result<u64>> + Send {
+        let _ = (queue, positions);
+        let kind = self.kind();
+        async move {
+            Err(Error::unsupported(format!(
+                "the {kind} broker cannot remove messages"
+            )))
+        }
+    }
+
+    /// Erases the type. Erasing twice gives the same handle.
+    fn erase(self) -> AnyBroker {
+        AnyBroker::of(self)
+    }
+}
+
+/// What to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Browse {
+    /// The topic or queue.
+    pub destination: Destination,
+    /// Only messages behind this position; 0 begins with the oldest.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Browse {
+    /// The oldest messages, at most 100.
+    #[must_use]
+    pub fn new(destination: Destination) -> Self {
+        Self {
+            destination,
+            after: 0,
+            limit: 100,
+        }
+    }
+
+    /// Goes on behind a position.
+    #[must_use]
+    pub fn after(mut self, position: u64) -> Self {
+        self.after = position;
+        self
+    }
+
+    /// Sets how many at most.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// A stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredMessage {
+    /// The message.
+    pub message: Message,
+    /// What the broker says about it.
+    pub info: DeliveryInfo,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+}
+
+impl StoredMessage {
+    /// Puts one together; for backends.
+    #[must_use]
+    pub fn new(message: Message, info: DeliveryInfo, stored_at: Timestamp) -> Self {
+        Self {
+            message,
+            info,
+            stored_at,
+        }
+    }
+}
+
+/// Some stored messages, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrowsePage {
+    /// The messages.
+    pub messages: Vec<StoredMessage>,
+    /// Where to go on, if there may be more.
+    pub next: Option<u64>,
+    /// How many are stored in all, where the broker knows.
+    pub total: Option<u64>,
+}
