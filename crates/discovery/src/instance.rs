@@ -1,0 +1,188 @@
+//! One running copy of a service.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use trunkline_core::{Error, Id, Result};
+
+/// Longest name of a service; DNS labels allow 63, a prefix must still fit.
+const LONGEST: usize = 128;
+
+/// The name of a service: lower-case letters, digits, `-` and dots. Upper case and `_` are understood and written as
+/// lower case and `-`, so that `User_Service` and `user-service` are one service.
+///
+/// ```
+/// use trunkline_discovery::ServiceName;
+///
+/// assert_eq!(ServiceName::new("User_Service")?, ServiceName::new("user-service")?);
+/// # Ok::<(), trunkline_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// `Invalid` when it is empty, too long or has other characters.
+    pub fn new(name: impl AsRef<str>) -> Result<Self> {
+        let written = name.as_ref().to_ascii_lowercase().replace('_', "-");
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        let sound = (1..=LONGEST).contains(&written.len()) && written.chars().all(allowed);
+        if !sound {
+            let shown: String = name.as_ref().chars().take(64).collect();
+            return Err(Error::invalid(format!(
+                "`{shown}` is no service name: use 1 to {LONGEST} letters, digits, `-`, `_` and dots"
+            )));
+        }
+        Ok(Self(written.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for ServiceName {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+impl From<ServiceName> for String {
+    fn from(name: ServiceName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
+impl AsRef<str> for ServiceName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// What is known of an instance.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceStatus {
+    /// It takes requests.
+    #[default]
+    Up,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// It failed its checks.
+    Down,
+}
+
+impl InstanceStatus {
+    /// The status as one lower-case word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl fmt::Display for InstanceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One running copy of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[non_exhaustive]
+pub struct ServiceInstance {
+    /// Unique among all instances.
+    pub id: String,
+    /// The service.
+    #[schemars(with = "String")]
+    pub name: ServiceName,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// `http` or `https`.
+    pub protocol: String,
+    /// Free text.
+    pub version: String,
+    /// Free pairs: region, team, environment …
+    pub metadata: BTreeMap<String, String>,
+    /// Where it runs.
+    pub zone: Option<String>,
+    /// Share of the traffic beside its siblings; 0 takes none.
+    pub weight: u32,
+    /// What is known of it.
+    pub status: InstanceStatus,
+    /// Where it answers health checks.
+    pub health_check_path: String,
+}
+
+impl ServiceInstance {
+    /// An instance with a new id, `http`, version `1.0.0`, weight 1 and `/health`.
+    #[must_use]
+    pub fn new(name: ServiceName, host: impl Into<String>, port: u16) -> Self {
+        Self {
+            id: format!("{name}-{}", Id::new()),
+            name,
+            host: host.into(),
+            port,
+            protocol: "http".to_owned(),
+            version: "1.0.0".to_owned(),
+            metadata: BTreeMap::new(),
+            zone: None,
+            weight: 1,
+            status: InstanceStatus::Up,
+            health_check_path: "/health".to_owned(),
+        }
+    }
+
+    /// `host:port`, with brackets around an IPv6 address: the *instance* of policies and metrics.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The base URL, such as `http://10.0.0.7:8000`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("{}://{}", self.protocol, self.authority())
+    }
+}
