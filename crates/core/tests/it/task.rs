@@ -1,0 +1,49 @@
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_core::{ErrorKind, task};
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_waits_for_those_who_listen_and_ends_those_who_do_not() {
+    let scope = task::Scope::new();
+    let stop = scope.token();
+    scope.spawn("polite", async move { stop.cancelled().await });
+    scope.spawn("deaf", pending());
+    assert_eq!(scope.len(), 2);
+    let begun = Instant::now();
+    assert_eq!(scope.shutdown(begun + Duration::from_secs(5)).await, 1);
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    assert!(scope.is_empty());
+    assert_eq!(
+        scope.shutdown(Instant::now()).await,
+        0,
+        "a second time does nothing"
+    );
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_task_alone() {
+    let scope = task::Scope::new();
+    scope.spawn("broken", async { panic!("boom") });
+    let (sent, got) = tokio::sync::oneshot::channel();
+    scope.spawn("fine", async move { sent.send(()).unwrap() });
+    got.await.unwrap();
+    assert_eq!(
+        scope
+            .shutdown(Instant::now() + Duration::from_secs(5))
+            .await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_caught_panic_is_an_error_that_tells_its_message() {
+    let error = task::catch_panic(async { panic!("no {}", "way") })
+        .await
+        .map(|(): ()| ())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert_eq!(error.message(), "panicked: no way");
+    assert_eq!(task::catch_panic(async { 7 }).await.unwrap(), 7);
+}
