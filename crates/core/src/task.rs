@@ -148,13 +148,26 @@ impl Scope {
 /// # Cancel safety
 /// As safe as the future within.
 pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Error> {
+    catch_panic_raw(future).await.map_err(|panic| panic_error(panic.as_ref()))
+}
+
+/// Runs a future and catches a panic within, for those who will resume it.
+///
+/// # Errors
+/// With the payload of the panic.
+///
+/// # Cancel safety
+/// As safe as the future within.
+pub async fn catch_panic_raw<F: Future>(
+    future: F,
+) -> Result<F::Output, Box<dyn std::any::Any + Send>> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(move |cx| {
         let mut pinned: Pin<&mut F> = future.as_mut();
         match std::panic::catch_unwind(AssertUnwindSafe(|| pinned.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Err(panic) => Poll::Ready(Err(panic_error(panic.as_ref()))),
+            Err(panic) => Poll::Ready(Err(panic)),
         }
     })
     .await
