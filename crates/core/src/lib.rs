@@ -37,6 +37,7 @@ mod id;
 mod lifecycle;
 mod metadata;
 pub mod names;
+mod problem;
 mod secret;
 pub mod size;
 pub mod task;
@@ -55,6 +56,7 @@ pub use health::{ComponentStatus, Health, HealthDocument, Status};
 pub use id::Id;
 pub use lifecycle::{AnyLifecycle, Lifecycle};
 pub use metadata::{Metadata, MetadataValue};
+pub use problem::Problem;
 pub use secret::Secret;
 
 /// A result whose error is [`Error`] unless said otherwise.

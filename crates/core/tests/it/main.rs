@@ -7,5 +7,6 @@ mod error;
 mod health;
 mod lifecycle;
 mod metadata;
+mod problem;
 mod task;
 mod units;
