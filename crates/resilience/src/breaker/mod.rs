@@ -1,0 +1,317 @@
+//! Circuit breaker: stops calling what keeps failing, and finds out by a few probes when it works again.
+//!
+//! Use it alone ([`Breaker::call`], [`Breaker::try_acquire`]), as a tower layer ([`BreakerLayer`]), or through a
+//! [`crate::Policy`]. It belongs inside the retry, so that every attempt counts, and outside the bulkhead and the
+//! attempt's timeout, so that a call that hangs counts and a call that is refused takes no place. The other way round,
+//! with the retry inside, one call that fails three times would count once and the circuit would open three times later.
+//!
+//! What was refused here (by this breaker, a bulkhead, a limiter, for lack of time) and what the caller cancelled is
+//! neither a success nor a failure.
+
+mod error;
+mod permit;
+mod service;
+mod settings;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_core::{SharedClock, SystemClock, Timestamp};
+
+use crate::failure::{Classify, Standard};
+use crate::observe::{CircuitChange, Observer, Observers};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::target::Target;
+
+pub use error::{CallError, CircuitOpen};
+pub use permit::{OwnedPermit, Permit};
+pub use service::{BreakerLayer, BreakerService, ResponseFuture};
+pub use settings::{BreakerSettings, SlowCallSettings, WindowKind, WindowSettings};
+pub use state::{Control, State};
+
+use permit::Ticket;
+use state::{Change, Hot, Machine};
+
+/// A circuit breaker. Share it behind an `Arc`, or by reference.
+///
+/// On a closed circuit that counts failures in a row (the default) a call that succeeds reads one word before and one
+/// after, takes no lock, reads no clock and writes nothing that other threads see.
+///
+/// ```
+/// use trunkline_resilience::breaker::{Breaker, BreakerSettings, CallError};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let mut settings = BreakerSettings::default();
+/// settings.failure_threshold = 1;
+/// let breaker = Breaker::new("payments", settings);
+///
+/// let charged = breaker.call(async { Err::<(), _>("declined by a crash") }).await;
+/// assert_eq!(charged, Err(CallError::Failed("declined by a crash")));
+/// let refused = breaker.call(async { Ok::<_, &str>(()) }).await;
+/// assert!(matches!(refused, Err(CallError::Open(open)) if &*open.service == "payments"));
+/// # }
+/// ```
+#[doc(alias = "CircuitBreaker")]
+pub struct Breaker {
+    /// A mirror of the machine's state, written under the lock, read without it.
+    hot: Aligned,
+    machine: Mutex<Machine>,
+    target: Target,
+    observers: Observers,
+    clock: SharedClock,
+}
+
+/// Alone in its cache lines: calls that take the lock must not disturb those that only look.
+#[repr(align(128))]
+struct Aligned(AtomicU64);
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = self.snapshot();
+        f.debug_struct("Breaker")
+            .field("target", &self.target)
+            .field("state", &view.state)
+            .field("failures", &view.failure_count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What can be seen of a circuit at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Whether calls pass.
+    pub state: State,
+    /// Who decides about that.
+    pub control: Control,
+    /// Failures in a row, or in the window; while not closed, those that opened it and those of probes since.
+    pub failure_count: u32,
+    /// When a call failed last.
+    pub last_failure_time: Option<Timestamp>,
+    /// How long the present state has lasted.
+    pub since: Duration,
+    /// Time until an open circuit lets a probe through; zero in the other states.
+    pub retry_after: Duration,
+}
+
+impl Breaker {
+    /// Makes a closed circuit. Numbers that make no sense (a threshold of zero) are moved to the nearest that do.
+    #[must_use]
+    pub fn new(target: impl Into<Target>, settings: BreakerSettings) -> Self {
+        Self::build(
+            target.into(),
+            settings,
+            Observers::default(),
+            SystemClock::shared(),
+        )
+    }
+
+    /// The same, with somebody who is told of every change.
+    #[must_use]
+    pub fn observed(
+        target: impl Into<Target>,
+        settings: BreakerSettings,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let mut observers = Observers::default();
+        observers.add(observer);
+        Self::build(target.into(), settings, observers, SystemClock::shared())
+    }
+
+    pub(crate) fn build(
+        target: Target,
+        settings: BreakerSettings,
+        observers: Observers,
+        clock: SharedClock,
+    ) -> Self {
+        let machine = Machine::new(settings, Instant::now());
+        Self {
+            hot: Aligned(AtomicU64::new(machine.hot().0)),
+            machine: Mutex::new(machine),
+            target,
+            observers,
+            clock,
+        }
+    }
+
+    /// Whose circuit it is.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Runs a future if the circuit lets it, and judges its result by the [`Standard`] rule. The future is not polled
+    /// when the circuit is open.
+    ///
+    /// # Errors
+    /// [`CallError::Open`] when it was refused, [`CallError::Failed`] with the future's own error.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the future within; that counts neither as a success nor as a failure, and frees the place of
+    /// a probe.
+    pub async fn call<T, E, F>(&self, future: F) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: 'static,
+    {
+        self.call_with(&Standard, future).await
+    }
+
+    /// Like [`Breaker::call`], with one's own judge.
+    ///
+    /// # Errors
+    /// [`CallError::Open`] when it was refused, [`CallError::Failed`] with the future's own error.
+    ///
+    /// # Cancel safety
+    /// As for [`Breaker::call`].
+    pub async fn call_with<T, E, F, C>(&self, judge: &C, future: F) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+    {
+        let permit = self.try_acquire().map_err(CallError::Open)?;
+        let result = future.await;
+        permit.record(judge.outcome(&result));
+        result.map_err(CallError::Failed)
+    }
+
+    /// Asks for leave to make a call. Report what came of it to the permit; a permit that is dropped without a word
+    /// counts neither way.
+    ///
+    /// # Errors
+    /// [`CircuitOpen`] when the circuit is open, or half-open with enough probes under way.
+    pub fn try_acquire(&self) -> Result<Permit<'_>, CircuitOpen> {
+        let ticket = self.admit()?;
+        Ok(Permit::new(self, ticket))
+    }
+
+    /// Like [`Breaker::try_acquire`], for a call that outlives the borrow.
+    ///
+    /// # Errors
+    /// As [`Breaker::try_acquire`].
+    pub fn try_acquire_owned(self: &Arc<Self>) -> Result<OwnedPermit, CircuitOpen> {
+        let ticket = self.admit()?;
+        Ok(OwnedPermit::new(Arc::clone(self), ticket))
+    }
+
+    /// Whether calls pass. An open circuit whose time is over shows as open until a call probes it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.lock().state()
+    }
+
+    /// What can be seen of the circuit now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let machine = self.lock();
+        Snapshot {
+            state: machine.state(),
+            control: machine.control(),
+            failure_count: machine.failures(now),
+            last_failure_time: machine.last_failure(),
+            since: now.saturating_duration_since(machine.changed()),
+            retry_after: machine.retry_after(now),
+        }
+    }
+
+    /// The numbers in force.
+    #[must_use]
+    pub fn settings(&self) -> BreakerSettings {
+        *self.lock().settings()
+    }
+
+    /// Hands the decision to an operator, or back to the results of the calls. Handing it back closes the circuit and
+    /// forgets what was counted.
+    pub fn force(&self, control: Control) {
+        self.change(|machine, now| machine.force(control, now));
+    }
+
+    /// Closes the circuit and forgets what was counted.
+    pub fn reset(&self) {
+        self.force(Control::Automatic);
+    }
+
+    /// Takes new numbers and keeps the state, as a reload of the configuration does. What was counted is kept unless
+    /// the window changes its shape.
+    pub fn reconfigure(&self, settings: BreakerSettings) {
+        self.change(|machine, now| {
+            machine.reconfigure(settings, now);
+            None
+        });
+    }
+
+    fn admit(&self) -> Result<Ticket, CircuitOpen> {
+        let hot = Hot(self.hot.0.load(Ordering::Acquire));
+        if hot.is_locked() {
+            return self.admit_locked();
+        }
+        let started = hot.is_timed().then(Instant::now);
+        Ok(Ticket::passing(hot, started))
+    }
+
+    #[cold]
+    fn admit_locked(&self) -> Result<Ticket, CircuitOpen> {
+        let now = Instant::now();
+        let mut machine = self.lock();
+        let (admitted, change) = machine.admit(now);
+        let hot = self.publish(&machine);
+        drop(machine);
+        self.tell(change);
+        match admitted {
+            Ok(admission) => Ok(Ticket::admitted(hot, admission, now)),
+            Err(wait) => Err(CircuitOpen::new(&self.target, wait)),
+        }
+    }
+
+    /// Changes the machine under the lock, then tells the observers outside it.
+    fn change(&self, change: impl FnOnce(&mut Machine, Instant) -> Option<Change>) {
+        let now = Instant::now();
+        let mut machine = self.lock();
+        let change = change(&mut machine, now);
+        self.publish(&machine);
+        drop(machine);
+        self.tell(change);
+    }
+
+    fn publish(&self, machine: &Machine) -> Hot {
+        let hot = machine.hot();
+        // Not written when nothing changed: other threads keep their copy of the line.
+        if self.hot.0.load(Ordering::Relaxed) != hot.0 {
+            self.hot.0.store(hot.0, Ordering::Release);
+        }
+        hot
+    }
+
+    /// A panic cannot happen under this lock but in a comparison of ours; the machine is whole either way.
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let told = CircuitChange {
+            target: self.target.clone(),
+            from: change.from,
+            to: change.to,
+            sequence: change.generation,
+            failures: change.failures,
+        };
+        match told.to {
+            State::Open => {
+                tracing::warn!(target: "trunkline", circuit = %told.target, failures = told.failures, "circuit opened");
+            }
+            State::HalfOpen | State::Closed => {
+                tracing::info!(target: "trunkline", circuit = %told.target, state = %told.to, "circuit changed");
+            }
+        }
+        self.observers
+            .tell(|observer| observer.circuit_changed(&told));
+    }
+}

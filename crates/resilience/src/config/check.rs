@@ -1,0 +1,241 @@
+//! What a policy may not say, all of it at once.
+
+use std::fmt;
+use std::time::Duration;
+
+use trunkline_core::Error;
+
+use super::PolicyConfig;
+
+/// One value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, seen from the policy: `retry.max_attempts`.
+    pub path: &'static str,
+    /// What is there, as text.
+    pub value: String,
+    /// What would be right.
+    pub allowed: &'static str,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} is not allowed; allowed is {}",
+            self.path, self.value, self.allowed
+        )
+    }
+}
+
+/// A policy holds values that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidPolicy {
+    /// Every one of them; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for InvalidPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the policy cannot be used")?;
+        for (index, problem) in self.problems.iter().enumerate() {
+            f.write_str(if index == 0 { ": " } else { "; " })?;
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidPolicy {}
+
+impl From<InvalidPolicy> for Error {
+    fn from(invalid: InvalidPolicy) -> Self {
+        Self::config(invalid.to_string()).with_source(invalid)
+    }
+}
+
+/// A year: longer spans are mistakes, and points in time that far ahead cannot always be represented.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl PolicyConfig {
+    /// Every value out of its range, each with its path. Empty when the policy can be used.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Found(Vec::new());
+        self.check_timeouts(&mut found);
+        self.check_retry(&mut found);
+        self.check_breaker(&mut found);
+        self.check_bulkhead(&mut found);
+        found.0
+    }
+
+    fn check_timeouts(&self, found: &mut Found) {
+        found.span("timeout.connection", self.timeout.connection);
+        found.span("timeout.read", self.timeout.read);
+        found.span("timeout.total", self.timeout.total);
+        found.span_or_zero("timeout.pool", self.timeout.pool);
+        found.span_or_zero("timeout.floor", self.timeout.floor);
+        found.span("request_timeout", self.request_timeout);
+    }
+
+    fn check_retry(&self, found: &mut Found) {
+        let retry = &self.retry;
+        found.whole("retry.max_attempts", retry.max_attempts, 1, 100, "1 to 100");
+        found.span_or_zero("retry.delay", retry.delay);
+        found.span_or_zero("retry.max_delay", retry.max_delay);
+        found.number("retry.backoff", retry.backoff, 1.0, 100.0, "1 to 100");
+        found.span("retry.max_elapsed", retry.max_elapsed);
+        found.number(
+            "retry.budget.percent",
+            retry.budget.percent,
+            0.0,
+            1000.0,
+            "0 to 1000",
+        );
+        found.whole(
+            "retry.budget.min_per_second",
+            retry.budget.min_per_second,
+            0,
+            100_000,
+            "0 to 100000",
+        );
+        for status in retry.on_status.iter().flatten() {
+            if !(100..=599).contains(status) {
+                found.add("retry.on_status", status, "an HTTP status, 100 to 599");
+            }
+        }
+        for method in retry.methods.iter().flatten() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+                found.add("retry.methods", method, "an HTTP method such as GET");
+            }
+        }
+    }
+
+    fn check_breaker(&self, found: &mut Found) {
+        let breaker = &self.circuit_breaker;
+        for (path, threshold) in [
+            (
+                "circuit_breaker.failure_threshold",
+                breaker.failure_threshold,
+            ),
+            (
+                "circuit_breaker.success_threshold",
+                breaker.success_threshold,
+            ),
+            (
+                "circuit_breaker.half_open_max_calls",
+                breaker.half_open_max_calls,
+            ),
+            (
+                "circuit_breaker.window.minimum_calls",
+                breaker.window.minimum_calls,
+            ),
+        ] {
+            found.whole(path, threshold, 1, u32::MAX, "1 or more");
+        }
+        found.span("circuit_breaker.recovery_timeout", breaker.recovery_timeout);
+        found.span("circuit_breaker.probe_timeout", breaker.probe_timeout);
+        found.whole(
+            "circuit_breaker.window.size",
+            breaker.window.size,
+            1,
+            100_000,
+            "1 to 100000",
+        );
+        found.span("circuit_breaker.window.duration", breaker.window.duration);
+        found.number(
+            "circuit_breaker.window.failure_percent",
+            breaker.window.failure_percent,
+            1.0,
+            100.0,
+            "1 to 100",
+        );
+        found.span(
+            "circuit_breaker.slow_call.duration",
+            breaker.slow_call.duration,
+        );
+        found.number(
+            "circuit_breaker.slow_call.percent",
+            breaker.slow_call.percent,
+            1.0,
+            100.0,
+            "1 to 100",
+        );
+    }
+
+    fn check_bulkhead(&self, found: &mut Found) {
+        let bulkhead = &self.bulkhead;
+        found.whole(
+            "bulkhead.max_concurrent",
+            bulkhead.max_concurrent,
+            1,
+            1_000_000,
+            "1 to 1000000",
+        );
+        found.whole(
+            "bulkhead.max_queue",
+            bulkhead.max_queue,
+            0,
+            1_000_000,
+            "0 to 1000000",
+        );
+        found.span_or_zero("bulkhead.max_wait", bulkhead.max_wait);
+        found.span_or_zero("fallback.reserve", self.fallback.reserve);
+        if self.fallback.service.as_ref().is_some_and(String::is_empty) {
+            found.add("fallback.service", "\"\"", "the name of a service");
+        }
+    }
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, path: &'static str, value: impl fmt::Display, allowed: &'static str) {
+        self.0.push(Problem {
+            path,
+            value: value.to_string(),
+            allowed,
+        });
+    }
+
+    fn span(&mut self, path: &'static str, span: Option<Duration>) {
+        if span.is_some_and(|span| span.is_zero()) {
+            self.add(path, "0s", "a span longer than zero");
+        }
+        self.span_or_zero(path, span);
+    }
+
+    fn span_or_zero(&mut self, path: &'static str, span: Option<Duration>) {
+        if let Some(span) = span.filter(|span| *span > LONGEST) {
+            let text = trunkline_core::duration::format(span);
+            self.add(path, text, "at most one year, 365d");
+        }
+    }
+
+    fn whole(
+        &mut self,
+        path: &'static str,
+        value: Option<u32>,
+        least: u32,
+        most: u32,
+        allowed: &'static str,
+    ) {
+        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+            self.add(path, value, allowed);
+        }
+    }
+
+    fn number(
+        &mut self,
+        path: &'static str,
+        value: Option<f64>,
+        least: f64,
+        most: f64,
+        allowed: &'static str,
+    ) {
+        // Written so that NaN, which is in no range, is found too.
+        if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
+            self.add(path, value, allowed);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A policy as configuration writes it: every field may be left out, so that layers merge field by field.
+//!
+//! [`PolicyConfig`] is plain data. [`crate::PolicyLayers`] merges several of them over the built-in values into an
+//! [`crate::EffectivePolicy`], in which every value is settled, and says where each came from.
+
+mod check;
+mod timeout;
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use trunkline_core::duration;
+
+pub use check::{InvalidPolicy, Problem};
+pub use timeout::TimeoutConfig;
+
+/// One layer of a policy: whatever it leaves out comes from the layer below.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_resilience::PolicyConfig;
+///
+/// let mut policy = PolicyConfig::default();
+/// policy.request_timeout = Some(Duration::from_secs(2));
+/// policy.retry.max_attempts = Some(2);
+/// policy.circuit_breaker.failure_threshold = Some(3);
+/// assert!(policy.problems().is_empty());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PolicyConfig {
+    /// Limits of a whole call: a span of time for all of it, or a mapping of its parts.
+    #[serde(skip_serializing_if = "TimeoutConfig::is_empty")]
+    pub timeout: TimeoutConfig,
+    /// Limit of one attempt, never past what is left of the total. Default `30s`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub request_timeout: Option<Duration>,
+    /// When and how often a failed attempt is repeated.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry: RetryConfig,
+    /// When calls are refused here because the other side keeps failing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub circuit_breaker: CircuitBreakerConfig,
+    /// How many calls may run at once.
+    #[serde(skip_serializing_if = "is_default")]
+    pub bulkhead: BulkheadConfig,
+    /// What answers when the call has failed for good.
+    #[serde(skip_serializing_if = "is_default")]
+    pub fallback: FallbackConfig,
+}
+
+/// When and how often a failed attempt is repeated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RetryConfig {
+    /// Whether to retry at all. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Attempts altogether, the first one included. Default 3.
+    #[serde(alias = "retry_attempts", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<u32>,
+    /// Wait before the second attempt. Default `1s`.
+    #[serde(
+        alias = "retry_delay",
+        with = "duration::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<duration::Text>")]
+    pub delay: Option<Duration>,
+    /// Factor by which each further wait grows; 1 keeps it the same. Default 2.0.
+    #[serde(alias = "retry_backoff", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub backoff: Option<f64>,
+    /// No wait grows beyond this. Default `30s`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub max_delay: Option<Duration>,
+    /// Whether each wait is shortened at random by up to a half, so that callers do not come back together. Default
+    /// true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<bool>,
+    /// No attempt begins later than this after the first one. Default: the total timeout alone bounds it.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub max_elapsed: Option<Duration>,
+    /// How many retries all callers of one destination may make together.
+    #[serde(skip_serializing_if = "is_default")]
+    pub budget: BudgetConfig,
+    /// HTTP statuses that are worth another attempt. Default 429, 502, 503, 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_status: Option<Vec<u16>>,
+    /// HTTP methods that may be repeated although the first request may have been processed. Default GET, HEAD,
+    /// OPTIONS, TRACE, PUT, DELETE. Others need an idempotency key, or proof that nothing was processed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+}
+
+/// How many retries all callers of one destination may make together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BudgetConfig {
+    /// Whether retries are limited together. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Retries allowed, in percent of the calls of the last ten seconds. Default 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub percent: Option<f64>,
+    /// Retries a second that are always allowed, for when there are few calls. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub min_per_second: Option<u32>,
+}
+
+/// When calls are refused here because the other side keeps failing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct CircuitBreakerConfig {
+    /// Whether there is a breaker at all. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Failures in a row that open the circuit (window type `consecutive`). Default 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub failure_threshold: Option<u32>,
+    /// Successful probes that close it again. Default 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub success_threshold: Option<u32>,
+    /// How long an open circuit refuses everything before it lets a probe through. Default `60s`.
+    #[serde(
+        alias = "timeout",
+        alias = "reset_timeout",
+        with = "duration::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<duration::Text>")]
+    pub recovery_timeout: Option<Duration>,
+    /// Probes under way at once while it is half-open. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub half_open_max_calls: Option<u32>,
+    /// A probe that has not reported by then no longer blocks the next one. Default: `recovery_timeout`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub probe_timeout: Option<Duration>,
+    /// Which calls are looked at to decide that it opens.
+    #[serde(skip_serializing_if = "is_default")]
+    pub window: WindowConfig,
+    /// Opens the circuit also when calls take too long. Off unless `duration` is given.
+    #[serde(skip_serializing_if = "is_default")]
+    pub slow_call: SlowCallConfig,
+}
+
+/// What a circuit breaker looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowKind {
+    /// Failures in a row. The cheapest: a success on a closed circuit costs nothing that threads share.
+    #[default]
+    Consecutive,
+    /// The share of failures among the last `size` calls.
+    Count,
+    /// The share of failures among the calls of the last `duration`.
+    Time,
+}
+
+impl WindowKind {
+    /// The word that configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consecutive => "consecutive",
+            Self::Count => "count",
+            Self::Time => "time",
+        }
+    }
+}
+
+/// Which calls a circuit breaker looks at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct WindowConfig {
+    /// `consecutive` (failures in a row), `count` or `time` (share of failures). Default `consecutive`.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<WindowKind>,
+    /// Calls that a `count` window holds. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub size: Option<u32>,
+    /// Time that a `time` window covers. Default `60s`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub duration: Option<Duration>,
+    /// With fewer calls than this a share means nothing and opens nothing. Default 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub minimum_calls: Option<u32>,
+    /// Share of failures that opens the circuit, in percent. Default 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub failure_percent: Option<f64>,
+}
+
+/// Opens the circuit when too many calls take too long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SlowCallConfig {
+    /// Whether slow calls are looked at. Default: yes once `duration` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// A call that takes this long or longer is slow.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub duration: Option<Duration>,
+    /// Share of slow calls that opens the circuit, in percent. Default 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: Option<f64>,
+}
+
+/// How many calls may run at once. Set on a service it counts that service's calls together; set on an endpoint, that
+/// endpoint's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BulkheadConfig {
+    /// Whether there is a limit. Default: yes once `max_concurrent` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Calls under way at once. Default 100 where the bulkhead is enabled without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_concurrent: Option<u32>,
+    /// Calls that may wait for a place; further ones are refused at once. Default: as many as `max_concurrent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub max_queue: Option<u32>,
+    /// How long a call waits for a place at most, never past its deadline. Default `1s`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub max_wait: Option<Duration>,
+}
+
+/// What answers when the call has failed for good: the same request to another service, or else a fixed value.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FallbackConfig {
+    /// Whether it is used. Default: yes once `service` or `value` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Another service that is asked the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// A fixed answer, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<serde_json::Value>,
+    /// The part of the deadline kept back for the fallback, at most a quarter of it. Default `250ms`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    pub reserve: Option<Duration>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,163 @@
+//! What the result of an attempt means to the policies.
+//!
+//! A breaker asks whether it speaks against the other side, a retry whether another attempt could do better and could
+//! do harm. Both ask a [`Classify`]; [`Standard`] knows [`trunkline_core::Error`], and any closure from a result to an
+//! [`Outcome`] will do, so that an `Ok` may count as a failure and an `Err` may not.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use trunkline_core::{BoxError, Error, ErrorKind, Retry};
+
+use crate::breaker::CircuitOpen;
+use crate::bulkhead::BulkheadFull;
+use crate::timeout::DeadlineTooShort;
+
+/// What a result says about the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It works.
+    Success,
+    /// It does not.
+    Failure,
+    /// Nothing: the call never left, or the caller gave up.
+    Ignored,
+}
+
+/// Judges results of type `R`, most often a `Result`.
+///
+/// ```
+/// use trunkline_resilience::{Classify, Outcome};
+///
+/// struct Response { status: u16 }
+/// let by_status = |result: &Result<Response, std::io::Error>| match result {
+///     Ok(response) if response.status >= 500 => Outcome::Failure,
+///     Ok(_) => Outcome::Success,
+///     Err(_) => Outcome::Failure,
+/// };
+/// assert_eq!(by_status.outcome(&Ok(Response { status: 503 })), Outcome::Failure);
+/// ```
+pub trait Classify<R: ?Sized> {
+    /// What the result says about the other side.
+    fn outcome(&self, result: &R) -> Outcome;
+
+    /// Whether the same may be tried again. Unless said otherwise a failure may have been processed, and everything
+    /// else is final.
+    fn retry(&self, result: &R) -> Retry {
+        match self.outcome(result) {
+            Outcome::Failure => Retry::IfIdempotent,
+            Outcome::Success | Outcome::Ignored => Retry::Never,
+        }
+    }
+
+    /// How long the other side asked us to wait before the next attempt.
+    fn retry_after(&self, result: &R) -> Option<Duration> {
+        let _ = result;
+        None
+    }
+
+    /// The result in a few words, for the list of attempts in [`crate::RetryExhausted`] where it is not an error.
+    fn describe(&self, result: &R) -> Cow<'static, str> {
+        let _ = result;
+        Cow::Borrowed("counted as a failure")
+    }
+}
+
+impl<R: ?Sized, F: Fn(&R) -> Outcome> Classify<R> for F {
+    fn outcome(&self, result: &R) -> Outcome {
+        self(result)
+    }
+}
+
+/// Judges errors by what they are and counts every `Ok` as a success.
+///
+/// For [`trunkline_core::Error`], also inside a [`BoxError`]: connection errors, timeouts, `Unavailable`,
+/// `RateLimited` and faults of the other side are failures; what was refused here, before anything left, and what the
+/// caller cancelled is ignored; every other answer shows that the other side works. Whether a repetition is safe is
+/// what the error itself says. Errors of other types are failures that may have been processed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standard;
+
+impl<T, E: 'static> Classify<Result<T, E>> for Standard {
+    fn outcome(&self, result: &Result<T, E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(error) => known(error).map_or(Outcome::Failure, outcome_of),
+        }
+    }
+
+    fn retry(&self, result: &Result<T, E>) -> Retry {
+        match result {
+            Ok(_) => Retry::Never,
+            Err(error) => known(error).map_or(Retry::IfIdempotent, retry_of),
+        }
+    }
+
+    fn retry_after(&self, result: &Result<T, E>) -> Option<Duration> {
+        let error = known(result.as_ref().err()?)?;
+        error.find::<RetryAfter>().map(|hint| hint.0)
+    }
+}
+
+/// The Trunkline error that this error is or carries. The comparison of types is settled when this is compiled.
+fn known<E: 'static>(error: &E) -> Option<&Error> {
+    let error: &dyn Any = error;
+    if let Some(own) = error.downcast_ref::<Error>() {
+        return Some(own);
+    }
+    error.downcast_ref::<BoxError>()?.downcast_ref::<Error>()
+}
+
+/// What an error says about the other side, by the rule of [`Standard`].
+#[must_use]
+pub fn outcome_of(error: &Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::Rejected | ErrorKind::Cancelled | ErrorKind::Config | ErrorKind::Unsupported => {
+            Outcome::Ignored
+        }
+        // Too little time was left to begin: nobody was asked.
+        ErrorKind::Timeout if error.find::<DeadlineTooShort>().is_some() => Outcome::Ignored,
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited => Outcome::Failure,
+        ErrorKind::Internal | ErrorKind::Exhausted
+            if error.origin() == trunkline_core::Origin::Remote =>
+        {
+            Outcome::Failure
+        }
+        // A fault of our own before or after the call says nothing about the other side.
+        ErrorKind::Internal | ErrorKind::Exhausted => Outcome::Ignored,
+        _ => Outcome::Success,
+    }
+}
+
+/// What an error says about a repetition: its own word, except that whoever was refused by an open circuit or a full
+/// bulkhead fails at once, which is what those are for. (To the caller of the call the error still says that nothing
+/// was processed.)
+fn retry_of(error: &Error) -> Retry {
+    let refused = error.find::<CircuitOpen>().is_some() || error.find::<BulkheadFull>().is_some();
+    if refused { Retry::Never } else { error.retry() }
+}
+
+/// The other side asked for a pause before the next attempt: a typed cause for [`Error::with_source`].
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_core::{Error, ErrorKind};
+/// use trunkline_resilience::RetryAfter;
+///
+/// let error = Error::new(ErrorKind::RateLimited, "429 from users")
+///     .with_source(RetryAfter(Duration::from_secs(2)));
+/// assert_eq!(error.find::<RetryAfter>().map(|hint| hint.0), Some(Duration::from_secs(2)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryAfter(pub Duration);
+
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = trunkline_core::duration::format(self.0);
+        write!(f, "asked to wait {span} before the next attempt")
+    }
+}
+
+impl std::error::Error for RetryAfter {}

@@ -1,0 +1,485 @@
+//! Merges the layers of a policy field by field and remembers where every value came from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_core::duration;
+
+use super::{EffectivePolicy, Scope};
+use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
+use crate::bulkhead::BulkheadSettings;
+use crate::config::{InvalidPolicy, PolicyConfig, Problem};
+use crate::fallback::FallbackSettings;
+use crate::retry::{BudgetSettings, RetrySettings};
+use crate::timeout::TimeoutSettings;
+
+/// Which part of the configuration a layer is, weakest first. The text is how `policy explain` names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Layer {
+    /// The values of this crate.
+    BuiltIn,
+    /// What the author of an interface wrote at a method.
+    Attribute(String),
+    /// `policies.default`.
+    Default(String),
+    /// Another of the `policies`, chosen by name.
+    Named(String),
+    /// A service, or a topic.
+    Service(String),
+    /// An endpoint of a service, or one direction of a topic.
+    Endpoint(String),
+    /// Options given with one call.
+    Call(String),
+}
+
+impl Layer {
+    fn rank(&self) -> u8 {
+        match self {
+            Self::BuiltIn => 0,
+            Self::Attribute(_) => 1,
+            Self::Default(_) => 2,
+            Self::Named(_) => 3,
+            Self::Service(_) => 4,
+            Self::Endpoint(_) => 5,
+            Self::Call(_) => 6,
+        }
+    }
+
+    /// A limit set here counts the calls of one endpoint, not those of the whole service.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Attribute(_) | Self::Endpoint(_) | Self::Call(_) => Scope::Endpoint,
+            Self::BuiltIn | Self::Default(_) | Self::Named(_) | Self::Service(_) => Scope::Service,
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in"),
+            Self::Attribute(name)
+            | Self::Default(name)
+            | Self::Named(name)
+            | Self::Service(name)
+            | Self::Endpoint(name)
+            | Self::Call(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Where one effective value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Which value: `retry.max_attempts`.
+    pub path: &'static str,
+    /// The value as configuration would write it.
+    pub value: String,
+    /// The layer that set it.
+    pub layer: Layer,
+    /// The place in that layer, such as `communication.yaml:12`, where the layer knows it.
+    pub origin: Option<String>,
+}
+
+/// A policy together with the origin of every value.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explained<T> {
+    /// The policy.
+    pub policy: T,
+    /// One entry for each value, in the order of the configuration reference.
+    pub explanations: Vec<Explanation>,
+}
+
+type Origins<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
+
+/// Collects the layers of one policy, in any order, and merges them: the strongest layer that sets a field wins.
+///
+/// ```
+/// use trunkline_resilience::{Layer, PolicyConfig, PolicyLayers};
+///
+/// let mut service = PolicyConfig::default();
+/// service.retry.max_attempts = Some(2);
+/// let explained = PolicyLayers::new()
+///     .push(Layer::Service("services.users".into()), service, |path| {
+///         Some(format!("communication.yaml, {path}"))
+///     })
+///     .resolve()?;
+/// assert_eq!(explained.policy.retry.max_attempts, 2);
+/// let attempts = explained.explanations.iter().find(|e| e.path == "retry.max_attempts").unwrap();
+/// assert_eq!(attempts.origin.as_deref(), Some("communication.yaml, retry.max_attempts"));
+/// # Ok::<(), trunkline_resilience::InvalidPolicy>(())
+/// ```
+#[derive(Default)]
+pub struct PolicyLayers<'a> {
+    layers: Vec<(Layer, PolicyConfig, Origins<'a>)>,
+}
+
+impl fmt::Debug for PolicyLayers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.layers.iter().map(|(layer, config, _)| (layer, config)))
+            .finish()
+    }
+}
+
+impl<'a> PolicyLayers<'a> {
+    /// No layers: the built-in values alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a layer. `origins` says for the path of a field (`retry.max_attempts`) where it was written; it is asked
+    /// only about fields that this layer decides. Of two layers of the same kind the later one is the stronger.
+    #[must_use]
+    pub fn push(
+        mut self,
+        layer: Layer,
+        config: PolicyConfig,
+        origins: impl Fn(&str) -> Option<String> + 'a,
+    ) -> Self {
+        let place = self
+            .layers
+            .partition_point(|(known, ..)| known.rank() <= layer.rank());
+        self.layers
+            .insert(place, (layer, config, Box::new(origins)));
+        self
+    }
+
+    /// Merges the layers.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy`] with every value out of its range, in every layer.
+    pub fn resolve(&self) -> Result<Explained<EffectivePolicy>, InvalidPolicy> {
+        let problems: Vec<Problem> = self
+            .layers
+            .iter()
+            .flat_map(|(_, config, _)| config.problems())
+            .collect();
+        if !problems.is_empty() {
+            return Err(InvalidPolicy { problems });
+        }
+        let mut merge = Merge {
+            layers: &self.layers,
+            explanations: Vec::with_capacity(40),
+        };
+        let policy = EffectivePolicy {
+            timeout: merge.timeout(),
+            retry: merge.retry(),
+            circuit_breaker: merge.circuit_breaker(),
+            bulkhead: merge.bulkhead(),
+            fallback: merge.fallback(),
+        };
+        Ok(Explained {
+            policy,
+            explanations: merge.explanations,
+        })
+    }
+}
+
+/// How a value is written in configuration.
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> String {
+        duration::format(*self)
+    }
+}
+
+macro_rules! shown_by_display {
+    ($($kind:ty),*) => {$(
+        impl Shown for $kind {
+            fn shown(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+
+shown_by_display!(bool, u32, f64, String, serde_json::Value);
+
+impl Shown for crate::config::WindowKind {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Shown for Vec<u16> {
+    fn shown(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Shown for Vec<String> {
+    fn shown(&self) -> String {
+        format!("[{}]", self.join(", "))
+    }
+}
+
+struct Merge<'l, 'a> {
+    layers: &'l [(Layer, PolicyConfig, Origins<'a>)],
+    explanations: Vec<Explanation>,
+}
+
+impl Merge<'_, '_> {
+    /// The value of the strongest layer that sets the field.
+    fn find<T>(&self, read: &impl Fn(&PolicyConfig) -> Option<T>) -> Option<(usize, T)> {
+        self.layers
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(index, (_, config, _))| read(config).map(|value| (index, value)))
+    }
+
+    fn note(&mut self, path: &'static str, value: String, index: Option<usize>) -> Scope {
+        let (layer, origin) = match index.and_then(|index| self.layers.get(index)) {
+            Some((layer, _, origins)) => (layer.clone(), origins(path)),
+            None => (Layer::BuiltIn, None),
+        };
+        let scope = layer.scope();
+        self.explanations.push(Explanation {
+            path,
+            value,
+            layer,
+            origin,
+        });
+        scope
+    }
+
+    /// A field that always has a value, and whose state it counts in.
+    fn scoped<T: Shown>(
+        &mut self,
+        path: &'static str,
+        built_in: T,
+        read: impl Fn(&PolicyConfig) -> Option<T>,
+    ) -> (T, Scope) {
+        let (index, value) = match self.find(&read) {
+            Some((index, value)) => (Some(index), value),
+            None => (None, built_in),
+        };
+        let scope = self.note(path, value.shown(), index);
+        (value, scope)
+    }
+
+    /// A field that always has a value.
+    fn value<T: Shown>(
+        &mut self,
+        path: &'static str,
+        built_in: T,
+        read: impl Fn(&PolicyConfig) -> Option<T>,
+    ) -> T {
+        self.scoped(path, built_in, read).0
+    }
+
+    /// A field that may stay without a value.
+    fn optional<T: Shown>(
+        &mut self,
+        path: &'static str,
+        absent: &str,
+        read: impl Fn(&PolicyConfig) -> Option<T>,
+    ) -> Option<T> {
+        let found = self.find(&read);
+        let text = found
+            .as_ref()
+            .map_or_else(|| absent.to_owned(), |(_, value)| value.shown());
+        self.note(path, text, found.as_ref().map(|(index, _)| *index));
+        found.map(|(_, value)| value)
+    }
+
+    fn timeout(&mut self) -> TimeoutSettings {
+        let built_in = TimeoutSettings::default();
+        TimeoutSettings {
+            connection: self.value("timeout.connection", built_in.connection, |c| {
+                c.timeout.connection
+            }),
+            read: self.value("timeout.read", built_in.read, |c| c.timeout.read),
+            total: self.value("timeout.total", built_in.total, |c| c.timeout.total),
+            pool: self.value("timeout.pool", built_in.pool, |c| c.timeout.pool),
+            floor: self.value("timeout.floor", built_in.floor, |c| c.timeout.floor),
+            attempt: self.value("request_timeout", built_in.attempt, |c| c.request_timeout),
+        }
+    }
+
+    fn retry(&mut self) -> RetrySettings {
+        let built_in = RetrySettings::default();
+        RetrySettings {
+            enabled: self.value("retry.enabled", built_in.enabled, |c| c.retry.enabled),
+            max_attempts: self.value("retry.max_attempts", built_in.max_attempts, |c| {
+                c.retry.max_attempts
+            }),
+            delay: self.value("retry.delay", built_in.delay, |c| c.retry.delay),
+            backoff: self.value("retry.backoff", built_in.backoff, |c| c.retry.backoff),
+            max_delay: self.value("retry.max_delay", built_in.max_delay, |c| c.retry.max_delay),
+            jitter: self.value("retry.jitter", built_in.jitter, |c| c.retry.jitter),
+            max_elapsed: self.optional("retry.max_elapsed", "none", |c| c.retry.max_elapsed),
+            budget: self.budget(),
+            on_status: Arc::from(
+                self.value("retry.on_status", built_in.on_status.to_vec(), |c| {
+                    c.retry.on_status.clone()
+                }),
+            ),
+            methods: Arc::from(self.value("retry.methods", built_in.methods.to_vec(), |c| {
+                let methods = c.retry.methods.as_ref()?;
+                Some(methods.iter().map(|m| m.to_ascii_uppercase()).collect())
+            })),
+        }
+    }
+
+    fn budget(&mut self) -> Option<BudgetSettings> {
+        let built_in = BudgetSettings::default();
+        let enabled = self.value("retry.budget.enabled", true, |c| c.retry.budget.enabled);
+        let (percent, scope) = self.scoped("retry.budget.percent", built_in.percent, |c| {
+            c.retry.budget.percent
+        });
+        let (min_per_second, floor_scope) = self.scoped(
+            "retry.budget.min_per_second",
+            built_in.min_per_second,
+            |c| c.retry.budget.min_per_second,
+        );
+        enabled.then_some(BudgetSettings {
+            percent,
+            min_per_second,
+            scope: scope.narrower(floor_scope),
+        })
+    }
+
+    fn circuit_breaker(&mut self) -> Option<BreakerSettings> {
+        let built_in = BreakerSettings::default();
+        let enabled = self.value("circuit_breaker.enabled", true, |c| {
+            c.circuit_breaker.enabled
+        });
+        let failure_threshold = self.value(
+            "circuit_breaker.failure_threshold",
+            built_in.failure_threshold,
+            |c| c.circuit_breaker.failure_threshold,
+        );
+        let success_threshold = self.value(
+            "circuit_breaker.success_threshold",
+            built_in.success_threshold,
+            |c| c.circuit_breaker.success_threshold,
+        );
+        let recovery_timeout = self.value(
+            "circuit_breaker.recovery_timeout",
+            built_in.recovery_timeout,
+            |c| c.circuit_breaker.recovery_timeout,
+        );
+        let half_open_max_calls = self.value(
+            "circuit_breaker.half_open_max_calls",
+            built_in.half_open_max_calls,
+            |c| c.circuit_breaker.half_open_max_calls,
+        );
+        let probe_timeout = self.value("circuit_breaker.probe_timeout", recovery_timeout, |c| {
+            c.circuit_breaker.probe_timeout
+        });
+        let settings = BreakerSettings {
+            failure_threshold,
+            success_threshold,
+            recovery_timeout,
+            half_open_max_calls,
+            probe_timeout,
+            window: self.window(built_in.window),
+            slow_call: self.slow_call(),
+        };
+        enabled.then_some(settings)
+    }
+
+    fn window(&mut self, built_in: WindowSettings) -> WindowSettings {
+        let kind = self.value("circuit_breaker.window.type", built_in.kind, |c| {
+            c.circuit_breaker.window.kind
+        });
+        let size = self.value("circuit_breaker.window.size", built_in.size, |c| {
+            c.circuit_breaker.window.size
+        });
+        let duration = self.value("circuit_breaker.window.duration", built_in.duration, |c| {
+            c.circuit_breaker.window.duration
+        });
+        let minimum_calls = self.value(
+            "circuit_breaker.window.minimum_calls",
+            built_in.minimum_calls,
+            |c| c.circuit_breaker.window.minimum_calls,
+        );
+        let failure_percent = self.value(
+            "circuit_breaker.window.failure_percent",
+            built_in.failure_percent,
+            |c| c.circuit_breaker.window.failure_percent,
+        );
+        WindowSettings {
+            kind,
+            size,
+            duration,
+            minimum_calls,
+            failure_percent,
+        }
+    }
+
+    fn slow_call(&mut self) -> Option<SlowCallSettings> {
+        let enabled = self.optional(
+            "circuit_breaker.slow_call.enabled",
+            "if duration is set",
+            |c| c.circuit_breaker.slow_call.enabled,
+        );
+        let duration = self.optional("circuit_breaker.slow_call.duration", "none", |c| {
+            c.circuit_breaker.slow_call.duration
+        });
+        let percent = self.value("circuit_breaker.slow_call.percent", 50.0, |c| {
+            c.circuit_breaker.slow_call.percent
+        });
+        let duration = duration.filter(|_| enabled.unwrap_or(true))?;
+        Some(SlowCallSettings { duration, percent })
+    }
+
+    fn bulkhead(&mut self) -> Option<BulkheadSettings> {
+        let built_in = BulkheadSettings::default();
+        let enabled = self.optional("bulkhead.enabled", "if max_concurrent is set", |c| {
+            c.bulkhead.enabled
+        });
+        // Whoever asked for a limit says whose calls it counts: the layer of the number, else that of the switch.
+        let asked = self
+            .find(&|c: &PolicyConfig| c.bulkhead.max_concurrent.map(drop))
+            .or_else(|| self.find(&|c: &PolicyConfig| c.bulkhead.enabled.map(drop)));
+        let scope = asked
+            .and_then(|(index, ())| self.layers.get(index))
+            .map_or(Scope::Service, |(layer, ..)| layer.scope());
+        let limited = self
+            .find(&|c: &PolicyConfig| c.bulkhead.max_concurrent)
+            .is_some();
+        let max_concurrent = self.value("bulkhead.max_concurrent", built_in.max_concurrent, |c| {
+            c.bulkhead.max_concurrent
+        });
+        let max_queue = self.value("bulkhead.max_queue", max_concurrent, |c| {
+            c.bulkhead.max_queue
+        });
+        let max_wait = self.value("bulkhead.max_wait", built_in.max_wait, |c| {
+            c.bulkhead.max_wait
+        });
+        enabled.unwrap_or(limited).then_some(BulkheadSettings {
+            max_concurrent,
+            max_queue,
+            max_wait,
+            scope,
+        })
+    }
+
+    fn fallback(&mut self) -> Option<FallbackSettings> {
+        let enabled = self.optional("fallback.enabled", "if service or value is set", |c| {
+            c.fallback.enabled
+        });
+        let service = self.optional("fallback.service", "none", |c| c.fallback.service.clone());
+        let value = self.optional("fallback.value", "none", |c| c.fallback.value.clone());
+        let reserve = self.value("fallback.reserve", FallbackSettings::RESERVE, |c| {
+            c.fallback.reserve
+        });
+        let anything = service.is_some() || value.is_some();
+        (anything && enabled.unwrap_or(true)).then_some(FallbackSettings {
+            service,
+            value,
+            reserve,
+        })
+    }
+}

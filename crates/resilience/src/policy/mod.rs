@@ -1,0 +1,60 @@
+//! A policy in which every value is settled, and where each came from.
+
+mod layers;
+
+use crate::breaker::BreakerSettings;
+use crate::bulkhead::BulkheadSettings;
+use crate::fallback::FallbackSettings;
+use crate::retry::RetrySettings;
+use crate::timeout::TimeoutSettings;
+
+pub use layers::{Explained, Explanation, Layer, PolicyLayers};
+
+/// Whose calls share one state: set on a service, a limit counts all its endpoints together; set on an endpoint, that
+/// endpoint alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All endpoints of a service.
+    #[default]
+    Service,
+    /// One endpoint.
+    Endpoint,
+}
+
+impl Scope {
+    fn narrower(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Service, Self::Service) => Self::Service,
+            _ => Self::Endpoint,
+        }
+    }
+}
+
+/// A policy in which every value is settled. Made by [`PolicyLayers::resolve`]; `default()` is what applies where
+/// nothing is configured.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EffectivePolicy {
+    /// Limits of the whole call and of its parts.
+    pub timeout: TimeoutSettings,
+    /// When and how often a failed attempt is repeated.
+    pub retry: RetrySettings,
+    /// When calls are refused because the other side keeps failing; `None` where it is switched off.
+    pub circuit_breaker: Option<BreakerSettings>,
+    /// How many calls may run at once; `None` where nothing limits them.
+    pub bulkhead: Option<BulkheadSettings>,
+    /// What answers when the call has failed for good; `None` where nothing does.
+    pub fallback: Option<FallbackSettings>,
+}
+
+impl Default for EffectivePolicy {
+    fn default() -> Self {
+        Self {
+            timeout: TimeoutSettings::default(),
+            retry: RetrySettings::default(),
+            circuit_breaker: Some(BreakerSettings::default()),
+            bulkhead: None,
+            fallback: None,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Whose state it is.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What a breaker, a budget or a bulkhead belongs to: a service, one of its endpoints, one of its instances.
+///
+/// An *endpoint* is `METHOD /template`, an *instance* is `host:port`.
+///
+/// ```
+/// use trunkline_resilience::Target;
+///
+/// let target = Target::service("users").with_endpoint("GET /users/{id}");
+/// assert_eq!(target.to_string(), "users GET /users/{id}");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Target {
+    /// The service, or the topic.
+    pub service: Arc<str>,
+    /// The endpoint; `None` for all of them together.
+    pub endpoint: Option<Arc<str>>,
+    /// The instance; `None` for all of them together.
+    pub instance: Option<Arc<str>>,
+}
+
+impl Target {
+    /// A whole service.
+    #[must_use]
+    pub fn service(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            service: name.into(),
+            endpoint: None,
+            instance: None,
+        }
+    }
+
+    /// One endpoint of it.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// One instance of it.
+    #[must_use]
+    pub fn with_instance(mut self, instance: impl Into<Arc<str>>) -> Self {
+        self.instance = Some(instance.into());
+        self
+    }
+}
+
+impl From<&str> for Target {
+    fn from(service: &str) -> Self {
+        Self::service(service)
+    }
+}
+
+impl From<String> for Target {
+    fn from(service: String) -> Self {
+        Self::service(service)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.service)?;
+        if let Some(instance) = &self.instance {
+            write!(f, "@{instance}")?;
+        }
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, " {endpoint}")?;
+        }
+        Ok(())
+    }
+}
