@@ -4,11 +4,16 @@
 //! the own registration, the cache that keeps the last known good, balancing and health checks live here, above the
 //! traits.
 
+mod config;
 mod erased;
 mod instance;
 mod registry;
 mod resolver;
 
+pub use config::{
+    BalanceStrategy, DiscoveryCacheConfig, EndpointConfig, HealthCheckConfig, LoadBalancerConfig,
+    Protocol, ServiceConfig, ServiceDiscoveryConfig,
+};
 pub use erased::{AnyRegistry, AnyResolver};
 pub use instance::{InstanceStatus, ServiceInstance, ServiceName};
 pub use registry::{Lease, Registry};

@@ -6,6 +6,7 @@
 
 mod broker;
 mod capabilities;
+mod config;
 mod delivery;
 mod erased;
 pub mod inbox;
@@ -15,6 +16,7 @@ mod topic;
 
 pub use broker::{Browse, BrowsePage, MessageBroker, StoredMessage};
 pub use capabilities::{Capabilities, OrderingGuarantee};
+pub use config::{ConsumePolicy, MessageBrokerConfig, PublishPolicy, TopicPolicy};
 pub use delivery::{Delivery, DeliveryInfo, Settle, Settlement};
 pub use erased::AnyBroker;
 pub use message::{Message, Publish, Receipt, Routed};

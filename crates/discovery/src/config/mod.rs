@@ -1,0 +1,263 @@
+//! Settings of service discovery: where services are found, how they are checked and chosen.
+
+mod service;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use trunkline_core::{Connection, ConnectionUrl, Error, Result};
+
+pub use service::{EndpointConfig, Protocol, ServiceConfig};
+
+/// Where services are found, how they are checked and chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ServiceDiscoveryConfig {
+    /// Whether services are looked up at all. Default true.
+    pub enabled: bool,
+    /// The registry: `embedded` (shared by the processes of this machine), `static` (only `services` of the
+    /// configuration), `consul`, `etcd`, `kubernetes`, `dns`. Default `embedded`.
+    #[serde(rename = "type")]
+    #[schemars(extend("format" = "registry-kind"))]
+    pub kind: String,
+    /// Where the registry is and how to log in. In files the parts may stand beside `type`, or a `connection_url`.
+    pub connection: Connection,
+    /// Whether the service is unhealthy without the registry; else it is degraded. Default true.
+    pub required: bool,
+    /// How long a registration outlives a process that no longer renews it. Default `10s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub lease_ttl: Duration,
+    /// What is remembered of the answers.
+    pub cache: DiscoveryCacheConfig,
+    /// Active checks of instances.
+    pub health_check: HealthCheckConfig,
+    /// How an instance is chosen.
+    pub load_balancer: LoadBalancerConfig,
+    /// What only this registry knows, as its guide describes it. Default: none.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for ServiceDiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            kind: "embedded".to_owned(),
+            connection: Connection::default(),
+            required: true,
+            lease_ttl: Duration::from_secs(10),
+            cache: DiscoveryCacheConfig::default(),
+            health_check: HealthCheckConfig::default(),
+            load_balancer: LoadBalancerConfig::default(),
+            options: serde_json::Map::new(),
+        }
+    }
+}
+
+impl ServiceDiscoveryConfig {
+    /// Discovery by one kind of registry, with its defaults.
+    #[must_use]
+    pub fn new(kind: impl Into<String>) -> Self {
+        Self {
+            kind: kind.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Discovery by the registry in a directory of this machine.
+    #[must_use]
+    pub fn embedded(directory: impl Into<String>) -> Self {
+        let mut config = Self::new("embedded");
+        config.connection = Connection::default().with_path(directory);
+        config
+    }
+
+    /// Discovery by the `services` of the configuration alone.
+    #[must_use]
+    pub fn static_only() -> Self {
+        Self::new("static")
+    }
+
+    /// Discovery by the URL of a registry: the scheme names the kind.
+    ///
+    /// # Errors
+    /// `Config` when the text is not a URL; the error does not repeat it.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let parsed: ConnectionUrl = url
+            .parse()
+            .map_err(|error| Error::config(format!("{error}")))?;
+        let mut config = Self::new(parsed.scheme);
+        config.connection = parsed.connection;
+        for (name, value) in parsed.options {
+            config.options.insert(name, value.into());
+        }
+        Ok(config)
+    }
+
+    /// The registry's URL without credentials, as health and logs show it.
+    #[must_use]
+    pub fn display_url(&self) -> String {
+        self.connection.display_url(&self.kind)
+    }
+
+    /// Sets where the registry is and how to log in.
+    #[must_use]
+    pub fn with_connection(mut self, connection: Connection) -> Self {
+        self.connection = connection;
+        self
+    }
+
+    /// Says whether the service is unhealthy without the registry.
+    #[must_use]
+    pub fn with_required(mut self, required: bool) -> Self {
+        self.required = required;
+        self
+    }
+
+    /// Sets how long a registration outlives a process that no longer renews it.
+    #[must_use]
+    pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl;
+        self
+    }
+
+    /// Sets the active checks of instances.
+    #[must_use]
+    pub fn with_health_check(mut self, check: HealthCheckConfig) -> Self {
+        self.health_check = check;
+        self
+    }
+
+    /// Sets how an instance is chosen.
+    #[must_use]
+    pub fn with_strategy(mut self, strategy: BalanceStrategy) -> Self {
+        self.load_balancer.strategy = strategy;
+        self
+    }
+}
+
+/// What is remembered of a registry's answers. They are kept current by watching; the last known good ones are used,
+/// marked stale, while the registry is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct DiscoveryCacheConfig {
+    /// Services watched at once; the one unused for longest makes room. Default 1024.
+    #[schemars(range(min = 1))]
+    pub capacity: u32,
+    /// A service that nobody asked for in this time is no longer watched. Default `10m`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub idle_expiry: Duration,
+    /// The whole list is fetched again this often, should a change have been missed. Default `1m`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub resync_interval: Duration,
+}
+
+impl Default for DiscoveryCacheConfig {
+    fn default() -> Self {
+        Self {
+            capacity: 1024,
+            idle_expiry: Duration::from_secs(600),
+            resync_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Active checks of the instances of services.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct HealthCheckConfig {
+    /// Whether instances are checked from here. Default true.
+    pub enabled: bool,
+    /// Time between two checks of one instance. Default `30s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub interval: Duration,
+    /// Time for one check. Default `5s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub timeout: Duration,
+    /// Failed checks in a row after which an instance gets no more requests; one good check brings it back. Default 3.
+    #[schemars(range(min = 1))]
+    pub failure_threshold: u32,
+}
+
+impl Default for HealthCheckConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(30),
+            timeout: Duration::from_secs(5),
+            failure_threshold: 3,
+        }
+    }
+}
+
+impl HealthCheckConfig {
+    /// Sets the time between two checks of one instance.
+    #[must_use]
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// Sets the time for one check.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets after how many failed checks an instance gets no more requests.
+    #[must_use]
+    pub fn with_failure_threshold(mut self, failures: u32) -> Self {
+        self.failure_threshold = failures;
+        self
+    }
+}
+
+/// How an instance is chosen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct LoadBalancerConfig {
+    /// The rule. Default `power_of_two_choices`.
+    pub strategy: BalanceStrategy,
+}
+
+/// A rule by which an instance is chosen.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BalanceStrategy {
+    /// One after the other, by weight.
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// The one with the fewest requests under way, by weight.
+    LeastRequests,
+    /// Of two drawn by chance the less loaded one; load is latency times requests under way.
+    #[default]
+    #[serde(alias = "p2c")]
+    PowerOfTwoChoices,
+}
+
+impl BalanceStrategy {
+    /// The rule as configuration writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::LeastRequests => "least_requests",
+            Self::PowerOfTwoChoices => "power_of_two_choices",
+        }
+    }
+}

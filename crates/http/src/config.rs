@@ -1,0 +1,219 @@
+//! Settings of HTTP clients.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use trunkline_core::size::ByteSize;
+use trunkline_discovery::LoadBalancerConfig;
+use trunkline_resilience::config::{
+    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, PolicyConfig, RetryConfig, TimeoutConfig,
+};
+
+pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
+
+/// Settings of one HTTP client. What its policy leaves out comes from the service's policy, the named policy and
+/// `policies.default`.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_http::HttpClientConfig;
+///
+/// let config = HttpClientConfig::new("https://api.example.com").with_timeout(Duration::from_secs(5));
+/// assert_eq!(config.max_connections, 100);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct HttpClientConfig {
+    /// Where relative paths lead: `https://api.example.com/v1`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "http-url"))]
+    pub base_url: Option<String>,
+    /// Service that relative paths lead to, found by discovery; instead of `base_url`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Connections open at once, all hosts together. Default 100.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: u32,
+    /// Connections kept open without a request, all hosts together. Default 20.
+    #[schemars(range(max = 1_000_000))]
+    pub max_keepalive_connections: u32,
+    /// Time after which a connection without a request is closed. Default `30s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub keepalive_expiry: Duration,
+    /// Headers sent with every request that does not set them itself. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Largest body that is read into memory, in bytes; streamed bodies have no limit. Default `16MiB`.
+    pub max_response_size: ByteSize,
+    /// File with further root certificates, PEM. Default: none, only the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// How an instance is chosen when calling a service. Default: as in `service_discovery`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<LoadBalancerConfig>,
+    /// One of the `policies`, by name. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Limits of a whole call: connection `10s`, read `30s`, total `30s`, pool `5s`.
+    pub timeout: TimeoutConfig,
+    /// Limit of one attempt. Default `30s`.
+    #[serde(
+        with = "trunkline_core::duration::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<trunkline_core::duration::Text>")]
+    pub request_timeout: Option<Duration>,
+    /// When and how often a failed attempt is repeated.
+    pub retry: RetryConfig,
+    /// When calls are refused because the other side keeps failing.
+    pub circuit_breaker: CircuitBreakerConfig,
+    /// How many calls may run at once.
+    pub bulkhead: BulkheadConfig,
+    /// What answers when a call has failed for good.
+    pub fallback: FallbackConfig,
+}
+
+impl Default for HttpClientConfig {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            service: None,
+            max_connections: 100,
+            max_keepalive_connections: 20,
+            keepalive_expiry: Duration::from_secs(30),
+            headers: BTreeMap::new(),
+            max_response_size: ByteSize::mib(16),
+            ca_file: None,
+            load_balancer: None,
+            policy: None,
+            timeout: TimeoutConfig::default(),
+            request_timeout: None,
+            retry: RetryConfig::default(),
+            circuit_breaker: CircuitBreakerConfig::default(),
+            bulkhead: BulkheadConfig::default(),
+            fallback: FallbackConfig::default(),
+        }
+    }
+}
+
+impl HttpClientConfig {
+    /// A client of one base URL.
+    #[must_use]
+    pub fn new(base_url: impl Into<String>) -> Self {
+        Self {
+            base_url: Some(base_url.into()),
+            ..Self::default()
+        }
+    }
+
+    /// A client of one service, found by discovery.
+    #[must_use]
+    pub fn for_service(name: impl Into<String>) -> Self {
+        Self {
+            service: Some(name.into()),
+            ..Self::default()
+        }
+    }
+
+    /// The part that the policy engine merges.
+    #[must_use]
+    pub fn policy_config(&self) -> PolicyConfig {
+        let mut policy = PolicyConfig::default();
+        policy.timeout = self.timeout;
+        policy.request_timeout = self.request_timeout;
+        policy.retry = self.retry.clone();
+        policy.circuit_breaker = self.circuit_breaker.clone();
+        policy.bulkhead = self.bulkhead.clone();
+        policy.fallback = self.fallback.clone();
+        policy
+    }
+
+    /// Sets the limit of a whole call.
+    #[must_use]
+    pub fn with_timeout(mut self, total: Duration) -> Self {
+        self.timeout.total = Some(total);
+        self
+    }
+
+    /// Sets the limit of one attempt.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how many connections are open at once.
+    #[must_use]
+    pub fn with_max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Sets how many connections are kept open without a request, and for how long.
+    #[must_use]
+    pub fn with_keepalive(mut self, connections: u32, expiry: Duration) -> Self {
+        self.max_keepalive_connections = connections;
+        self.keepalive_expiry = expiry;
+        self
+    }
+
+    /// Sends a header with every request.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Trusts the root certificates in a PEM file, too.
+    #[must_use]
+    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Sets when and how often a failed attempt is repeated.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryConfig) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Switches retries on or off.
+    #[must_use]
+    pub fn with_retry_enabled(mut self, enabled: bool) -> Self {
+        self.retry.enabled = Some(enabled);
+        self
+    }
+
+    /// Sets when calls are refused because the other side keeps failing.
+    #[must_use]
+    pub fn with_circuit_breaker(mut self, breaker: CircuitBreakerConfig) -> Self {
+        self.circuit_breaker = breaker;
+        self
+    }
+
+    /// Switches the circuit breaker on or off.
+    #[must_use]
+    pub fn with_circuit_breaker_enabled(mut self, enabled: bool) -> Self {
+        self.circuit_breaker.enabled = Some(enabled);
+        self
+    }
+
+    /// Sets how many calls may run at once.
+    #[must_use]
+    pub fn with_bulkhead(mut self, bulkhead: BulkheadConfig) -> Self {
+        self.bulkhead = bulkhead;
+        self
+    }
+
+    /// Sets what answers when a call has failed for good.
+    #[must_use]
+    pub fn with_fallback(mut self, fallback: FallbackConfig) -> Self {
+        self.fallback = fallback;
+        self
+    }
+}
