@@ -29,6 +29,8 @@ pub mod metric {
     pub const HTTP_CLIENT_DURATION: &str = "http_client_request_duration";
     /// Gauge: requests under way, by service.
     pub const HTTP_CLIENT_ACTIVE: &str = "http_client_active_requests";
+    /// Histogram, seconds, detailed: single attempts, by service, instance and outcome.
+    pub const HTTP_CLIENT_ATTEMPT_DURATION: &str = "trunkline_http_client_attempt_duration";
     /// Histogram, seconds: requests served, by route, method and status.
     pub const HTTP_SERVER_DURATION: &str = "http_server_request_duration";
     /// Gauge: requests being served.
@@ -53,6 +55,8 @@ pub mod metric {
     pub const PUBLISH_DURATION: &str = "messaging_client_operation_duration";
     /// Histogram, seconds: one message in its handler.
     pub const PROCESS_DURATION: &str = "messaging_process_duration";
+    /// Histogram, bytes, detailed: payloads, by broker, destination and direction.
+    pub const MESSAGE_SIZE: &str = "trunkline_messaging_payload_size";
     /// Counter: messages put into dead letters, by destination, group and reason.
     pub const DEAD_LETTERS: &str = "trunkline_messaging_dead_letters";
     /// Counter: attempts after the first, by destination and group.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use trunkline_core::{CorrelationFormat, names};
+use trunkline_core::{CorrelationFormat, Error, Result, names};
 
 /// What is logged, how it looks, and under which header correlation ids travel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -203,5 +203,21 @@ impl MetricsConfig {
     pub fn with_max_label_sets(mut self, sets: u32) -> Self {
         self.max_label_sets = sets;
         self
+    }
+
+    /// Whether the bounds of the buckets make sense.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](trunkline_core::ErrorKind::Config) when they are not positive, finite and ascending, or
+    /// there are none.
+    pub(crate) fn check(&self) -> Result<()> {
+        let bounds = &self.latency_buckets;
+        let positive = bounds.iter().all(|bound| *bound > 0.0 && bound.is_finite());
+        if positive && !bounds.is_empty() && bounds.is_sorted_by(|one, next| one < next) {
+            return Ok(());
+        }
+        Err(Error::config(
+            "latency_buckets: the bounds must be positive seconds in ascending order, such as [0.005, 0.1, 1]",
+        ))
     }
 }

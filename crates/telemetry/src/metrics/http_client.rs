@@ -1,0 +1,152 @@
+//! Requests to other services.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_core::ErrorKind;
+
+use super::instrument::{ActiveGuard, Counter, Detailed, Gauge, Latency, Slots};
+use super::{Metrics, table};
+
+/// What is measured about requests to one service.
+#[derive(Clone, Debug)]
+pub struct HttpClientMetrics {
+    metrics: Metrics,
+    service: Arc<str>,
+    active: Gauge,
+}
+
+impl HttpClientMetrics {
+    pub(super) fn new(metrics: Metrics, service: &str) -> Self {
+        let active = table::gauge(metrics.table(), |t| t.http_client_active.series([service]));
+        Self {
+            service: service.into(),
+            active,
+            metrics,
+        }
+    }
+
+    /// Counts a call as under way until the guard is dropped.
+    pub fn active(&self) -> ActiveGuard {
+        self.active.hold()
+    }
+
+    /// Handles of one endpoint, such as `GET /users/{id}`. Keep them; do not ask per call.
+    #[must_use]
+    pub fn endpoint(&self, endpoint: &str) -> HttpClientEndpointMetrics {
+        let table = self.metrics.table();
+        let retries = table::counter(table, |t| t.retries.series([&self.service, endpoint]));
+        HttpClientEndpointMetrics(Arc::new(Endpoint {
+            metrics: self.metrics.clone(),
+            service: Arc::clone(&self.service),
+            endpoint: endpoint.into(),
+            retries,
+            outcomes: Slots::default(),
+        }))
+    }
+
+    /// Handles of the attempts at one instance, `host:port`; recorded while detailed metrics are on.
+    #[must_use]
+    pub fn attempts(&self, instance: &str) -> AttemptMetrics {
+        let of = |outcome| {
+            table::detailed(self.metrics.table(), |t| {
+                t.http_attempts.series([&self.service, instance, outcome])
+            })
+        };
+        AttemptMetrics {
+            succeeded: of("success"),
+            failed: of("failure"),
+        }
+    }
+}
+
+/// What is measured about calls of one endpoint.
+#[derive(Clone, Debug)]
+pub struct HttpClientEndpointMetrics(Arc<Endpoint>);
+
+#[derive(Debug)]
+struct Endpoint {
+    metrics: Metrics,
+    service: Arc<str>,
+    endpoint: Box<str>,
+    retries: Counter,
+    outcomes: Slots<Outcome, (Latency, Counter)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Status(u16),
+    Error(ErrorKind),
+}
+
+impl HttpClientEndpointMetrics {
+    /// A call was answered, after all its attempts. From 500 on it counts as a failed call too.
+    pub fn answered(&self, status: u16, elapsed: Duration) {
+        self.0.record(Outcome::Status(status), elapsed);
+    }
+
+    /// A call ended without an answer.
+    pub fn failed(&self, kind: ErrorKind, elapsed: Duration) {
+        self.0.record(Outcome::Error(kind), elapsed);
+    }
+
+    /// An attempt after the first was made.
+    pub fn retried(&self) {
+        self.0.retries.add(1);
+    }
+}
+
+impl Endpoint {
+    fn record(&self, outcome: Outcome, elapsed: Duration) {
+        if self.metrics.is_enabled() {
+            let make = || self.instruments(outcome);
+            self.outcomes.with(outcome, make, |(latency, errors)| {
+                latency.observe(elapsed);
+                errors.add(1);
+            });
+        }
+    }
+
+    fn instruments(&self, outcome: Outcome) -> (Latency, Counter) {
+        let (status, error, failed) = match outcome {
+            Outcome::Status(status) => {
+                let text = status.to_string();
+                let error = if status >= 400 {
+                    text.clone()
+                } else {
+                    String::new()
+                };
+                (text, error, status >= 500)
+            }
+            Outcome::Error(kind) => (String::new(), kind.as_str().to_owned(), true),
+        };
+        let (service, endpoint) = (&*self.service, &*self.endpoint);
+        let table = self.metrics.table();
+        let latency = table::latency(table, |t| {
+            t.http_client.series([service, endpoint, &status, &error])
+        });
+        let errors = table::counter(table.filter(|_| failed), |t| {
+            t.call_errors.series([service, endpoint, &error])
+        });
+        (latency, errors)
+    }
+}
+
+/// What is measured about attempts at one instance.
+#[derive(Clone, Debug)]
+pub struct AttemptMetrics {
+    succeeded: Detailed,
+    failed: Detailed,
+}
+
+impl AttemptMetrics {
+    /// An attempt ended.
+    pub fn observe(&self, succeeded: bool, elapsed: Duration) {
+        let histogram = if succeeded {
+            &self.succeeded
+        } else {
+            &self.failed
+        };
+        histogram.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,150 @@
+//! What the policies did.
+
+use std::sync::{Arc, OnceLock};
+
+use super::instrument::{Counter, Gauge};
+use super::{Metrics, table};
+
+/// What is measured about the policies of one service.
+#[derive(Clone, Debug)]
+pub struct ResilienceMetrics(Arc<Service>);
+
+#[derive(Debug)]
+struct Service {
+    metrics: Metrics,
+    service: Box<str>,
+    budget: Counter,
+    rejections: [OnceLock<Counter>; Rejection::ALL.len()],
+}
+
+impl ResilienceMetrics {
+    pub(super) fn new(metrics: Metrics, service: &str) -> Self {
+        let budget = table::counter(metrics.table(), |t| t.budget_exhausted.series([service]));
+        Self(Arc::new(Service {
+            metrics,
+            service: service.into(),
+            budget,
+            rejections: std::array::from_fn(|_| OnceLock::new()),
+        }))
+    }
+
+    /// Handles of one circuit. It is shown as closed from now on.
+    #[must_use]
+    pub fn circuit(&self, endpoint: &str) -> CircuitMetrics {
+        let Service {
+            metrics, service, ..
+        } = &*self.0;
+        let table = metrics.table();
+        let transition = |to: CircuitPosition| {
+            table::counter(table, |t| {
+                t.circuit_transitions
+                    .series([service, endpoint, to.as_str()])
+            })
+        };
+        let circuit = CircuitMetrics {
+            state: table::gauge(table, |t| t.circuit_state.series([service, endpoint])),
+            transitions: CircuitPosition::ALL.map(transition),
+        };
+        circuit.state.set(CircuitPosition::Closed as u64);
+        circuit
+    }
+
+    /// A call was refused before it was sent.
+    pub fn rejected(&self, reason: Rejection) {
+        let Service {
+            metrics,
+            service,
+            rejections,
+            ..
+        } = &*self.0;
+        let make = || {
+            table::counter(metrics.table(), |t| {
+                t.rejections.series([service, reason.as_str()])
+            })
+        };
+        rejections[reason as usize].get_or_init(make).add(1);
+    }
+
+    /// The budget refused a retry.
+    pub fn budget_exhausted(&self) {
+        self.0.budget.add(1);
+    }
+}
+
+/// What is measured about one circuit.
+#[derive(Clone, Debug)]
+pub struct CircuitMetrics {
+    state: Gauge,
+    transitions: [Counter; 3],
+}
+
+impl CircuitMetrics {
+    /// The circuit changed.
+    pub fn changed(&self, to: CircuitPosition) {
+        self.state.set(to as u64);
+        self.transitions[to as usize].add(1);
+    }
+}
+
+/// The state of a circuit, as the metric shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CircuitPosition {
+    /// Calls pass.
+    Closed,
+    /// Single calls pass, to find out.
+    HalfOpen,
+    /// No call passes.
+    Open,
+}
+
+impl CircuitPosition {
+    const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// Why a call was refused before it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The circuit is open.
+    CircuitOpen,
+    /// Too many calls are under way.
+    BulkheadFull,
+    /// No connection became free in time.
+    PoolExhausted,
+    /// No instance is known.
+    NoInstance,
+    /// Too little time was left.
+    Deadline,
+    /// Anything else.
+    Other,
+}
+
+impl Rejection {
+    const ALL: [Self; 6] = [
+        Self::CircuitOpen,
+        Self::BulkheadFull,
+        Self::PoolExhausted,
+        Self::NoInstance,
+        Self::Deadline,
+        Self::Other,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::CircuitOpen => "circuit_open",
+            Self::BulkheadFull => "bulkhead_full",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::NoInstance => "no_instance",
+            Self::Deadline => "deadline",
+            Self::Other => "other",
+        }
+    }
+}
