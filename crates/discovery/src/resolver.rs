@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
 
 use futures_core::Stream;
 use futures_core::stream::BoxStream;
@@ -74,6 +76,14 @@ impl InstanceWatch {
     /// The next list, or why there is none for the moment. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<InstanceList>> {
         self.0.next().await
+    }
+}
+
+impl Stream for InstanceWatch {
+    type Item = Result<InstanceList>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
     }
 }
 
