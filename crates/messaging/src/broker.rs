@@ -26,7 +26,11 @@ use crate::topic::{Destination, TopicName};
 /// - **Calls before `connect`, or while the broker is away**: `publish` waits until the deadline of the running
 ///   [`Context`](trunkline_core::Context), or its configured timeout, then fails with `Unavailable`; `subscribe`
 ///   returns a subscription that is detached and attaches as soon as it can.
-/// - **Calls after `disconnect`** fail with `Cancelled`, and streams end.
+/// - **Calls after `disconnect`** fail with `Cancelled`, `connect` too, and streams end.
+/// - **Order**: with [`OrderingGuarantee::PerKey`](crate::OrderingGuarantee) the next message of a key comes only when
+///   the one before is done for that group: acked, rejected, forwarded, expired. One that is to come again, at once or
+///   after a delay, holds its key meanwhile. A delayed publish takes its place when it is due.
+/// - **Limits**: when the broker is full, `publish` waits like when the broker is away, then fails with `Exhausted`.
 /// - All methods may be called from many tasks at once.
 ///
 /// Implementers write plain `async fn`s. Everything above the trait takes an [`AnyBroker`].
@@ -75,10 +79,14 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
 
     /// Subscribes. Returns at once; see the subscription's state for whether it is attached.
     ///
-    /// Errors: `Unsupported`, `Invalid`, `Cancelled` after `disconnect`. Cancel safe.
+    /// Errors: `Unsupported`; `Invalid` for a group on a queue or a group's name that is no [`TopicName`]; `Cancelled`
+    /// after `disconnect`. Cancel safe.
     fn subscribe(&self, subscribe: Subscribe) -> impl Future<Output = Result<Subscription>> + Send;
 
-    /// Looks at stored messages without consuming them (capability `browse`). Cancel safe.
+    /// Looks at stored messages without consuming them (capability `browse`): of a topic what is kept, of a queue what
+    /// is not done, those in the hands of consumers included. Expired messages are left out.
+    ///
+    /// Errors: `Unsupported`, `NotFound` for a queue that does not exist, `Unavailable`. Cancel safe.
     fn browse(&self, browse: Browse) -> impl Future<Output = Result<BrowsePage>> + Send {
         let _ = browse;
         let kind = self.kind();
@@ -89,7 +97,10 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
         }
     }
 
-    /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`).
+    /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`). One in
+    /// the hands of a consumer is removed as well; its settlement then fails with `Conflict`.
+    ///
+    /// Errors: as `browse`. Cancel safe: some may be removed.
     fn remove(
         &self,
         queue: TopicName,
@@ -100,6 +111,18 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
         async move {
             Err(Error::unsupported(format!(
                 "the {kind} broker cannot remove messages"
+            )))
+        }
+    }
+
+    /// Every queue there is, by name (capability `browse`).
+    ///
+    /// Errors: `Unsupported`, `Unavailable`. Cancel safe.
+    fn queues(&self) -> impl Future<Output = Result<Vec<QueueInfo>>> + Send {
+        let kind = self.kind();
+        async move {
+            Err(Error::unsupported(format!(
+                "the {kind} broker cannot list its queues"
             )))
         }
     }
@@ -182,4 +205,22 @@ pub struct BrowsePage {
     pub next: Option<u64>,
     /// How many are stored in all, where the broker knows.
     pub total: Option<u64>,
+}
+
+/// A queue and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: TopicName,
+    /// Messages not done, those in the hands of consumers included.
+    pub messages: u64,
+}
+
+impl QueueInfo {
+    /// Puts one together; for backends.
+    #[must_use]
+    pub fn new(name: TopicName, messages: u64) -> Self {
+        Self { name, messages }
+    }
 }

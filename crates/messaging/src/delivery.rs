@@ -1,6 +1,7 @@
 //! A message in the hands of a consumer, guarded: it is settled exactly once, and dropping it gives it back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_core::{BoxFuture, Error, Result};
@@ -21,11 +22,15 @@ pub enum Settlement {
     },
     /// It is given up: the broker forgets it.
     Reject,
-    /// It is done, and this is published in the same step, both or neither (capability `atomic_forward`).
+    /// It is done, and this is published in the same step, both or neither (capability `atomic_forward`). Limits do not
+    /// hold it up: one message goes, one comes.
     Forward(Box<Publish>),
 }
 
 /// What a backend implements for one delivery.
+///
+/// A settlement that comes too late — the lease ran out, the message was removed — changes nothing and fails with
+/// `Conflict`; after `disconnect` it fails with `Cancelled`.
 pub trait Settle: Send + 'static {
     /// Settles and waits until the broker knows.
     ///
@@ -51,6 +56,7 @@ pub struct DeliveryInfo {
     /// The group it is delivered to.
     pub group: Option<String>,
     /// 1 the first time. Where the broker does not count (capability `attempts`), at least 2 when it is a repetition.
+    /// Counted is every delivery that was handed out, whatever became of it: given back, dropped, or its lease run out.
     pub attempt: u32,
     /// Its place in the broker's log, where there is one.
     pub position: Option<u64>,
@@ -93,25 +99,38 @@ impl DeliveryInfo {
 /// A message delivered. Settle it with one of the methods; a dropped delivery is given back (a nack) and comes again.
 #[must_use = "a dropped delivery is given back"]
 pub struct Delivery {
-    message: Message,
+    message: Arc<Message>,
     info: DeliveryInfo,
     settle: Option<Box<dyn Settle>>,
 }
 
 impl Delivery {
-    /// Puts a delivery together; for backends.
-    pub fn new(message: Message, info: DeliveryInfo, settle: impl Settle) -> Self {
+    /// Puts a delivery together; for backends. The message may be shared, where the broker keeps it too.
+    pub fn new(message: impl Into<Arc<Message>>, info: DeliveryInfo, settle: impl Settle) -> Self {
         Self {
-            message,
+            message: message.into(),
             info,
             settle: Some(Box::new(settle)),
         }
+    }
+
+    /// Takes it apart, for a broker that wraps another. Whoever has the settlement must use it.
+    #[must_use]
+    pub fn into_parts(mut self) -> (Arc<Message>, DeliveryInfo, Option<Box<dyn Settle>>) {
+        let settle = self.settle.take();
+        (Arc::clone(&self.message), self.info.clone(), settle)
     }
 
     /// The message.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// The message, to be kept longer than the delivery.
+    #[must_use]
+    pub fn shared_message(&self) -> Arc<Message> {
+        Arc::clone(&self.message)
     }
 
     /// What the broker says about it.
@@ -129,7 +148,8 @@ impl Delivery {
     /// It is done. Returns when the broker knows.
     ///
     /// # Errors
-    /// When the broker could not be told: the message may come again.
+    /// When the broker could not be told, the message may come again: `Conflict` when the lease was lost, `Cancelled`
+    /// after `disconnect`, `Unavailable`.
     ///
     /// # Cancel safety
     /// When dropped, the broker may or may not know; the message may come again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Result};
 
-use crate::broker::{Browse, BrowsePage, MessageBroker};
+use crate::broker::{Browse, BrowsePage, MessageBroker, QueueInfo};
 use crate::capabilities::Capabilities;
 use crate::message::{Publish, Receipt};
 use crate::subscription::{Subscribe, Subscription};
@@ -26,6 +26,7 @@ trait DynBroker: Any + Send + Sync {
     fn subscribe_dyn(&self, subscribe: Subscribe) -> BoxFuture<'_, Result<Subscription>>;
     fn browse_dyn(&self, browse: Browse) -> BoxFuture<'_, Result<BrowsePage>>;
     fn remove_dyn(&self, queue: TopicName, positions: Vec<u64>) -> BoxFuture<'_, Result<u64>>;
+    fn queues_dyn(&self) -> BoxFuture<'_, Result<Vec<QueueInfo>>>;
 }
 
 impl<B: MessageBroker> DynBroker for B {
@@ -71,6 +72,10 @@ impl<B: MessageBroker> DynBroker for B {
 
     fn remove_dyn(&self, queue: TopicName, positions: Vec<u64>) -> BoxFuture<'_, Result<u64>> {
         Box::pin(self.remove(queue, positions))
+    }
+
+    fn queues_dyn(&self) -> BoxFuture<'_, Result<Vec<QueueInfo>>> {
+        Box::pin(self.queues())
     }
 }
 
@@ -152,6 +157,10 @@ impl MessageBroker for AnyBroker {
 
     async fn remove(&self, queue: TopicName, positions: Vec<u64>) -> Result<u64> {
         self.0.remove_dyn(queue, positions).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueInfo>> {
+        self.0.queues_dyn().await
     }
 
     fn erase(self) -> AnyBroker {

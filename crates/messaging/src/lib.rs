@@ -14,7 +14,7 @@ mod message;
 mod subscription;
 mod topic;
 
-pub use broker::{Browse, BrowsePage, MessageBroker, StoredMessage};
+pub use broker::{Browse, BrowsePage, MessageBroker, QueueInfo, StoredMessage};
 pub use capabilities::{Capabilities, OrderingGuarantee};
 pub use config::{ConsumePolicy, MessageBrokerConfig, PublishPolicy, TopicPolicy};
 pub use delivery::{Delivery, DeliveryInfo, Settle, Settlement};

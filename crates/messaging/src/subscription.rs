@@ -14,7 +14,8 @@ use trunkline_core::Timestamp;
 use crate::delivery::Delivery;
 use crate::topic::{Source, TopicName, TopicPattern};
 
-/// Where a group begins when the broker does not know it yet. A known group goes on where it was.
+/// Where a group begins when the broker does not know it yet. A known group goes on where it was. A subscriber without
+/// a group begins there every time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// With what is published from now on.
@@ -22,7 +23,7 @@ pub enum Start {
     Latest,
     /// With the oldest message still kept (capability `replay`).
     Earliest,
-    /// With messages published at this time or later (capability `replay`).
+    /// With messages that the broker took at this time or later (capability `replay`).
     At(Timestamp),
 }
 
@@ -32,14 +33,19 @@ pub enum Start {
 pub struct Subscribe {
     /// Topics or a queue.
     pub source: Source,
-    /// Consumers with the same group compete for messages and survive restarts. Without a group the subscriber alone
-    /// gets every message, from now on and as long as it is there.
+    /// Consumers with the same group **and the same source** compete for messages; the group outlives them. The same
+    /// name with another pattern is another group with a place of its own: where two patterns overlap, each gets a copy.
+    /// The name follows the grammar of [`TopicName`].
+    ///
+    /// Without a group the subscriber alone gets every message, as long as it is there. A queue has no groups: all its
+    /// consumers compete.
     pub group: Option<String>,
     /// Where a new group begins.
     pub start: Start,
     /// Most deliveries that may be unsettled at a time, at least 1. Default 10.
     pub prefetch: u32,
-    /// How long the broker waits for a settlement before it gives the message to another. Default 30 s.
+    /// How long the broker waits for a settlement, from the moment the delivery is handed out, before it gives the
+    /// message to another. Default 30 s.
     pub lease: Duration,
 }
 
@@ -111,7 +117,7 @@ pub enum SubscriptionState {
 }
 
 /// The stream of deliveries of one subscription. Dropping it detaches the consumer and gives back what it had not
-/// handed out.
+/// handed out; what it had handed out stays with its owner until it is settled or its lease runs out.
 #[must_use = "dropping a subscription ends it"]
 pub struct Subscription {
     deliveries: BoxStream<'static, Delivery>,

@@ -17,6 +17,11 @@ trait DynInbox: Send + Sync {
         result: Bytes,
         keep: Duration,
     ) -> BoxFuture<'_, Result<()>>;
+    fn extend_dyn<'a>(
+        &'a self,
+        token: &'a ClaimToken,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<()>>;
     fn release_dyn(&self, token: ClaimToken) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -32,6 +37,14 @@ impl<I: InboxStore> DynInbox for I {
         keep: Duration,
     ) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.complete(token, result, keep))
+    }
+
+    fn extend_dyn<'a>(
+        &'a self,
+        token: &'a ClaimToken,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.extend(token, lease))
     }
 
     fn release_dyn(&self, token: ClaimToken) -> BoxFuture<'_, Result<()>> {
@@ -68,6 +81,10 @@ impl InboxStore for AnyInbox {
 
     async fn complete(&self, token: ClaimToken, result: Bytes, keep: Duration) -> Result<()> {
         self.0.complete_dyn(token, result, keep).await
+    }
+
+    async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<()> {
+        self.0.extend_dyn(token, lease).await
     }
 
     async fn release(&self, token: ClaimToken) -> Result<()> {

@@ -113,6 +113,15 @@ pub trait InboxStore: Send + Sync + Sized + 'static {
         keep: Duration,
     ) -> impl Future<Output = Result<()>> + Send;
 
+    /// Keeps a claim for longer, counted from now, while its owner is still at work.
+    ///
+    /// Errors: `Conflict` when the claim was lost to another or is done; else as `claim`. Cancel safe.
+    fn extend(
+        &self,
+        token: &ClaimToken,
+        lease: Duration,
+    ) -> impl Future<Output = Result<()>> + Send;
+
     /// Gives a claim back: it was not done. Does nothing when the claim was lost.
     ///
     /// Errors: as `claim`.
