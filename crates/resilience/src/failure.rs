@@ -58,6 +58,12 @@ pub trait Classify<R: ?Sized> {
         None
     }
 
+    /// Whether a fallback had better answer in place of this final result. Unless said otherwise: whenever it is not a
+    /// success.
+    fn wants_fallback(&self, result: &R) -> bool {
+        self.outcome(result) != Outcome::Success
+    }
+
     /// The result in a few words, for the list of attempts in [`crate::RetryExhausted`] where it is not an error.
     fn describe(&self, result: &R) -> Cow<'static, str> {
         let _ = result;
@@ -99,6 +105,21 @@ impl<T, E: 'static> Classify<Result<T, E>> for Standard {
         let error = known(result.as_ref().err()?)?;
         error.find::<RetryAfter>().map(|hint| hint.0)
     }
+
+    fn wants_fallback(&self, result: &Result<T, E>) -> bool {
+        match result {
+            Ok(_) => false,
+            Err(error) => known(error).is_none_or(replaceable),
+        }
+    }
+}
+
+/// What was refused here, or failed at the other side, may be answered by somebody else; a mistake of ours is not to be
+/// covered up.
+fn replaceable(error: &Error) -> bool {
+    error.kind() == ErrorKind::Rejected
+        || outcome_of(error) == Outcome::Failure
+        || error.find::<DeadlineTooShort>().is_some()
 }
 
 /// The Trunkline error that this error is or carries. The comparison of types is settled when this is compiled.
@@ -111,8 +132,7 @@ fn known<E: 'static>(error: &E) -> Option<&Error> {
 }
 
 /// What an error says about the other side, by the rule of [`Standard`].
-#[must_use]
-pub fn outcome_of(error: &Error) -> Outcome {
+fn outcome_of(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::Rejected | ErrorKind::Cancelled | ErrorKind::Config | ErrorKind::Unsupported => {
             Outcome::Ignored

@@ -86,31 +86,38 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        match self.breaker.try_acquire_owned() {
-            Ok(permit) => ResponseFuture::Running {
+        let admitted = match self.breaker.try_acquire_owned() {
+            Ok(permit) => Admitted::Running {
                 permit: Some(permit),
                 judge: self.judge.clone(),
                 future: self.inner.call(request),
             },
-            Err(open) => ResponseFuture::Refused { open: Some(open) },
-        }
+            Err(open) => Admitted::Refused { open: Some(open) },
+        };
+        ResponseFuture { admitted }
     }
 }
 
 pin_project! {
     /// The future of [`BreakerService`].
     #[derive(Debug)]
-    #[project = ResponseFutureProjection]
-    pub enum ResponseFuture<F, C> {
-        /// The call was let through.
+    pub struct ResponseFuture<F, C> {
+        #[pin]
+        admitted: Admitted<F, C>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = AdmittedProjection]
+    enum Admitted<F, C> {
         Running {
-            // Before the future: a probe's place is free again only when the call has ended.
+            // Before the permit: a probe's place is free again only when the call has ended.
             #[pin]
             future: F,
             permit: Option<OwnedPermit>,
             judge: C,
         },
-        /// It was not.
         Refused {
             open: Option<CircuitOpen>,
         },
@@ -126,8 +133,8 @@ where
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            ResponseFutureProjection::Running {
+        match self.project().admitted.project() {
+            AdmittedProjection::Running {
                 future,
                 permit,
                 judge,
@@ -138,7 +145,7 @@ where
                 }
                 Poll::Ready(result)
             }
-            ResponseFutureProjection::Refused { open } => {
+            AdmittedProjection::Refused { open } => {
                 let open = open
                     .take()
                     .expect("a future is not polled after it is ready");

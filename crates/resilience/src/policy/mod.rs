@@ -1,6 +1,8 @@
 //! A policy in which every value is settled, and where each came from.
 
+mod handle;
 mod layers;
+mod run;
 
 use crate::breaker::BreakerSettings;
 use crate::bulkhead::BulkheadSettings;
@@ -8,7 +10,10 @@ use crate::fallback::FallbackSettings;
 use crate::retry::RetrySettings;
 use crate::timeout::TimeoutSettings;
 
+pub(crate) use handle::Engine;
+pub use handle::Policy;
 pub use layers::{Explained, Explanation, Layer, PolicyLayers};
+pub use run::PolicyError;
 
 /// Whose calls share one state: set on a service, a limit counts all its endpoints together; set on an endpoint, that
 /// endpoint alone.

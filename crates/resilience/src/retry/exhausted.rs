@@ -58,7 +58,7 @@ impl<E: fmt::Display> fmt::Display for AttemptFailure<E> {
 /// One attempt that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Attempt<E> {
+pub struct FailedAttempt<E> {
     /// Its number; the first is 1.
     pub number: u32,
     /// How it failed.
@@ -67,7 +67,7 @@ pub struct Attempt<E> {
     pub delay: Option<Duration>,
 }
 
-impl<E> Attempt<E> {
+impl<E> FailedAttempt<E> {
     pub(crate) const fn new(
         number: u32,
         failure: AttemptFailure<E>,
@@ -87,7 +87,7 @@ impl<E> Attempt<E> {
 #[non_exhaustive]
 pub struct RetryExhausted<E = Error> {
     /// The attempts before the last one, in order.
-    pub earlier: Vec<Attempt<E>>,
+    pub earlier: Vec<FailedAttempt<E>>,
     /// The number of the last attempt.
     pub attempts: u32,
     /// How the last attempt failed.
@@ -98,7 +98,7 @@ pub struct RetryExhausted<E = Error> {
 
 impl<E> RetryExhausted<E> {
     pub(crate) const fn new(
-        earlier: Vec<Attempt<E>>,
+        earlier: Vec<FailedAttempt<E>>,
         attempts: u32,
         last: E,
         stopped: Stopped,

@@ -9,14 +9,19 @@
 
 mod budget;
 mod exhausted;
+mod plan;
 mod schedule;
+mod service;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use budget::{BudgetSettings, Reservation, RetryBudget};
-pub use exhausted::{Attempt, AttemptFailure, RetryExhausted, Stopped};
+pub use exhausted::{AttemptFailure, FailedAttempt, RetryExhausted, Stopped};
+pub(crate) use plan::{Bounds, Next, Plan};
 pub use schedule::Schedule;
+pub(crate) use service::Attempts;
+pub use service::{RetryLayer, RetryService};
 
 /// When and how often a failed attempt is repeated, all of it settled.
 #[derive(Clone, Debug, PartialEq)]

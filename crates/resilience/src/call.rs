@@ -1,0 +1,98 @@
+//! What a policy has to know about one call, and what it tells each attempt.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_core::Context;
+
+/// What a policy has to know about one call: until when, and whether it may be repeated.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_core::Context;
+/// use trunkline_resilience::Call;
+///
+/// let context = Context::new().with_timeout(Duration::from_secs(2));
+/// let call = Call::new(&context).repeatable(true);
+/// assert_eq!(call.deadline, context.deadline());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call {
+    /// The caller's deadline.
+    pub deadline: Option<Instant>,
+    /// Whether a second time does no harm: the operation is idempotent, or carries a key by which the other side knows
+    /// it again. Without it only what provably was not processed is repeated.
+    pub repeatable: bool,
+    /// In place of the policy's total timeout.
+    pub total: Option<Duration>,
+    /// In place of the policy's timeout of an attempt.
+    pub attempt: Option<Duration>,
+    /// In place of the policy's number of attempts.
+    pub max_attempts: Option<u32>,
+}
+
+impl Call {
+    /// A call within the deadline of a context, not repeatable.
+    #[must_use]
+    pub fn new(context: &Context) -> Self {
+        Self {
+            deadline: context.deadline(),
+            ..Self::default()
+        }
+    }
+
+    /// Says whether a second time does no harm.
+    #[must_use]
+    pub const fn repeatable(mut self, repeatable: bool) -> Self {
+        self.repeatable = repeatable;
+        self
+    }
+
+    /// Sets this call's own total timeout.
+    #[must_use]
+    pub const fn with_total(mut self, total: Duration) -> Self {
+        self.total = Some(total);
+        self
+    }
+
+    /// Sets this call's own timeout of an attempt.
+    #[must_use]
+    pub const fn with_attempt_timeout(mut self, attempt: Duration) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// Sets this call's own number of attempts, the first one included.
+    #[must_use]
+    pub const fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+}
+
+/// What an attempt is told: its number, and until when it has time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The first is 1.
+    pub number: u32,
+    /// When it began.
+    pub began: Instant,
+    /// When it is cut off: this is what to tell the next hop, as time left.
+    pub deadline: Instant,
+}
+
+impl Attempt {
+    /// Time left; zero when it is over.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether something was tried before.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        self.number > 1
+    }
+}

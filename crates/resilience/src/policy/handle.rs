@@ -1,0 +1,241 @@
+//! A policy at work: its values and its state, behind one handle that a reload can change.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::time::{Instant, timeout_at};
+use trunkline_core::SystemClock;
+
+use super::EffectivePolicy;
+use super::run::{PolicyError, Run};
+use crate::breaker::Breaker;
+use crate::bulkhead::Bulkhead;
+use crate::call::{Attempt, Call};
+use crate::failure::{Classify, Standard};
+use crate::fallback::FallbackSettings;
+use crate::observe::Observers;
+use crate::retry::RetryBudget;
+use crate::target::Target;
+use crate::timeout::{Deadline, Elapsed};
+
+/// The values of a policy and the state that they govern.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) settings: Arc<EffectivePolicy>,
+    pub(crate) breaker: Option<Arc<Breaker>>,
+    pub(crate) budget: Option<Arc<RetryBudget>>,
+    pub(crate) bulkhead: Option<Arc<Bulkhead>>,
+}
+
+/// A policy at work for one target: carries calls through retry, breaker, bulkhead and attempt timeout, within the
+/// deadline. Made by [`crate::PolicyRegistry::policy`], where a reload of the configuration reaches it, or alone by
+/// [`Policy::new`].
+///
+/// ```
+/// use trunkline_core::{Context, Error};
+/// use trunkline_resilience::{Call, EffectivePolicy, Policy};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+/// let policy = Policy::new("users", EffectivePolicy::default());
+/// let call = Call::new(&Context::new()).repeatable(true);
+/// let name = policy
+///     .run(call, |attempt| async move {
+///         assert!(attempt.remaining().as_secs() < 31);
+///         Ok::<_, Error>("Ada")
+///     })
+///     .await?;
+/// assert_eq!(name, "Ada");
+/// # Ok(()) }
+/// ```
+pub struct Policy {
+    target: Target,
+    engine: ArcSwap<Engine>,
+    observers: Observers,
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("target", &self.target)
+            .field("engine", &self.engine.load())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// A policy with a state of its own.
+    #[must_use]
+    pub fn new(target: impl Into<Target>, settings: EffectivePolicy) -> Self {
+        let target = target.into();
+        let breaker = settings.circuit_breaker.map(|settings| {
+            let (observers, clock) = (Observers::default(), SystemClock::shared());
+            Arc::new(Breaker::build(target.clone(), settings, observers, clock))
+        });
+        let engine = Engine {
+            breaker,
+            budget: settings.retry.budget.map(RetryBudget::new).map(Arc::new),
+            bulkhead: settings.bulkhead.map(Bulkhead::new).map(Arc::new),
+            settings: Arc::new(settings),
+        };
+        Self::assemble(target, engine, Observers::default())
+    }
+
+    pub(crate) fn assemble(target: Target, engine: Engine, observers: Observers) -> Self {
+        Self {
+            target,
+            engine: ArcSwap::from_pointee(engine),
+            observers,
+        }
+    }
+
+    /// Calls that run already end under the values they began with.
+    pub(crate) fn replace(&self, engine: Engine) {
+        self.engine.store(Arc::new(engine));
+    }
+
+    /// Whose policy it is.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The values in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<EffectivePolicy> {
+        Arc::clone(&self.engine.load().settings)
+    }
+
+    /// The breaker, unless it is switched off.
+    #[must_use]
+    pub fn breaker(&self) -> Option<Arc<Breaker>> {
+        self.engine.load().breaker.clone()
+    }
+
+    /// The bulkhead, where there is one.
+    #[must_use]
+    pub fn bulkhead(&self) -> Option<Arc<Bulkhead>> {
+        self.engine.load().bulkhead.clone()
+    }
+
+    /// Makes a call and judges its results by the [`Standard`] rule. The operation is called once for each attempt.
+    ///
+    /// # Errors
+    /// The error of the operation; or what the policy says: [`CircuitOpen`](crate::CircuitOpen),
+    /// [`BulkheadFull`](crate::BulkheadFull), [`Elapsed`], [`DeadlineTooShort`](crate::DeadlineTooShort); after more
+    /// than one attempt within [`RetryExhausted`](crate::RetryExhausted).
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the attempt under way; every permit, place and reservation is given back.
+    pub async fn run<T, E, F, Fut>(&self, call: Call, operation: F) -> Result<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: PolicyError + 'static,
+    {
+        self.run_with(call, &Standard, operation).await
+    }
+
+    /// Like [`Policy::run`], with one's own judge, which may count an `Ok` as a failure and have it tried again.
+    ///
+    /// # Errors
+    /// As [`Policy::run`]. An `Ok` that the judge counts as a failure is returned as it is when attempts end.
+    ///
+    /// # Panics
+    /// As [`Policy::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Policy::run`].
+    pub async fn run_with<T, E, F, Fut, C>(
+        &self,
+        call: Call,
+        judge: &C,
+        operation: F,
+    ) -> Result<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+    {
+        let engine = self.engine.load();
+        let (began, deadline) = self.begin(&engine, call);
+        self.start(&engine, judge, call, began, deadline)
+            .call(operation)
+            .await
+    }
+
+    /// Like [`Policy::run_with`], with a fallback that answers when the call has failed for good. It is given the
+    /// result that it replaces and the deadline of the whole call, of which a slice is kept back for it.
+    ///
+    /// # Errors
+    /// Those of the fallback; [`Elapsed`] when it takes longer than the deadline allows.
+    ///
+    /// # Panics
+    /// As [`Policy::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Policy::run`].
+    pub async fn run_or<T, E, F, Fut, C, G, Answer>(
+        &self,
+        call: Call,
+        judge: &C,
+        operation: F,
+        fallback: G,
+    ) -> Result<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+        G: FnOnce(Result<T, E>, Deadline) -> Answer,
+        Answer: Future<Output = Result<T, E>>,
+    {
+        let engine = self.engine.load();
+        let (began, deadline) = self.begin(&engine, call);
+        let configured = engine.settings.fallback.as_ref();
+        let reserve = configured.map_or(FallbackSettings::RESERVE, |fallback| fallback.reserve);
+        let earlier = deadline.keeping(began, reserve);
+        let result = self
+            .start(&engine, judge, call, began, earlier)
+            .call(operation)
+            .await;
+        if !judge.wants_fallback(&result) {
+            return result;
+        }
+        let now = Instant::now();
+        match timeout_at(deadline.at, fallback(result, deadline)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Elapsed::new(deadline.limit, deadline.left(now)).into()),
+        }
+    }
+
+    fn begin(&self, engine: &Engine, call: Call) -> (Instant, Deadline) {
+        let began = Instant::now();
+        let total = call.total.unwrap_or(engine.settings.timeout.total);
+        (began, Deadline::of_call(began, total, call.deadline))
+    }
+
+    fn start<'a, C>(
+        &'a self,
+        engine: &'a Engine,
+        judge: &'a C,
+        call: Call,
+        began: Instant,
+        deadline: Deadline,
+    ) -> Run<'a, C> {
+        Run {
+            engine,
+            target: &self.target,
+            observers: &self.observers,
+            judge,
+            call,
+            began,
+            deadline,
+        }
+    }
+}

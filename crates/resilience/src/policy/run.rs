@@ -1,0 +1,195 @@
+//! Carries a call through the policy: retry, breaker, bulkhead, attempt timeout, in this order from outside to inside.
+
+use std::future::Future;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Engine;
+use crate::breaker::CircuitOpen;
+use crate::bulkhead::BulkheadFull;
+use crate::call::{Attempt, Call};
+use crate::failure::Classify;
+use crate::observe::{Observers, Refusal};
+use crate::retry::{Bounds, Next, Plan, Reservation, RetryExhausted, Stopped};
+use crate::target::Target;
+use crate::timeout::{Deadline, DeadlineTooShort, Elapsed};
+
+/// Errors that can say what a policy has to say. `trunkline_core::Error` can; so can any error with these conversions.
+pub trait PolicyError:
+    From<CircuitOpen>
+    + From<BulkheadFull>
+    + From<Elapsed>
+    + From<DeadlineTooShort>
+    + From<RetryExhausted<Self>>
+{
+}
+
+impl<E> PolicyError for E where
+    E: From<CircuitOpen>
+        + From<BulkheadFull>
+        + From<Elapsed>
+        + From<DeadlineTooShort>
+        + From<RetryExhausted<E>>
+{
+}
+
+/// One call under way.
+pub(super) struct Run<'a, C> {
+    pub(super) engine: &'a Engine,
+    pub(super) target: &'a Target,
+    pub(super) observers: &'a Observers,
+    pub(super) judge: &'a C,
+    pub(super) call: Call,
+    pub(super) began: Instant,
+    pub(super) deadline: Deadline,
+}
+
+/// How an attempt ended.
+enum Step<T, E> {
+    /// It was made, and this came of it.
+    Made(Result<T, E>),
+    /// It was refused here.
+    Refused(E, Refusal),
+}
+
+impl<C> Run<'_, C> {
+    pub(super) async fn call<T, E, F, Fut>(&self, mut operation: F) -> Result<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+    {
+        let budget = self.engine.budget.as_deref();
+        if let Some(budget) = budget {
+            budget.deposit(self.began);
+        }
+        let mut plan = Plan::new(
+            &self.engine.settings.retry,
+            budget,
+            self.judge,
+            self.bounds(),
+        );
+        let mut now = self.began;
+        let mut reservation = None;
+        loop {
+            let number = plan.number();
+            let step = self.attempt(number, now, reservation, &mut operation);
+            let result = match step.await {
+                Step::Made(result) => result,
+                Step::Refused(error, refusal) => {
+                    self.observers.tell(|to| to.refused(self.target, refusal));
+                    return Err(plan.refused(error));
+                }
+            };
+            match plan.after(result) {
+                Next::Done(result, stopped) => {
+                    if stopped == Some(Stopped::Budget) {
+                        let refusal = Refusal::RetryBudget;
+                        self.observers.tell(|to| to.refused(self.target, refusal));
+                    }
+                    return result;
+                }
+                Next::Again(delay, reserved) => {
+                    let next = plan.number();
+                    self.observers
+                        .tell(|to| to.retrying(self.target, next, delay));
+                    sleep(delay).await;
+                    now = Instant::now();
+                    reservation = reserved;
+                }
+            }
+        }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let settings = &self.engine.settings;
+        Bounds {
+            repeatable: self.call.repeatable,
+            attempts: self.call.max_attempts.unwrap_or(settings.retry.attempts()),
+            began: self.began,
+            deadline: Some(self.deadline.at),
+            floor: settings.timeout.floor,
+        }
+    }
+
+    async fn attempt<T, E, F, Fut>(
+        &self,
+        number: u32,
+        now: Instant,
+        reservation: Option<Reservation<'_>>,
+        operation: &mut F,
+    ) -> Step<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+    {
+        let mut now = now;
+        if let Err(short) = self.enough_left(now) {
+            return Step::Refused(short.into(), Refusal::DeadlineTooShort);
+        }
+        let mut permit = match self.engine.breaker.as_deref() {
+            None => None,
+            Some(breaker) => match breaker.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
+            },
+        };
+        let mut _place = None;
+        if let Some(bulkhead) = self.engine.bulkhead.as_deref() {
+            _place = bulkhead.try_acquire();
+            if _place.is_none() {
+                match bulkhead.acquire(Some(self.deadline.at)).await {
+                    Ok(won) => _place = Some(won),
+                    Err(full) => return Step::Refused(full.into(), Refusal::BulkheadFull),
+                }
+                // The wait in the queue is ours: it neither counts against the attempt nor makes it slow.
+                now = Instant::now();
+                if let Some(permit) = &mut permit {
+                    permit.restart_clock();
+                }
+                if let Err(short) = self.enough_left(now) {
+                    return Step::Refused(short.into(), Refusal::DeadlineTooShort);
+                }
+            }
+        }
+        if let Some(reservation) = reservation {
+            reservation.commit(now);
+        }
+        let span = self
+            .call
+            .attempt
+            .unwrap_or(self.engine.settings.timeout.attempt);
+        let end = self.deadline.of_attempt(now, span);
+        let attempt = Attempt {
+            number,
+            began: now,
+            deadline: end.at,
+        };
+        match timeout_at(end.at, operation(attempt)).await {
+            Ok(result) => {
+                if let Some(permit) = permit {
+                    permit.record(self.judge.outcome(&result));
+                }
+                Step::Made(result)
+            }
+            Err(_) => {
+                if let Some(permit) = permit {
+                    permit.failure();
+                }
+                Step::Made(Err(Elapsed::new(end.limit, end.left(now)).into()))
+            }
+        }
+    }
+
+    fn enough_left(&self, now: Instant) -> Result<(), DeadlineTooShort> {
+        let floor = self.engine.settings.timeout.floor;
+        let left = self.deadline.left(now);
+        if left <= floor {
+            return Err(DeadlineTooShort::new(left, floor));
+        }
+        Ok(())
+    }
+}

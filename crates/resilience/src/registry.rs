@@ -1,0 +1,328 @@
+//! The policies of a process: their state by target, kept across reloads of the configuration, bounded in number.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use trunkline_core::{SharedClock, SystemClock};
+
+use crate::breaker::{Breaker, BreakerSettings, Snapshot};
+use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
+use crate::observe::{Observer, Observers};
+use crate::policy::{EffectivePolicy, Engine, Policy, Scope};
+use crate::retry::{BudgetSettings, RetryBudget};
+use crate::target::Target;
+
+/// What can be seen of one circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CircuitStatus {
+    /// Whose circuit.
+    pub target: Target,
+    /// Its state.
+    pub circuit: Snapshot,
+}
+
+/// What can be seen of one bulkhead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BulkheadStatus {
+    /// Whose bulkhead.
+    pub target: Target,
+    /// How full it is.
+    pub occupancy: Occupancy,
+}
+
+/// Makes policies and keeps their state: circuits by service, endpoint and instance, budgets and bulkheads by service
+/// or endpoint, as each is scoped. Cheap to clone; clones share everything.
+///
+/// Targets are bounded: beyond [`PolicyRegistryBuilder::max_targets`] new endpoints share the state of their service,
+/// and beyond twice as many new services share one state under the name `*`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use trunkline_resilience::{EffectivePolicy, PolicyRegistry, Target};
+///
+/// let registry = PolicyRegistry::default();
+/// let target = Target::service("users").with_endpoint("GET /users/{id}");
+/// let policy = registry.policy(&target, |_| Arc::new(EffectivePolicy::default()));
+/// assert!(Arc::ptr_eq(&policy, &registry.policy(&target, |_| unreachable!("it is there already"))));
+/// assert_eq!(registry.circuit_states().len(), 1);
+/// ```
+#[derive(Clone)]
+pub struct PolicyRegistry(Arc<Inner>);
+
+struct Inner {
+    states: RwLock<States>,
+    observers: Observers,
+    clock: SharedClock,
+    max_targets: usize,
+}
+
+#[derive(Default)]
+struct States {
+    policies: HashMap<Target, Arc<Policy>>,
+    breakers: HashMap<Target, Arc<Breaker>>,
+    budgets: HashMap<Target, Arc<RetryBudget>>,
+    bulkheads: HashMap<Target, Arc<Bulkhead>>,
+}
+
+/// Sets up a [`PolicyRegistry`].
+#[derive(Debug)]
+pub struct PolicyRegistryBuilder {
+    observers: Observers,
+    clock: SharedClock,
+    max_targets: usize,
+}
+
+impl PolicyRegistryBuilder {
+    /// Is told of every change of a circuit, every retry and every refusal.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.add(observer);
+        self
+    }
+
+    /// Where the times of failures come from. Default: the machine's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many targets have a state of their own. Default 1024.
+    #[must_use]
+    pub const fn max_targets(mut self, targets: usize) -> Self {
+        self.max_targets = targets;
+        self
+    }
+
+    /// Makes the registry, empty.
+    #[must_use]
+    pub fn build(self) -> PolicyRegistry {
+        PolicyRegistry(Arc::new(Inner {
+            states: RwLock::default(),
+            observers: self.observers,
+            clock: self.clock,
+            max_targets: self.max_targets,
+        }))
+    }
+}
+
+impl Default for PolicyRegistry {
+    fn default() -> Self {
+        Self::builder().build()
+    }
+}
+
+impl fmt::Debug for PolicyRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("PolicyRegistry")
+            .field("policies", &states.policies.len())
+            .field("circuits", &states.breakers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicyRegistry {
+    /// Starts setting one up.
+    #[must_use]
+    pub fn builder() -> PolicyRegistryBuilder {
+        PolicyRegistryBuilder {
+            observers: Observers::default(),
+            clock: SystemClock::shared(),
+            max_targets: 1024,
+        }
+    }
+
+    /// The policy of a target: the one that is there, else one made of `settings`. The closure is told for whom, which
+    /// past the bound is the whole service. Keep the handle: a reload reaches it.
+    #[must_use]
+    pub fn policy(
+        &self,
+        target: &Target,
+        settings: impl FnOnce(&Target) -> Arc<EffectivePolicy>,
+    ) -> Arc<Policy> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(policy) = states.policies.get(target) {
+            return Arc::clone(policy);
+        }
+        let bounded = self.0.bounded(target, states.policies.len());
+        if let Some(policy) = states.policies.get(&bounded) {
+            return Arc::clone(policy);
+        }
+        drop(states);
+        // The caller's closure runs outside the lock; whoever comes first decides.
+        let settings = settings(&bounded);
+        let mut states = self.0.write();
+        if let Some(policy) = states.policies.get(&bounded) {
+            return Arc::clone(policy);
+        }
+        let engine = self.0.engine(&mut states, &bounded, settings);
+        let observers = self.0.observers.clone();
+        let policy = Arc::new(Policy::assemble(bounded.clone(), engine, observers));
+        states.policies.insert(bounded, Arc::clone(&policy));
+        policy
+    }
+
+    /// A breaker without a policy around it, such as that of one instance: the one that is there, else a new one.
+    #[must_use]
+    pub fn breaker(&self, target: &Target, settings: BreakerSettings) -> Arc<Breaker> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(breaker) = states.breakers.get(target) {
+            return Arc::clone(breaker);
+        }
+        let bounded = self.0.bounded(target, states.breakers.len());
+        drop(states);
+        self.0.keep_breaker(&mut self.0.write(), &bounded, settings)
+    }
+
+    /// Gives every policy new values and keeps all state, as a reload of the configuration does. What a limit counts
+    /// starts anew only where its scope changes.
+    pub fn reload(&self, mut settings: impl FnMut(&Target) -> Arc<EffectivePolicy>) {
+        let policies: Vec<Arc<Policy>> = {
+            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            states.policies.values().map(Arc::clone).collect()
+        };
+        for policy in policies {
+            let settings = settings(policy.target());
+            let mut states = self.0.write();
+            let engine = self.0.engine(&mut states, policy.target(), settings);
+            for (breaker, numbers) in engine.breaker.iter().zip(engine.settings.circuit_breaker) {
+                breaker.reconfigure(numbers);
+            }
+            for (budget, numbers) in engine.budget.iter().zip(engine.settings.retry.budget) {
+                budget.reconfigure(numbers);
+            }
+            for (bulkhead, numbers) in engine.bulkhead.iter().zip(engine.settings.bulkhead) {
+                bulkhead.reconfigure(numbers);
+            }
+            policy.replace(engine);
+        }
+    }
+
+    /// Forgets the targets that are gone, such as instances that discovery no longer knows. Handles that are still held
+    /// go on working; asked for again, a target starts anew.
+    pub fn retain(&self, mut keep: impl FnMut(&Target) -> bool) {
+        let mut states = self.0.write();
+        states.policies.retain(|target, _| keep(target));
+        states.breakers.retain(|target, _| keep(target));
+        states.budgets.retain(|target, _| keep(target));
+        states.bulkheads.retain(|target, _| keep(target));
+    }
+
+    /// Every circuit, by service, endpoint and instance.
+    #[must_use]
+    pub fn circuit_states(&self) -> Vec<CircuitStatus> {
+        let breakers: Vec<Arc<Breaker>> = {
+            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            states.breakers.values().map(Arc::clone).collect()
+        };
+        let mut all: Vec<CircuitStatus> = breakers
+            .iter()
+            .map(|breaker| CircuitStatus {
+                target: breaker.target().clone(),
+                circuit: breaker.snapshot(),
+            })
+            .collect();
+        all.sort_by(|one, other| one.target.cmp(&other.target));
+        all
+    }
+
+    /// Every bulkhead, by service and endpoint.
+    #[must_use]
+    pub fn bulkhead_states(&self) -> Vec<BulkheadStatus> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<BulkheadStatus> = states
+            .bulkheads
+            .iter()
+            .map(|(target, bulkhead)| BulkheadStatus {
+                target: target.clone(),
+                occupancy: bulkhead.occupancy(),
+            })
+            .collect();
+        all.sort_by(|one, other| one.target.cmp(&other.target));
+        all
+    }
+
+    /// The circuit of a target, where it has one already.
+    #[must_use]
+    pub fn circuit(&self, target: &Target) -> Option<Arc<Breaker>> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        states.breakers.get(target).map(Arc::clone)
+    }
+}
+
+impl Inner {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, States> {
+        self.states.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The target itself while there is room, then its service, then everybody.
+    fn bounded(&self, target: &Target, known: usize) -> Target {
+        if known < self.max_targets {
+            return target.clone();
+        }
+        if known < self.max_targets.saturating_mul(2) {
+            return Target::service(Arc::clone(&target.service));
+        }
+        Target::service("*")
+    }
+
+    fn engine(
+        &self,
+        states: &mut States,
+        target: &Target,
+        settings: Arc<EffectivePolicy>,
+    ) -> Engine {
+        let breaker = settings
+            .circuit_breaker
+            .map(|numbers| self.keep_breaker(states, target, numbers));
+        let budget = settings.retry.budget.map(|numbers| {
+            let key = scoped(target, numbers.scope);
+            keep(&mut states.budgets, key, || new_budget(numbers))
+        });
+        let bulkhead = settings.bulkhead.map(|numbers| {
+            let key = scoped(target, numbers.scope);
+            keep(&mut states.bulkheads, key, || new_bulkhead(numbers))
+        });
+        Engine {
+            settings,
+            breaker,
+            budget,
+            bulkhead,
+        }
+    }
+
+    fn keep_breaker(
+        &self,
+        states: &mut States,
+        target: &Target,
+        settings: BreakerSettings,
+    ) -> Arc<Breaker> {
+        keep(&mut states.breakers, target.clone(), || {
+            let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
+            Breaker::build(target.clone(), settings, observers, clock)
+        })
+    }
+}
+
+fn keep<T>(known: &mut HashMap<Target, Arc<T>>, key: Target, make: impl FnOnce() -> T) -> Arc<T> {
+    Arc::clone(known.entry(key).or_insert_with(|| Arc::new(make())))
+}
+
+fn scoped(target: &Target, scope: Scope) -> Target {
+    match scope {
+        Scope::Service => Target::service(Arc::clone(&target.service)),
+        Scope::Endpoint => target.clone(),
+    }
+}
+
+fn new_budget(settings: BudgetSettings) -> RetryBudget {
+    RetryBudget::new(settings)
+}
+
+fn new_bulkhead(settings: BulkheadSettings) -> Bulkhead {
+    Bulkhead::new(settings)
+}
