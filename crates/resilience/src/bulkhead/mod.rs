@@ -126,7 +126,8 @@ impl Bulkhead {
     /// Takes a place that is free now.
     #[must_use]
     pub fn try_acquire(&self) -> Option<Place<'_>> {
-        self.try_enter().then_some(Place { bulkhead: self })
+        // Made only where a place was won: dropping it gives one back.
+        self.try_enter().then(|| Place { bulkhead: self })
     }
 
     /// What can be seen now.

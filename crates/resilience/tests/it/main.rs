@@ -1,0 +1,15 @@
+//! The policies as users meet them, on a paused clock.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod breaker;
+mod budget;
+mod bulkhead;
+mod config;
+mod conformance;
+mod failure;
+mod fallback;
+mod layers;
+mod policy;
+mod registry;
+mod retry;
+mod watch;

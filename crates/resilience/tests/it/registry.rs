@@ -1,0 +1,180 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_core::{Error, ManualClock, Retry, Timestamp};
+use trunkline_resilience::breaker::{BreakerSettings, State};
+use trunkline_resilience::{
+    Call, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
+};
+
+fn settings(layer: Layer, json: serde_json::Value) -> Arc<EffectivePolicy> {
+    let config: PolicyConfig = serde_json::from_value(json).unwrap();
+    let layers = PolicyLayers::new().push(layer, config, |_| None);
+    Arc::new(layers.resolve().unwrap().policy)
+}
+
+fn of_service(json: serde_json::Value) -> Arc<EffectivePolicy> {
+    settings(Layer::Service("s".into()), json)
+}
+
+fn endpoint(name: &str) -> Target {
+    Target::service("users").with_endpoint(name)
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_have_their_own_circuit_and_share_what_their_service_limits() {
+    let registry = PolicyRegistry::default();
+    let limited = of_service(serde_json::json!({ "bulkhead": { "max_concurrent": 1 } }));
+    let one = registry.policy(&endpoint("GET /a"), |_| Arc::clone(&limited));
+    let two = registry.policy(&endpoint("GET /b"), |_| Arc::clone(&limited));
+    assert!(!Arc::ptr_eq(
+        &one.breaker().unwrap(),
+        &two.breaker().unwrap()
+    ));
+    assert!(Arc::ptr_eq(
+        &one.bulkhead().unwrap(),
+        &two.bulkhead().unwrap()
+    ));
+
+    let own = settings(
+        Layer::Endpoint("e".into()),
+        serde_json::json!({ "bulkhead": { "max_concurrent": 1 } }),
+    );
+    let three = registry.policy(&endpoint("GET /c"), |_| own);
+    assert!(!Arc::ptr_eq(
+        &one.bulkhead().unwrap(),
+        &three.bulkhead().unwrap()
+    ));
+    let names: Vec<_> = registry
+        .bulkhead_states()
+        .iter()
+        .map(|b| b.target.to_string())
+        .collect();
+    assert_eq!(names, ["users", "users GET /c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_budget_is_shared_by_the_endpoints_of_a_service() {
+    let registry = PolicyRegistry::default();
+    let broke = of_service(serde_json::json!({
+        "retry": { "max_attempts": 2, "budget": { "percent": 0, "min_per_second": 1 } },
+        "circuit_breaker": { "enabled": false }
+    }));
+    let calls = (0..15).map(|number| {
+        let target = endpoint(&format!("GET /{}", number % 3));
+        let policy = registry.policy(&target, |_| Arc::clone(&broke));
+        async move {
+            let call = policy.run(Call::default(), |attempt| async move {
+                if attempt.number == 1 {
+                    return Err(Error::unavailable("down").with_retry(Retry::Safe));
+                }
+                Ok(())
+            });
+            call.await.is_ok()
+        }
+    });
+    let results = futures_util::future::join_all(calls).await;
+    let retried = results.into_iter().filter(|retried| *retried).count();
+    assert_eq!(
+        retried, 10,
+        "one a second over ten seconds, by three endpoints"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_changes_the_numbers_and_keeps_the_state() {
+    let registry = PolicyRegistry::default();
+    let target = endpoint("GET /a");
+    let policy = registry.policy(&target, |_| {
+        of_service(serde_json::json!({ "bulkhead": { "max_concurrent": 2 } }))
+    });
+    let breaker = policy.breaker().unwrap();
+    for _ in 0..5 {
+        breaker.try_acquire().unwrap().failure();
+    }
+    let bulkhead = policy.bulkhead().unwrap();
+    let _place = bulkhead.try_acquire().unwrap();
+
+    registry.reload(|reloaded| {
+        assert_eq!(*reloaded, target);
+        of_service(serde_json::json!({
+            "bulkhead": { "max_concurrent": 1 }, "circuit_breaker": { "recovery_timeout": "10s" }
+        }))
+    });
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(breaker.snapshot().retry_after, Duration::from_secs(10));
+    assert!(bulkhead.try_acquire().is_none());
+    assert_eq!(
+        policy.settings().circuit_breaker.unwrap().recovery_timeout,
+        Duration::from_secs(10)
+    );
+    assert!(Arc::ptr_eq(&breaker, &policy.breaker().unwrap()));
+
+    registry.reload(|_| of_service(serde_json::json!({ "circuit_breaker": { "enabled": false } })));
+    assert!(policy.breaker().is_none() && policy.bulkhead().is_none());
+    registry.reload(|_| of_service(serde_json::json!({})));
+    assert!(Arc::ptr_eq(&breaker, &policy.breaker().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_are_bounded() {
+    let registry = PolicyRegistry::builder().max_targets(3).build();
+    let plain = || Arc::new(EffectivePolicy::default());
+    for number in 0..100 {
+        let path = format!("GET /{number}");
+        let policy = registry.policy(&endpoint(&path), |_| plain());
+        let own = number < 3;
+        assert_eq!(policy.target().endpoint.is_some(), own, "{number}");
+    }
+    let whole = registry.policy(&endpoint("GET /new"), |_| {
+        unreachable!("the service has one")
+    });
+    assert_eq!(*whole.target(), Target::service("users"));
+    for number in 0..100 {
+        let policy = registry.policy(&Target::service(format!("s{number}")), |_| plain());
+        assert_eq!(&*policy.target().service == "*", number >= 2, "{number}");
+    }
+    assert_eq!(registry.circuit_states().len(), 7);
+    for number in 0..100 {
+        let target = Target::service("users").with_instance(format!("10.0.0.{number}:80"));
+        let breaker = registry.breaker(&target, BreakerSettings::default());
+        assert_eq!(breaker.target(), &Target::service("*"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn circuits_can_be_seen_in_order() {
+    let at: Timestamp = "2025-01-09T10:30:00Z".parse().unwrap();
+    let clock = Arc::new(ManualClock::new(at));
+    let registry = PolicyRegistry::builder().clock(clock).build();
+    let plain = || Arc::new(EffectivePolicy::default());
+    let users = registry.policy(&endpoint("GET /b"), |_| plain());
+    let _orders = registry.policy(&Target::service("orders"), |_| plain());
+    let instance = Target::service("users").with_instance("10.0.0.1:80");
+    let _instance = registry.breaker(&instance, BreakerSettings::default());
+    let failed = users
+        .run(Call::default(), |_| async {
+            Err::<(), _>(Error::unavailable("down"))
+        })
+        .await;
+    assert!(failed.is_err());
+    let seen = registry.circuit_states();
+    let names: Vec<_> = seen
+        .iter()
+        .map(|status| status.target.to_string())
+        .collect();
+    assert_eq!(names, ["orders", "users@10.0.0.1:80", "users GET /b"]);
+    assert_eq!(seen[2].circuit.failure_count, 1);
+    assert_eq!(seen[2].circuit.last_failure_time, Some(at));
+    assert_eq!(
+        (
+            seen[0].circuit.failure_count,
+            seen[0].circuit.last_failure_time
+        ),
+        (0, None)
+    );
+    assert!(registry.circuit(&instance).is_some());
+
+    registry.retain(|target| target.instance.is_none());
+    assert_eq!(registry.circuit_states().len(), 2);
+}
