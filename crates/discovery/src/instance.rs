@@ -170,6 +170,62 @@ impl ServiceInstance {
         }
     }
 
+    /// Replaces the id. Announcing the same id again replaces the older announcement.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// Sets the protocol: `http` or `https`.
+    #[must_use]
+    pub fn with_protocol(mut self, protocol: impl Into<String>) -> Self {
+        self.protocol = protocol.into();
+        self
+    }
+
+    /// Sets the version, free text.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Adds a pair: region, team, environment …
+    #[must_use]
+    pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Says where it runs.
+    #[must_use]
+    pub fn with_zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Sets its share of the traffic beside its siblings.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets what is known of it.
+    #[must_use]
+    pub fn with_status(mut self, status: InstanceStatus) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Sets where it answers health checks.
+    #[must_use]
+    pub fn with_health_check_path(mut self, path: impl Into<String>) -> Self {
+        self.health_check_path = path.into();
+        self
+    }
+
     /// `host:port`, with brackets around an IPv6 address: the *instance* of policies and metrics.
     #[must_use]
     pub fn authority(&self) -> String {

@@ -228,6 +228,93 @@ impl HealthCheckConfig {
 pub struct LoadBalancerConfig {
     /// The rule. Default `power_of_two_choices`.
     pub strategy: BalanceStrategy,
+    /// When an instance that fails requests is left out for a while.
+    pub ejection: EjectionConfig,
+}
+
+impl LoadBalancerConfig {
+    /// Balancing by a rule, with the default ejection.
+    #[must_use]
+    pub fn new(strategy: BalanceStrategy) -> Self {
+        Self {
+            strategy,
+            ejection: EjectionConfig::default(),
+        }
+    }
+
+    /// Sets when an instance that fails requests is left out for a while.
+    #[must_use]
+    pub fn with_ejection(mut self, ejection: EjectionConfig) -> Self {
+        self.ejection = ejection;
+        self
+    }
+}
+
+/// When an instance that fails requests is left out for a while. The last one in rotation always stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct EjectionConfig {
+    /// Whether instances are left out at all. Default true.
+    pub enabled: bool,
+    /// Failed requests in a row after which an instance is left out; one that cannot be connected to is left out at
+    /// once. 0 means that only those are. Default 5.
+    pub consecutive_failures: u32,
+    /// How long, times how often in a row. Default `10s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub base_time: Duration,
+    /// The longest time. Default `5m`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub max_time: Duration,
+    /// Most instances that may be out at a time, in percent of those that take requests. Default 50.
+    #[schemars(range(max = 100))]
+    pub max_percent: u8,
+}
+
+impl Default for EjectionConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive_failures: 5,
+            base_time: Duration::from_secs(10),
+            max_time: Duration::from_secs(300),
+            max_percent: 50,
+        }
+    }
+}
+
+impl EjectionConfig {
+    /// Leaves no instance out.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self {
+            enabled: false,
+            ..Self::default()
+        }
+    }
+
+    /// Sets after how many failed requests in a row an instance is left out.
+    #[must_use]
+    pub fn with_consecutive_failures(mut self, failures: u32) -> Self {
+        self.consecutive_failures = failures;
+        self
+    }
+
+    /// Sets how long, times how often in a row.
+    #[must_use]
+    pub fn with_base_time(mut self, base_time: Duration) -> Self {
+        self.base_time = base_time;
+        self
+    }
+
+    /// Sets the most instances that may be out at a time, in percent.
+    #[must_use]
+    pub fn with_max_percent(mut self, percent: u8) -> Self {
+        self.max_percent = percent;
+        self
+    }
 }
 
 /// A rule by which an instance is chosen.
@@ -241,9 +328,9 @@ pub enum BalanceStrategy {
     RoundRobin,
     /// By chance, by weight.
     Random,
-    /// The one with the fewest requests under way, by weight.
+    /// The one with the fewest requests under way, by weight; among more than 32 the best of four drawn by chance.
     LeastRequests,
-    /// Of two drawn by chance the less loaded one; load is latency times requests under way.
+    /// Of two drawn by chance, by weight, the less loaded one; load is recent latency times requests under way.
     #[default]
     #[serde(alias = "p2c")]
     PowerOfTwoChoices,

@@ -1,0 +1,132 @@
+//! What is going on at one instance, as seen from here.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ejection::EjectionState;
+use super::latency::LatencyEstimate;
+use crate::instance::{InstanceStatus, ServiceInstance};
+use crate::instances::Pool;
+
+/// An instance and the load it has. A change of what is known of the instance makes a new member with the same load.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) instance: Arc<ServiceInstance>,
+    pub(crate) load: Arc<Load>,
+    /// Where failures are reported to.
+    pub(crate) pool: Weak<Pool>,
+}
+
+impl Member {
+    /// Whether it takes requests at all, by its own word.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.instance.status == InstanceStatus::Up && self.instance.weight > 0
+    }
+
+    /// Whether nothing speaks against it from here either.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.is_usable() && self.load.passes_checks() && !self.load.is_ejected()
+    }
+}
+
+/// Requests under way, failures in a row, latency; and whether it was taken out.
+#[derive(Debug)]
+pub(crate) struct Load {
+    active: AtomicU32,
+    failures: AtomicU32,
+    latency: LatencyEstimate,
+    failing_checks: AtomicBool,
+    ejected: AtomicBool,
+    ejection: Mutex<EjectionState>,
+}
+
+impl Load {
+    pub(crate) fn new() -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            latency: LatencyEstimate::new(Instant::now()),
+            failing_checks: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
+            ejection: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What another request would wait for, roughly: latency times requests under way. An instance that has never
+    /// answered gets one request at a time, so that a newcomer is measured before it is flooded.
+    pub(super) fn cost(&self, now: Instant) -> f32 {
+        const UNKNOWN: f32 = 1e12;
+        let active = self.active() as f32;
+        match self.latency.micros(now) {
+            Some(micros) => micros * (active + 1.0),
+            None if active == 0.0 => 0.0,
+            None => UNKNOWN + active * 1e6,
+        }
+    }
+
+    /// A request succeeded. Writes nothing but the latency when none had failed before.
+    pub(super) fn succeeded(&self, latency: Duration, now: Instant) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        self.latency.observe(latency, now);
+    }
+
+    /// A request failed. Returns how many have in a row.
+    pub(super) fn failed(&self, latency: Duration, now: Instant) -> u32 {
+        self.latency.observe_failure(latency, now);
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn passes_checks(&self) -> bool {
+        !self.failing_checks.load(Ordering::Relaxed)
+    }
+
+    /// Says whether that is a change.
+    pub(crate) fn set_passing(&self, passes: bool) -> bool {
+        self.failing_checks.swap(!passes, Ordering::Relaxed) == passes
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ejected_until(&self) -> Option<Instant> {
+        self.ejection().until()
+    }
+
+    /// Changes whether it is out. Counting begins anew with every change.
+    pub(crate) fn change_ejection<T>(&self, change: impl FnOnce(&mut EjectionState) -> T) -> T {
+        let mut ejection = self.ejection();
+        let before = ejection.is_out();
+        let result = change(&mut ejection);
+        if ejection.is_out() != before {
+            self.ejected.store(ejection.is_out(), Ordering::Relaxed);
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn ejection(&self) -> MutexGuard<'_, EjectionState> {
+        self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,162 @@
+//! The instances that get requests, prepared so that picking one takes constant time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::time::Instant;
+
+use super::draw::Draw;
+use super::load::Member;
+use super::schedule::schedule;
+use crate::BalanceStrategy;
+use crate::instance::ServiceInstance;
+
+/// Up to so many instances the least loaded one is found by looking at all of them.
+const LOOK_AT_ALL: usize = 32;
+
+/// Beyond that, so many are drawn by chance.
+const DRAWN: usize = 4;
+
+/// How often another instance is picked by the rule before the next one that is not excluded is taken.
+const TRIES: usize = 3;
+
+/// The instances in rotation and what the rule needs to pick one.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    members: Box<[Arc<Member>]>,
+    rule: Rule,
+}
+
+#[derive(Debug)]
+enum Rule {
+    RoundRobin(Turns),
+    Random(Draw),
+    LeastRequests(Draw),
+    PowerOfTwoChoices(Draw),
+}
+
+#[derive(Debug)]
+enum Turns {
+    /// All weigh the same: one after the other.
+    Plain,
+    Weighted(Box<[u32]>),
+}
+
+impl Rotation {
+    /// Prepares picking among these, all of which have a weight above 0.
+    pub(crate) fn new(members: Vec<Arc<Member>>, strategy: BalanceStrategy) -> Self {
+        let weights: Vec<u32> = members
+            .iter()
+            .map(|member| member.instance.weight)
+            .collect();
+        let rule = match strategy {
+            BalanceStrategy::RoundRobin => {
+                let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+                let turns = if equal {
+                    Turns::Plain
+                } else {
+                    Turns::Weighted(schedule(&weights))
+                };
+                Rule::RoundRobin(turns)
+            }
+            BalanceStrategy::Random => Rule::Random(Draw::new(&weights)),
+            BalanceStrategy::LeastRequests => Rule::LeastRequests(Draw::new(&weights)),
+            BalanceStrategy::PowerOfTwoChoices => Rule::PowerOfTwoChoices(Draw::new(&weights)),
+        };
+        Self {
+            members: members.into_boxed_slice(),
+            rule,
+        }
+    }
+
+    pub(crate) fn members(&self) -> &[Arc<Member>] {
+        &self.members
+    }
+
+    /// Picks one. What is excluded is picked only when there is nothing else.
+    pub(crate) fn pick(
+        &self,
+        cursor: &AtomicUsize,
+        exclude: &[Arc<ServiceInstance>],
+    ) -> Option<&Arc<Member>> {
+        let first = match self.members.len() {
+            0 => return None,
+            1 => 0,
+            _ => self.choose(cursor),
+        };
+        if exclude.is_empty() || !self.is_excluded(first, exclude) {
+            return self.members.get(first);
+        }
+        let other = (0..TRIES)
+            .map(|_| self.choose(cursor))
+            .find(|at| !self.is_excluded(*at, exclude));
+        // Each exclusion speaks against one instance, so this looks at few.
+        let next = || {
+            let after = (first + 1..self.members.len()).chain(0..first);
+            after.into_iter().find(|at| !self.is_excluded(*at, exclude))
+        };
+        self.members.get(other.or_else(next).unwrap_or(first))
+    }
+
+    fn is_excluded(&self, at: usize, exclude: &[Arc<ServiceInstance>]) -> bool {
+        let candidate = &self.members[at].instance;
+        exclude
+            .iter()
+            .any(|other| Arc::ptr_eq(other, candidate) || other.id == candidate.id)
+    }
+
+    fn choose(&self, cursor: &AtomicUsize) -> usize {
+        match &self.rule {
+            Rule::RoundRobin(turns) => {
+                let turn = cursor.fetch_add(1, Ordering::Relaxed);
+                match turns {
+                    Turns::Plain => turn % self.members.len(),
+                    Turns::Weighted(round) => round[turn % round.len()] as usize,
+                }
+            }
+            Rule::Random(draw) => draw.one(),
+            Rule::LeastRequests(draw) => self.least_requests(draw),
+            Rule::PowerOfTwoChoices(draw) => self.less_loaded_of_two(draw),
+        }
+    }
+
+    fn least_requests(&self, draw: &Draw) -> usize {
+        let count = self.members.len();
+        if count > LOOK_AT_ALL {
+            // Drawn by weight already, so requests alone decide.
+            return self.least((0..DRAWN).map(|_| draw.one()), |_| 1);
+        }
+        // From a random one on, so that equals share.
+        let start = fastrand::usize(..count);
+        self.least((start..count).chain(0..start), |member| {
+            u64::from(member.instance.weight)
+        })
+    }
+
+    /// The one with the fewest requests for its weight, counting the request to come.
+    fn least(&self, candidates: impl Iterator<Item = usize>, weight: fn(&Member) -> u64) -> usize {
+        let mut best = None;
+        for at in candidates {
+            let member = &self.members[at];
+            let (requests, weight) = (u64::from(member.load.active()) + 1, weight(member));
+            let better = best.is_none_or(|(_, fewest, its): (usize, u64, u64)| {
+                u128::from(requests) * u128::from(its) < u128::from(fewest) * u128::from(weight)
+            });
+            if better {
+                best = Some((at, requests, weight));
+            }
+        }
+        best.map_or(0, |(at, ..)| at)
+    }
+
+    fn less_loaded_of_two(&self, draw: &Draw) -> usize {
+        let one = draw.one();
+        let other = draw.another(one);
+        if one == other {
+            return one;
+        }
+        let now = Instant::now();
+        let cost = |at: usize| self.members[at].load.cost(now);
+        if cost(other) < cost(one) { other } else { one }
+    }
+}

@@ -1,0 +1,450 @@
+//! The instances of one service: kept current from behind, picked from in front without a lock.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use trunkline_core::{Error, Result};
+use trunkline_telemetry::Metrics;
+use trunkline_telemetry::metrics::DiscoveryMetrics;
+
+use crate::LoadBalancerConfig;
+use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
+use crate::instance::{ServiceInstance, ServiceName};
+use crate::set::{Freshness, InstanceSet};
+
+/// The instances of one service. Cheap to clone; clones share one view of the service.
+///
+/// What discovery learns replaces the [`InstanceSet`] as a whole; picking an instance loads a pointer and takes the
+/// same time for ten instances as for ten thousand. Get one from
+/// [`Discovery::instances`](crate::Discovery::instances), or [`Instances::fixed`] where the instances are known.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_discovery::{Instances, PickRequest, ServiceInstance, ServiceName};
+/// use trunkline_resilience::Outcome;
+///
+/// let name = ServiceName::new("users")?;
+/// let users = Instances::fixed(name.clone(), vec![ServiceInstance::new(name, "127.0.0.1", 8001)]);
+/// let picked = users.pick(&PickRequest::any())?;
+/// assert_eq!(picked.instance().base_url(), "http://127.0.0.1:8001");
+/// picked.finish(Outcome::Success, Duration::from_millis(3));
+/// # Ok::<(), trunkline_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Instances(Arc<Pool>);
+
+impl Instances {
+    /// Instances that are known and do not change, with the default rule of balancing and passive ejection.
+    #[must_use]
+    pub fn fixed(service: ServiceName, instances: Vec<ServiceInstance>) -> Self {
+        Self::fixed_with(service, instances, &LoadBalancerConfig::default())
+    }
+
+    /// Instances that are known and do not change.
+    #[must_use]
+    pub fn fixed_with(
+        service: ServiceName,
+        instances: Vec<ServiceInstance>,
+        balance: &LoadBalancerConfig,
+    ) -> Self {
+        let metrics = Metrics::disabled().discovery(service.as_str());
+        let pool = Pool::new(service, balance.clone(), metrics, true);
+        pool.answer(instances, 0);
+        Self(pool)
+    }
+
+    pub(crate) fn of(pool: Arc<Pool>) -> Self {
+        Self(pool)
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.0
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.0.service
+    }
+
+    /// Everything that is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<InstanceSet> {
+        self.0.used();
+        Guard::into_inner(self.0.current())
+    }
+
+    /// Picks an instance by the rule configured for the service. Takes no lock.
+    ///
+    /// # Errors
+    /// [`NoInstance`] when nobody can be asked; it says why. It becomes an [`Error`] of kind `Rejected`.
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoInstance> {
+        let pool = &*self.0;
+        pool.used();
+        let set = pool.current();
+        match set.rotation.pick(&pool.cursor, request.exclude) {
+            Some(member) => Ok(Picked::new(Arc::clone(member))),
+            None => Err(NoInstance::new(pool.service.clone(), set.why_nothing())),
+        }
+    }
+
+    /// Waits until there is an instance to pick, at most until the deadline.
+    ///
+    /// # Errors
+    /// `Rejected`, caused by [`NoInstance`], when there is none by the deadline; at once when the instances are fixed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ready(&self, deadline: Instant) -> Result<()> {
+        self.wait(deadline, |set| !set.rotation.members().is_empty())
+            .await
+    }
+
+    /// Waits until somebody has answered who the instances are, at most until the deadline. The answer may be that
+    /// there are none.
+    ///
+    /// # Errors
+    /// `Rejected`, caused by [`NoInstance`], when there is no answer by the deadline.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn resolved(&self, deadline: Instant) -> Result<()> {
+        self.wait(deadline, InstanceSet::is_resolved).await
+    }
+
+    async fn wait(&self, deadline: Instant, done: impl Fn(&InstanceSet) -> bool) -> Result<()> {
+        let mut changes = self.0.changes();
+        loop {
+            changes.mark_unchanged();
+            let set = self.snapshot();
+            if done(&set) {
+                return Ok(());
+            }
+            let nothing = || NoInstance::new(self.service().clone(), set.why_nothing());
+            if self.0.fixed {
+                return Err(nothing().into());
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                // The pool outlives this handle, so its sender is there.
+                Ok(Err(_)) | Err(_) => return Err(Error::from(nothing()).with_operation("resolve")),
+            }
+        }
+    }
+
+    /// Tells that the snapshot may be another than before.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
+    }
+}
+
+impl fmt::Debug for Instances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Instances")
+            .field(&self.0.set.load())
+            .finish()
+    }
+}
+
+/// What all handles of one service share.
+pub(crate) struct Pool {
+    service: ServiceName,
+    set: ArcSwap<InstanceSet>,
+    cursor: AtomicUsize,
+    /// Set by every use, taken by whoever looks for services that nobody uses.
+    used: AtomicBool,
+    /// Somebody uses a service whose watch is asleep.
+    wake: Notify,
+    changed: watch::Sender<()>,
+    /// Held while a set is replaced, so that no change is lost to another one.
+    replacing: Mutex<()>,
+    balance: LoadBalancerConfig,
+    metrics: DiscoveryMetrics,
+    fixed: bool,
+    myself: Weak<Self>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        service: ServiceName,
+        balance: LoadBalancerConfig,
+        metrics: DiscoveryMetrics,
+        fixed: bool,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|myself| Self {
+            set: ArcSwap::from_pointee(InstanceSet {
+                service: service.clone(),
+                members: Arc::new([]),
+                rotation: Arc::new(Rotation::new(Vec::new(), balance.strategy)),
+                generation: 0,
+                revision: 0,
+                freshness: Freshness::default(),
+                panicking: false,
+                readmit_at: None,
+                dormant: false,
+            }),
+            service,
+            // Callers that start together shall not all begin with the same instance.
+            cursor: AtomicUsize::new(fastrand::usize(..1 << 16)),
+            used: AtomicBool::new(true),
+            wake: Notify::new(),
+            changed: watch::Sender::new(()),
+            replacing: Mutex::new(()),
+            balance,
+            metrics,
+            fixed,
+            myself: Weak::clone(myself),
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> &DiscoveryMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The present set, with those back in whose time is over.
+    fn current(&self) -> Guard<Arc<InstanceSet>> {
+        let set = self.set.load();
+        if set.readmit_at.is_some_and(|at| at <= Instant::now()) {
+            drop(set);
+            self.readmit();
+            return self.set.load();
+        }
+        set
+    }
+
+    /// Remembers that the service is used, and wakes its watch should it be asleep.
+    fn used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+            if self.set.load().dormant {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Whether the service was used since the last time this was asked.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until somebody uses the service.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// The registry has answered: this is the list now. Says whether it is another one than before.
+    pub(crate) fn answer(&self, mut instances: Vec<ServiceInstance>, revision: u64) -> bool {
+        instances.sort_by(|a, b| a.id.cmp(&b.id));
+        instances.dedup_by(|later, first| later.id == first.id);
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        let freshness = Freshness {
+            answered_at: Some(Instant::now()),
+            stale: false,
+            error: None,
+        };
+        let same = set.is_resolved() && set.instances().map(|known| &**known).eq(&instances);
+        let next = if same {
+            InstanceSet {
+                revision,
+                freshness,
+                dormant: false,
+                ..InstanceSet::clone(&set)
+            }
+        } else {
+            let members = instances.into_iter().map(|it| self.member(it, &set));
+            self.arrange(InstanceSet {
+                members: members.collect(),
+                revision,
+                freshness,
+                dormant: false,
+                ..InstanceSet::clone(&set)
+            })
+        };
+        self.replace(next, &replacing);
+        !same
+    }
+
+    /// The registry cannot be asked: what is known stays, marked stale.
+    pub(crate) fn mark_stale(&self, error: &Error) {
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        let mut next = InstanceSet::clone(&set);
+        next.freshness.stale = set.is_resolved();
+        next.freshness.error = Some(error.report().to_string().into());
+        self.replace(next, &replacing);
+    }
+
+    /// Nobody used the service for long: it is not watched any more.
+    pub(crate) fn mark_dormant(&self) {
+        let replacing = self.replacing();
+        let mut next = InstanceSet::clone(&self.set.load());
+        next.dormant = true;
+        next.freshness.stale = next.is_resolved();
+        self.replace(next, &replacing);
+    }
+
+    /// A request to an instance failed, so many in a row.
+    pub(crate) fn failed(&self, member: &Member, failures: u32) {
+        let ejection = &self.balance.ejection;
+        let threshold = ejection.consecutive_failures;
+        if ejection.enabled && threshold > 0 && failures >= threshold {
+            self.eject(member, "requests to it keep failing");
+        }
+    }
+
+    /// No connection to an instance could be made.
+    pub(crate) fn unreachable(&self, member: &Member) {
+        if self.balance.ejection.enabled {
+            self.eject(member, "it cannot be connected to");
+        }
+    }
+
+    fn eject(&self, member: &Member, why: &'static str) {
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        // What left meanwhile, or is out already, is no longer ours to take out.
+        let known = set.member(&member.instance.id);
+        if !known.is_some_and(|known| Arc::ptr_eq(&known.load, &member.load))
+            || member.load.is_ejected()
+        {
+            return;
+        }
+        let usable = set.members.iter().filter(|member| member.is_usable());
+        let (usable, out) = usable.fold((0, 0), |(usable, out), member| {
+            (usable + 1, out + usize::from(member.load.is_ejected()))
+        });
+        let in_rotation = set
+            .members
+            .iter()
+            .filter(|member| member.is_sound())
+            .count();
+        let config = &self.balance.ejection;
+        if !config.allows(usable, out, in_rotation) {
+            return;
+        }
+        let lasts = member
+            .load
+            .change_ejection(|state| state.eject(config, Instant::now()));
+        tracing::warn!(
+            target: "trunkline::discovery",
+            service = %self.service, instance = %member.instance.authority(), seconds = lasts.as_secs_f32(), why,
+            "instance taken out of rotation"
+        );
+        let next = self.arrange(InstanceSet::clone(&set));
+        self.replace(next, &replacing);
+    }
+
+    fn readmit(&self) {
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        let now = Instant::now();
+        let mut changed = false;
+        for member in set.members.iter().filter(|member| member.load.is_ejected()) {
+            if member.load.change_ejection(|state| state.readmit(now)) {
+                changed = true;
+                tracing::info!(
+                    target: "trunkline::discovery",
+                    service = %self.service, instance = %member.instance.authority(),
+                    "instance back in rotation"
+                );
+            }
+        }
+        if changed {
+            let next = self.arrange(InstanceSet::clone(&set));
+            self.replace(next, &replacing);
+        }
+    }
+
+    /// An active check has passed or keeps failing. Says whether that is a change.
+    pub(crate) fn checked(&self, id: &str, passes: bool) -> bool {
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        let Some(member) = set.member(id) else {
+            return false;
+        };
+        let changed = member.load.set_passing(passes);
+        if changed {
+            let next = self.arrange(InstanceSet::clone(&set));
+            self.replace(next, &replacing);
+        }
+        changed
+    }
+
+    /// Makes a member of an instance: with the load it has if it is known and has not moved.
+    fn member(&self, instance: ServiceInstance, known: &InstanceSet) -> Arc<Member> {
+        let before = known.member(&instance.id);
+        if let Some(before) = before.filter(|before| *before.instance == instance) {
+            return Arc::clone(before);
+        }
+        let stayed = before.filter(|before| {
+            before.instance.host == instance.host && before.instance.port == instance.port
+        });
+        let load = stayed.map_or_else(|| Arc::new(Load::new()), |before| Arc::clone(&before.load));
+        Arc::new(Member {
+            instance: Arc::new(instance),
+            load,
+            pool: Weak::clone(&self.myself),
+        })
+    }
+
+    /// Works out who gets requests.
+    fn arrange(&self, mut set: InstanceSet) -> InstanceSet {
+        let among = |test: fn(&Member) -> bool| -> Vec<Arc<Member>> {
+            set.members
+                .iter()
+                .filter(|member| test(member))
+                .cloned()
+                .collect()
+        };
+        let mut rotation = among(Member::is_sound);
+        let mut panicking = false;
+        if rotation.is_empty() {
+            rotation = among(Member::is_usable);
+            panicking = !rotation.is_empty();
+        }
+        let until = set
+            .members
+            .iter()
+            .filter_map(|member| member.load.ejected_until());
+        set.readmit_at = until.min();
+        set.rotation = Arc::new(Rotation::new(rotation, self.balance.strategy));
+        set.panicking = panicking;
+        set.generation += 1;
+        set
+    }
+
+    fn replace(&self, set: InstanceSet, _replacing: &MutexGuard<'_, ()>) {
+        let healthy = set
+            .members
+            .iter()
+            .filter(|member| member.is_sound())
+            .count();
+        let ejected = set.ejected();
+        let unhealthy = set.len().saturating_sub(healthy + ejected);
+        self.metrics.instances(healthy, unhealthy, ejected);
+        self.metrics.stale(set.age());
+        self.set.store(Arc::new(set));
+        self.changed.send_replace(());
+    }
+
+    fn replacing(&self) -> MutexGuard<'_, ()> {
+        self.replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pool").field(&self.service).finish()
+    }
+}

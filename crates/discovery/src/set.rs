@@ -1,0 +1,156 @@
+//! The instances of one service at one moment.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::balance::{Member, NoInstanceReason, Rotation};
+use crate::instance::{ServiceInstance, ServiceName};
+
+/// The instances of one service at one moment, and how far that can be trusted. A value: it does not change, a newer
+/// one takes its place.
+#[derive(Clone)]
+pub struct InstanceSet {
+    pub(crate) service: ServiceName,
+    /// Ordered by id.
+    pub(crate) members: Arc<[Arc<Member>]>,
+    pub(crate) rotation: Arc<Rotation>,
+    pub(crate) generation: u64,
+    pub(crate) revision: u64,
+    pub(crate) freshness: Freshness,
+    /// Everything was taken out from here, so all that take requests by their own word are used.
+    pub(crate) panicking: bool,
+    /// When the first of those taken out may come back.
+    pub(crate) readmit_at: Option<Instant>,
+    /// Nobody used the service for long, so it is not watched; the next use wakes the watch.
+    pub(crate) dormant: bool,
+}
+
+/// What the registry said last, and whether it still stands behind it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Freshness {
+    pub(crate) answered_at: Option<Instant>,
+    pub(crate) stale: bool,
+    pub(crate) error: Option<Arc<str>>,
+}
+
+impl InstanceSet {
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// Every instance that is known, whatever its status, ordered by id.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceInstance>> {
+        self.members.iter().map(|member| &member.instance)
+    }
+
+    /// The instances that get requests now.
+    pub fn in_rotation(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceInstance>> {
+        self.rotation
+            .members()
+            .iter()
+            .map(|member| &member.instance)
+    }
+
+    /// How many instances are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether no instance is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether anybody has answered yet who the instances are. Until then the set is empty for want of an answer.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        self.freshness.answered_at.is_some()
+    }
+
+    /// Whether the registry is away, so that this is the last known good answer.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.freshness.stale
+    }
+
+    /// How old the answer is: zero while the registry stands behind it, the time since its last word while it is away.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        match self.freshness.answered_at {
+            Some(at) if self.freshness.stale => at.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Why the registry cannot be asked, while it is away.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.freshness.error.as_deref()
+    }
+
+    /// Grows with every change of the instances, of what is known of them, or of who gets requests.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The registry's own count of changes; 0 where it does not count.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether every instance was taken out for failing requests or checks, so that all of them are used for want of
+    /// better ones.
+    #[must_use]
+    pub fn is_panicking(&self) -> bool {
+        self.panicking
+    }
+
+    /// How many were taken out because requests to them failed.
+    #[must_use]
+    pub fn ejected(&self) -> usize {
+        self.members
+            .iter()
+            .filter(|member| member.load.is_ejected())
+            .count()
+    }
+
+    pub(crate) fn member(&self, id: &str) -> Option<&Arc<Member>> {
+        let at = self
+            .members
+            .binary_search_by(|member| member.instance.id.as_str().cmp(id));
+        self.members.get(at.ok()?)
+    }
+
+    /// Why there is nothing to pick, when there is nothing.
+    pub(crate) fn why_nothing(&self) -> NoInstanceReason {
+        if !self.is_resolved() {
+            NoInstanceReason::NotResolved(self.freshness.error.clone())
+        } else if self.members.is_empty() {
+            NoInstanceReason::None
+        } else {
+            let known = self.members.len();
+            NoInstanceReason::NoneUsable { known }
+        }
+    }
+}
+
+impl fmt::Debug for InstanceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceSet")
+            .field("service", &self.service)
+            .field("known", &self.len())
+            .field("in_rotation", &self.rotation.members().len())
+            .field("generation", &self.generation)
+            .field("stale", &self.is_stale())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,4 @@
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod balance;
+mod ejection;
