@@ -1,0 +1,102 @@
+//! Programs: servers and tools that come from Debian packages.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::bounded;
+use super::environment;
+use super::error::ServerError;
+
+const VERSION_WITHIN: Duration = Duration::from_secs(10);
+
+/// A program and the package that brings it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Name of the executable.
+    pub name: &'static str,
+    /// Debian package that contains it.
+    pub package: &'static str,
+    /// Arguments that make it print its version and end.
+    pub version_arguments: &'static [&'static str],
+}
+
+/// `redis-server`.
+pub static REDIS_SERVER: Program =
+    Program { name: "redis-server", package: "redis-server", version_arguments: &["--version"] };
+
+/// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
+pub static PROMTOOL: Program =
+    Program { name: "promtool", package: "prometheus", version_arguments: &["--version"] };
+
+/// Programs that tests call but that do not serve.
+pub static TOOLS: &[&Program] = &[&PROMTOOL];
+
+impl Program {
+    /// Where the program is, if it is installed.
+    #[must_use]
+    pub fn find(&self) -> Option<PathBuf> {
+        environment::search_path()
+            .into_iter()
+            .map(|directory| directory.join(self.name))
+            .find(|path| is_executable(path))
+    }
+
+    /// Where the program is.
+    ///
+    /// # Errors
+    /// [`ServerError::NotInstalled`] if it is nowhere to be found.
+    pub fn locate(&self) -> Result<PathBuf, ServerError> {
+        self.find()
+            .ok_or(ServerError::NotInstalled { program: self.name, package: self.package })
+    }
+
+    /// The version that the installed program reports, such as `7.0.15`.
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
+        let mut command = Command::new(self.find()?);
+        command.args(self.version_arguments).stdin(Stdio::null());
+        let output = bounded::run(&mut command, VERSION_WITHIN).ok()?;
+        first_version(&output.text).map(str::to_owned)
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// The first `digits.digits…` in a text.
+fn first_version(text: &str) -> Option<&str> {
+    text.split(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .map(|word| word.trim_matches('.'))
+        .find(|word| word.contains('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_found_in_what_programs_print() {
+        let redis = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64";
+        assert_eq!(first_version(redis), Some("7.0.15"));
+        let promtool = "promtool, version 2.42.0+ds (branch: debian/sid, revision: 2.42.0+ds-5+b5)";
+        assert_eq!(first_version(promtool), Some("2.42.0"));
+        assert_eq!(first_version("no figure here."), None);
+    }
+
+    #[test]
+    fn absent_program_is_named_with_its_package() {
+        let absent = Program {
+            name: "trunkline-no-such-program",
+            package: "no-such-package",
+            version_arguments: &[],
+        };
+        let error = absent.locate().unwrap_err().to_string();
+        assert!(error.contains("trunkline-no-such-program"), "{error}");
+        assert!(error.contains("no-such-package"), "{error}");
+        assert_eq!(absent.version(), None);
+    }
+}

@@ -1,0 +1,5 @@
+//! The test kit, tested.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+#[cfg(feature = "servers")]
+mod servers;
