@@ -1,0 +1,160 @@
+//! The body of an answer, as it comes from its connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
+use trunkline_core::{Error, Result};
+
+use crate::error;
+use crate::limits::{Limits, after};
+use crate::origin::Origin;
+use crate::pool::{Lease, StreamLease};
+
+/// Where the rest of a body comes from.
+pub(crate) enum Source {
+    /// It has arrived already.
+    Here,
+    /// From a connection that whoever reads the body drives.
+    Own(Lease),
+    /// From a stream of a shared connection, which goes back when the body is done with.
+    Shared(#[expect(dead_code, reason = "held for its drop")] StreamLease),
+    /// From a connection that a task drives, until the sender is dropped.
+    Task(#[expect(dead_code, reason = "held for its drop")] oneshot::Sender<()>),
+}
+
+/// The body of an answer. It bounds silence and the whole; dropped early it gives up the connection, unless the rest
+/// has arrived already.
+pub(crate) struct Received {
+    incoming: Option<Incoming>,
+    source: Source,
+    origin: Origin,
+    silence: Duration,
+    deadline: Option<Instant>,
+    /// Ends the present silence; made when there is one.
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// Whether the alarm is set for the present silence.
+    armed: bool,
+}
+
+impl Received {
+    pub(crate) fn new(
+        incoming: Incoming,
+        source: Source,
+        origin: &Origin,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            incoming: Some(incoming),
+            source,
+            origin: origin.clone(),
+            silence: limits.read,
+            deadline: limits.deadline,
+            alarm: None,
+            armed: false,
+        }
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let Some(incoming) = &mut self.incoming else {
+            return Poll::Ready(None);
+        };
+        if let Source::Own(lease) = &mut self.source {
+            let connection = lease.connection();
+            if !connection.is_idle() {
+                connection.poll_drive(cx);
+            }
+        }
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Pending => self.poll_alarm(cx),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.armed = false;
+                let late = self
+                    .deadline
+                    .is_some_and(|deadline| deadline <= Instant::now());
+                if self.is_end_stream() {
+                    self.finish();
+                } else if late {
+                    return Poll::Ready(Some(Err(self.give_up(error::late(&self.origin)))));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(cause))) => {
+                let error = error::broken_body(&self.origin, cause);
+                Poll::Ready(Some(Err(self.give_up(error))))
+            }
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        if !self.armed {
+            let quiet = after(Instant::now(), self.silence);
+            let until = self.deadline.map_or(quiet, |deadline| deadline.min(quiet));
+            match &mut self.alarm {
+                Some(alarm) => alarm.as_mut().reset(until),
+                None => self.alarm = Some(Box::pin(sleep_until(until))),
+            }
+            self.armed = true;
+        }
+        let Some(alarm) = &mut self.alarm else {
+            return Poll::Pending;
+        };
+        std::task::ready!(alarm.as_mut().poll(cx));
+        let past = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        let error = if past {
+            error::late(&self.origin)
+        } else {
+            error::silent(&self.origin, self.silence)
+        };
+        Poll::Ready(Some(Err(self.give_up(error))))
+    }
+
+    /// It is complete: the connection may carry the next request.
+    fn finish(&mut self) {
+        self.incoming = None;
+        if let Source::Own(lease) = std::mem::replace(&mut self.source, Source::Here) {
+            lease.finish();
+        }
+    }
+
+    /// It will not be complete: the connection is of no use any more.
+    fn give_up(&mut self, error: Error) -> Error {
+        self.incoming = None;
+        self.source = Source::Here;
+        error
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if self.incoming.take().is_some() {
+            // Whoever does not care for the rest of a short body should not cost the next request a connection.
+            self.finish();
+        }
+    }
+}

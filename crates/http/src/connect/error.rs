@@ -1,0 +1,108 @@
+//! Why there is no connection.
+
+use std::fmt;
+use std::time::Duration;
+
+use trunkline_core::{BoxError, Error, Retry, duration};
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectStage {
+    /// Looking up the host name.
+    Resolve,
+    /// Opening the socket.
+    Connect,
+    /// Agreeing on encryption.
+    Tls,
+    /// Agreeing on HTTP.
+    Handshake,
+}
+
+impl ConnectStage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "looking up the host",
+            Self::Connect => "connecting",
+            Self::Tls => "the TLS handshake",
+            Self::Handshake => "the HTTP handshake",
+        }
+    }
+}
+
+/// There is no connection: nothing was sent. A typed cause of errors of this crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectFailed {
+    /// `host:port`, or the path of a socket.
+    pub authority: String,
+    /// How far it came.
+    pub stage: ConnectStage,
+    /// The limit that ended it, if one did.
+    pub timeout: Option<Duration>,
+    /// The cause as text: what a system or TLS error says cannot be copied.
+    cause: String,
+}
+
+impl fmt::Display for ConnectFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed", self.stage.as_str())?;
+        match self.timeout {
+            Some(limit) => write!(f, ": not done within {}", duration::format(limit)),
+            None => write!(f, ": {}", self.cause),
+        }
+    }
+}
+
+impl std::error::Error for ConnectFailed {}
+
+impl ConnectFailed {
+    /// The error of a connection that could not be made.
+    pub(crate) fn error(
+        authority: impl fmt::Display,
+        stage: ConnectStage,
+        cause: impl Into<BoxError>,
+    ) -> Error {
+        let failed = Self {
+            authority: authority.to_string(),
+            stage,
+            timeout: None,
+            cause: chain(cause.into().as_ref()),
+        };
+        Error::unavailable(format!("cannot connect to {}", failed.authority))
+            .with_retry(Retry::Safe)
+            .with_source(failed)
+    }
+
+    /// The error of a connection that was not made in time.
+    pub(crate) fn timed_out(
+        authority: impl fmt::Display,
+        stage: ConnectStage,
+        limit: Duration,
+    ) -> Error {
+        let failed = Self {
+            authority: authority.to_string(),
+            stage,
+            timeout: Some(limit),
+            cause: String::new(),
+        };
+        Error::timeout(format!("cannot connect to {} in time", failed.authority))
+            .with_retry(Retry::Safe)
+            .with_source(failed)
+    }
+}
+
+/// An error and its causes on one line, each said once.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = cause.source();
+    }
+    text
+}

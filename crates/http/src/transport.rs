@@ -1,0 +1,378 @@
+//! Sends one request to one place: connections, protocols, time limits, and nothing that decides for the caller.
+
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, Parts, PathAndQuery};
+use http::{Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use trunkline_core::{Error, Result, Retry};
+
+use crate::body::{Body, Received, Source, Upload};
+use crate::config::HttpClientConfig;
+use crate::connect::{Connector, Meter, Tls};
+use crate::error;
+use crate::limits::{Limits, after};
+use crate::origin::Origin;
+use crate::pool::{self, Connection, Lease, Pool, PoolStats, StreamLease};
+
+/// Requests that may wait for a connection, for each connection allowed.
+const WAITING_PER_CONNECTION: usize = 100;
+
+/// Settings of a [`Transport`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportConfig {
+    /// Connections open at once, all origins together. Default 100.
+    pub max_connections: usize,
+    /// Connections kept open without a request, all origins together. Default 20.
+    pub max_keepalive_connections: usize,
+    /// How long a connection is kept open without a request. Default 30 s.
+    pub keepalive_expiry: Duration,
+    /// Requests that may wait for a connection. Default: 100 for each connection allowed.
+    pub max_waiting: Option<usize>,
+    /// File with further root certificates, PEM. Default: only the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether connections that are not encrypted speak HTTP/2 without asking. Default: no, they speak HTTP/1.1.
+    pub http2_prior_knowledge: bool,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self::from(&HttpClientConfig::default())
+    }
+}
+
+impl From<&HttpClientConfig> for TransportConfig {
+    fn from(config: &HttpClientConfig) -> Self {
+        let count = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        Self {
+            max_connections: count(config.max_connections),
+            max_keepalive_connections: count(config.max_keepalive_connections),
+            keepalive_expiry: config.keepalive_expiry,
+            max_waiting: None,
+            ca_file: config.ca_file.clone(),
+            http2_prior_knowledge: false,
+        }
+    }
+}
+
+/// Sends single requests to single places and keeps the connections for the next ones. Cloning copies a pointer; clones
+/// share the connections.
+///
+/// It neither retries nor chooses nor adds headers (but `Host`): that is for the clients above it, and for the gateway.
+/// Bodies stream both ways. Errors say whether the request may have been processed ([`Error::retry`]).
+///
+/// ```no_run
+/// use trunkline_http::{Body, Limits, Origin, Transport, TransportConfig};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline_core::Result<()> {
+/// let transport = Transport::new(&TransportConfig::default())?;
+/// let origin = Origin::http("127.0.0.1", 8000)?;
+/// let request = http::Request::get("/users/1").body(Body::empty()).expect("a sound request");
+/// let response = transport.send(&origin, request, &Limits::default()).await?;
+/// println!("{}", response.status());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Transport {
+    pool: Arc<Pool>,
+}
+
+impl Transport {
+    /// Makes a transport without connections. Reads `ca_file`.
+    ///
+    /// # Errors
+    /// `Config` when `ca_file` cannot be read or holds no certificate.
+    pub fn new(config: &TransportConfig) -> Result<Self> {
+        Ok(Self::with_tls(config, Tls::new(config.ca_file.as_deref())?))
+    }
+
+    /// Makes a transport that encrypts by the application's own settings: other roots, a certificate of its own, other
+    /// protocols by ALPN. `ca_file` is not read.
+    #[must_use]
+    pub fn with_rustls(config: &TransportConfig, settings: rustls::ClientConfig) -> Self {
+        Self::with_tls(config, Tls::with_settings(settings))
+    }
+
+    fn with_tls(config: &TransportConfig, tls: Tls) -> Self {
+        let open = config.max_connections.max(1);
+        let limits = pool::Limits {
+            open,
+            idle: config.max_keepalive_connections,
+            expiry: config.keepalive_expiry,
+            waiting: config
+                .max_waiting
+                .unwrap_or(open.saturating_mul(WAITING_PER_CONNECTION)),
+        };
+        let connector = Connector::new(tls, config.http2_prior_knowledge);
+        Self {
+            pool: Pool::new(limits, connector),
+        }
+    }
+
+    /// Connections and requests that wait for one, now.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// Sends a request to an origin and waits for the head of the answer; its body streams.
+    ///
+    /// Of the request's URI only path and query count. `Host` is added unless the request brings one.
+    ///
+    /// # Errors
+    /// - `Unavailable` with [`ConnectFailed`](crate::ConnectFailed) or [`NoAnswer`](crate::NoAnswer); `Timeout` with
+    ///   [`Silence`](crate::Silence), or when a limit of connecting or the deadline ran out.
+    /// - `Rejected` with [`PoolTimeout`](crate::PoolTimeout) or [`PoolFull`](crate::PoolFull): no connection was free.
+    /// - `Internal` of remote origin when the answer is not HTTP; `Invalid` when the request cannot be sent as it is;
+    ///   `Cancelled` after shutdown or when the request's own stream failed.
+    ///
+    /// [`Error::retry`] is `Safe` only where it is sure that the request was not processed.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection in use (HTTP/1.1) or resets the stream (HTTP/2), at once. The request may have
+    /// been processed.
+    pub async fn send(
+        &self,
+        origin: &Origin,
+        request: Request<Body>,
+        limits: &Limits,
+    ) -> Result<Response<Body>> {
+        let (mut parts, body) = request.into_parts();
+        let (body, upload) = Upload::watch(body);
+        let path = match parts.uri.into_parts().path_and_query {
+            Some(path) => path,
+            None => PathAndQuery::from_static("/"),
+        };
+        let host = parts
+            .headers
+            .remove(HOST)
+            .unwrap_or_else(|| origin.host_header().clone());
+        parts.uri = Uri::from(path.clone());
+        parts.version = Version::HTTP_11;
+        let mut request = Request::from_parts(parts, body);
+        // Ends: each round uses up a connection that the other side had closed, and they are bounded.
+        loop {
+            let connecting = self.pool.connection(origin, limits.pool, limits.connection);
+            let sent = match by_deadline(origin, limits, connecting).await? {
+                Connection::Own(lease) => {
+                    *request.uri_mut() = Uri::from(path.clone());
+                    request.headers_mut().insert(HOST, host.clone());
+                    send_own(lease, request, upload.as_ref(), limits).await
+                }
+                Connection::Shared(lease) => {
+                    *request.uri_mut() = absolute(origin, &host, path.clone())?;
+                    request.headers_mut().remove(HOST);
+                    send_shared(lease, request, limits).await
+                }
+            };
+            match sent {
+                Sent::Answered(response) => return Ok(response),
+                Sent::Failed(error) => return Err(error),
+                Sent::Unsent(unsent) => request = *unsent,
+            }
+        }
+    }
+
+    /// Closes connections without a request, waits for the others until the deadline, then ends them by force. Further
+    /// requests fail with `Cancelled`. Bodies that are still being read count as requests only on shared connections.
+    ///
+    /// # Cancel safety
+    /// Dropping it stops the waiting; no further requests are taken all the same.
+    pub async fn shutdown(&self, deadline: Instant) {
+        self.pool.close();
+        self.pool.scope().shutdown(deadline).await;
+    }
+}
+
+/// What came of sending a request on a connection.
+enum Sent {
+    Answered(Response<Body>),
+    Failed(Error),
+    /// A connection that had carried requests before was closed by the other side, and nothing of this request was
+    /// written on it: another connection will do.
+    Unsent(Box<Request<Body>>),
+}
+
+async fn send_own(
+    mut lease: Lease,
+    request: Request<Body>,
+    upload: Option<&Upload>,
+    limits: &Limits,
+) -> Sent {
+    let origin = lease.origin().clone();
+    let connection = lease.connection();
+    let (reused, meter) = (connection.is_reused(), Arc::clone(connection.meter()));
+    let exchange = connection.exchange(request);
+    let response = match watched(&origin, limits, &meter, exchange).await {
+        Err(error) => return Sent::Failed(error),
+        Ok(Err(failed)) => {
+            return match failed.unsent {
+                Some(request) if reused => Sent::Unsent(Box::new(request)),
+                _ => Sent::Failed(error::no_answer(&origin, reused, failed)),
+            };
+        }
+        Ok(Ok(response)) => response,
+    };
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let (parts, incoming) = response.into_parts();
+    let ended = incoming.is_end_stream();
+    let uploading = upload.is_some_and(Upload::is_under_way);
+    let source = if switched || uploading {
+        drive_by_task(lease, switched || ended, limits)
+    } else if ended || lease.connection().is_idle() {
+        // The rest of the answer has come with its head: the connection is free for the next request already.
+        lease.finish();
+        Source::Here
+    } else {
+        Source::Own(lease)
+    };
+    let body = if ended {
+        Body::empty()
+    } else {
+        Body::received(Received::new(incoming, source, &origin, limits))
+    };
+    Sent::Answered(Response::from_parts(parts, body))
+}
+
+async fn send_shared(mut lease: StreamLease, request: Request<Body>, limits: &Limits) -> Sent {
+    let origin = lease.origin().clone();
+    let mut handle = lease.handle().clone();
+    let meter = Arc::clone(handle.meter());
+    let exchange = handle.exchange(request);
+    let response = match watched(&origin, limits, &meter, exchange).await {
+        Err(error) => return Sent::Failed(error),
+        Ok(Err(mut failed)) => {
+            return match failed.take_message() {
+                Some(request) => {
+                    lease.mark_broken();
+                    Sent::Unsent(Box::new(request))
+                }
+                None => Sent::Failed(error::no_stream_answer(&origin, failed.into_error())),
+            };
+        }
+        Ok(Ok(response)) => response,
+    };
+    let response = response.map(|incoming| {
+        if incoming.is_end_stream() {
+            return Body::empty();
+        }
+        Body::received(Received::new(
+            incoming,
+            Source::Shared(lease),
+            &origin,
+            limits,
+        ))
+    });
+    Sent::Answered(response)
+}
+
+/// Lets a task move the bytes of a connection on which both sides are still talking, or that speaks something else from
+/// now on: whoever reads the answer may first want to write more of the request.
+fn drive_by_task(lease: Lease, to_the_end: bool, limits: &Limits) -> Source {
+    let (alive, dropped) = oneshot::channel::<()>();
+    let scope = lease.pool().scope().clone();
+    let deadline = limits.deadline;
+    let Some(driver) = lease.detach() else {
+        return Source::Here;
+    };
+    scope.spawn("http1-connection", async move {
+        let driven = async {
+            // How it ended is known to whoever reads the answer.
+            match deadline {
+                Some(deadline) => drop(timeout_at(deadline, driver).await),
+                None => drop(driver.await),
+            }
+        };
+        if to_the_end {
+            return driven.await;
+        }
+        tokio::select! {
+            () = driven => {}
+            _ = dropped => {}
+        }
+    });
+    if to_the_end {
+        Source::Here
+    } else {
+        Source::Task(alive)
+    }
+}
+
+/// Waits for what comes of an exchange, as long as there is time and bytes move.
+async fn watched<F: Future>(
+    origin: &Origin,
+    limits: &Limits,
+    meter: &Meter,
+    exchange: F,
+) -> Result<F::Output> {
+    let mut exchange = pin!(exchange);
+    let mut alarm = pin!(None::<Sleep>);
+    let mut seen = meter.moved();
+    let next = |now| {
+        let quiet = after(now, limits.read);
+        limits
+            .deadline
+            .map_or(quiet, |deadline| deadline.min(quiet))
+    };
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        loop {
+            match alarm.as_mut().as_pin_mut() {
+                Some(alarm) => ready!(alarm.poll(cx)),
+                None => {
+                    seen = meter.moved();
+                    alarm.set(Some(sleep_until(next(Instant::now()))));
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            if limits.deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(Err(error::late(origin)));
+            }
+            if meter.moved() == seen {
+                return Poll::Ready(Err(error::silent_before_answer(origin, limits.read)));
+            }
+            alarm.set(None);
+        }
+    })
+    .await
+}
+
+async fn by_deadline<T>(
+    origin: &Origin,
+    limits: &Limits,
+    connecting: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(deadline) = limits.deadline else {
+        return connecting.await;
+    };
+    match timeout_at(deadline, connecting).await {
+        Ok(result) => result,
+        // Nothing was sent yet.
+        Err(_) => Err(error::late(origin).with_retry(Retry::Safe)),
+    }
+}
+
+/// The URI as HTTP/2 wants it. A `Host` that the request brought takes the place of the origin's.
+fn absolute(origin: &Origin, host: &HeaderValue, path: PathAndQuery) -> Result<Uri> {
+    let authority = Authority::try_from(host.as_bytes()).map_err(|error| {
+        Error::invalid("the Host header is no host name or address").with_source(error)
+    })?;
+    let mut parts = Parts::default();
+    parts.scheme = Some(origin.scheme());
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts)
+        .map_err(|error| Error::invalid("the URI cannot be sent").with_source(error))
+}

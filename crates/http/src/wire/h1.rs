@@ -1,0 +1,146 @@
+//! HTTP/1.1 on one connection.
+//!
+//! Whoever makes the request also drives the connection: no second task, no hand-over between threads, and a request
+//! that is dropped closes its socket at once.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use trunkline_core::Result;
+
+use crate::body::Body;
+use crate::connect::{ConnectFailed, ConnectStage, Meter, Stream};
+use crate::origin::Origin;
+use crate::pool::Pooled;
+
+/// Headers of an answer: more lines or bytes than this are not a service's answer.
+const MOST_HEADERS_BYTES: usize = 128 * 1024;
+
+pub(crate) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// A connection that carries one request at a time.
+pub(crate) struct H1 {
+    sender: SendRequest<Body>,
+    /// Moves the bytes; gone when the connection is over.
+    driver: Option<Driver>,
+    meter: Arc<Meter>,
+    reused: bool,
+}
+
+/// A request without an answer.
+pub(crate) struct Unanswered {
+    pub(crate) error: hyper::Error,
+    /// The request, if it is sure that not even its beginning was written.
+    pub(crate) unsent: Option<Request<Body>>,
+    /// Bytes of this request that were handed to the socket.
+    pub(crate) sent: u64,
+    /// Bytes that came back.
+    pub(crate) received: u64,
+}
+
+impl H1 {
+    pub(crate) async fn handshake(origin: &Origin, stream: Stream) -> Result<Self> {
+        let meter = stream.meter();
+        let (sender, connection) = Builder::new()
+            .max_header_size(MOST_HEADERS_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| {
+                ConnectFailed::error(origin.authority(), ConnectStage::Handshake, error)
+            })?;
+        Ok(Self {
+            sender,
+            driver: Some(Box::pin(connection.with_upgrades())),
+            meter,
+            reused: false,
+        })
+    }
+
+    /// Whether it carried a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(crate) fn mark_reused(&mut self) {
+        self.reused = true;
+    }
+
+    /// Whether the last exchange is over and the next may begin.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Moves bytes until there is nothing more to move.
+    pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
+        {
+            if let Err(error) = ended {
+                tracing::debug!(target: "trunkline", error = %error, "a connection ended");
+            }
+            self.driver = None;
+        }
+    }
+
+    /// Gives the connection away, to be driven by a task of its own.
+    pub(crate) fn into_driver(self) -> Option<Driver> {
+        self.driver
+    }
+
+    /// Sends a request and waits for the head of the answer. The caller bounds the time.
+    ///
+    /// Dropped before the end, it leaves the connection in the middle of an exchange: drop that too.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let (sent, received) = (self.meter.sent(), self.meter.received());
+        let mut reads = self.meter.reads();
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let result = poll_fn(|cx| {
+            self.poll_drive(cx);
+            // Nothing was read and the connection stands: there is no answer yet. Not to ask saves the wake-up that
+            // the answer's channel would send to this very task.
+            let now = self.meter.reads();
+            if now == reads && self.driver.is_some() {
+                return Poll::Pending;
+            }
+            reads = now;
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        result.map_err(|mut failed| Unanswered {
+            unsent: failed.take_message(),
+            error: failed.into_error(),
+            sent: self.meter.sent().wrapping_sub(sent),
+            received: self.meter.received().wrapping_sub(received),
+        })
+    }
+}
+
+impl Pooled for H1 {
+    /// The system remembers that the other side has closed until somebody looks.
+    fn is_dead(&mut self) -> bool {
+        self.poll_drive(&mut Context::from_waker(Waker::noop()));
+        !self.is_idle()
+    }
+}
+
+impl fmt::Debug for H1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H1")
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
+    }
+}
