@@ -1,0 +1,46 @@
+//! Questions that the rest of the manager asks a configuration.
+
+use trunkline_discovery::{ServiceConfig, ServiceName};
+
+use super::diagnostics::Diagnostics;
+use super::model::CommunicationConfig;
+use super::place::Place;
+
+impl CommunicationConfig {
+    /// The settings of a service, under any spelling of its name.
+    #[must_use]
+    pub fn service_config(&self, name: &str) -> Option<&ServiceConfig> {
+        self.services.get(&ServiceName::new(name).ok()?)
+    }
+
+    /// Whether metrics are kept: `enable_metrics` and `observability_enabled`.
+    #[must_use]
+    pub fn metrics_on(&self) -> bool {
+        self.enable_metrics && self.observability_enabled
+    }
+
+    /// Whether calls are traced: `enable_tracing` and `observability_enabled`.
+    #[must_use]
+    pub fn tracing_on(&self) -> bool {
+        self.enable_tracing && self.observability_enabled
+    }
+
+    /// Where the value under a path such as `services.user-service.port` was written; `None` if it is the default or
+    /// was set in code.
+    #[must_use]
+    pub fn place(&self, path: &str) -> Option<&Place> {
+        self.provenance.place(path)
+    }
+
+    /// What was odd when the configuration was loaded; the manager logs it.
+    #[must_use]
+    pub fn warnings(&self) -> &Diagnostics {
+        self.provenance.warnings()
+    }
+
+    /// The files that were read.
+    #[must_use]
+    pub fn files(&self) -> &[std::path::PathBuf] {
+        self.provenance.files()
+    }
+}

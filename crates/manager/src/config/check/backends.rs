@@ -1,0 +1,159 @@
+//! Brokers, registry and event store: whether this build serves them, and whether their settings fit together.
+
+use trunkline_core::Connection;
+use trunkline_messaging::MessageBrokerConfig;
+
+use super::meaning::Found;
+use crate::config::diagnostics::closest;
+use crate::config::kinds::{self, Area};
+use crate::config::model::CommunicationConfig;
+use crate::config::tree::join;
+
+/// The ports of RabbitMQ, plain and with TLS.
+const AMQP: u16 = 5672;
+const AMQPS: u16 = 5671;
+
+pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+    for (name, broker) in config.message_brokers.iter().flatten() {
+        let path = join("message_brokers", name);
+        check_kind(Area::MessageBroker, &path, &broker.kind, found);
+        check_connection(&path, &broker.kind, &broker.connection, found);
+        check_broker(&path, broker, found);
+    }
+    if let Some(discovery) = &config.service_discovery {
+        let path = "service_discovery";
+        check_kind(Area::ServiceDiscovery, path, &discovery.kind, found);
+        check_connection(path, &discovery.kind, &discovery.connection, found);
+        found.positive("service_discovery.lease_ttl", discovery.lease_ttl);
+        found.positive(
+            "service_discovery.cache.idle_expiry",
+            discovery.cache.idle_expiry,
+        );
+        found.positive(
+            "service_discovery.cache.resync_interval",
+            discovery.cache.resync_interval,
+        );
+        found.positive(
+            "service_discovery.health_check.interval",
+            discovery.health_check.interval,
+        );
+        found.positive(
+            "service_discovery.health_check.timeout",
+            discovery.health_check.timeout,
+        );
+    }
+    if let Some(store) = &config.event_store {
+        check_kind(Area::EventStore, "event_store", &store.kind, found);
+        check_connection("event_store", &store.kind, &store.connection, found);
+        if let Some(relay) = &store.relay {
+            found.positive("event_store.relay.poll_interval", relay.poll_interval);
+            check_broker_name(config, "event_store.relay.broker", &relay.broker, found);
+        }
+    }
+}
+
+/// A reference to a broker: a name, or `default` where there is one broker alone.
+pub(super) fn check_broker_name(
+    config: &CommunicationConfig,
+    path: &str,
+    name: &str,
+    found: &mut Found<'_>,
+) {
+    let Some(brokers) = &config.message_brokers else {
+        return;
+    };
+    let is_only = name == "default" && brokers.len() == 1;
+    if !brokers.contains_key(name) && !is_only {
+        let names: Vec<&str> = brokers.keys().map(String::as_str).collect();
+        let known = if names.is_empty() {
+            "none is configured".to_owned()
+        } else {
+            names.join(", ")
+        };
+        found
+            .error(path, format!("there is no message broker `{name}`"))
+            .suggest(closest(name, names))
+            .allow(known);
+    }
+}
+
+fn check_kind(area: Area, path: &str, kind: &str, found: &mut Found<'_>) {
+    let path = join(path, "type");
+    let known = kinds::KINDS.iter().filter(|known| known.area == area);
+    let names: Vec<&str> = known.map(|known| known.name).collect();
+    if kinds::find(area, kind).is_some() {
+        if let Some(why) = kinds::unserved(area, kind) {
+            let served: Vec<&str> = kinds::served(area).collect();
+            found
+                .warning(&path, format!("{area} type `{kind}` {why}; using it fails"))
+                .allow(served.join(", "));
+        }
+        return;
+    }
+    match closest(kind, names.iter().copied()) {
+        Some(meant) => found
+            .error(&path, format!("`{kind}` is not known"))
+            .suggest(Some(meant))
+            .allow(names.join(", ")),
+        None => found
+            .warning(
+                &path,
+                format!("`{kind}` is not known; it works only if the program registers it"),
+            )
+            .allow(names.join(", ")),
+    };
+}
+
+/// Kinds without a server take no host.
+fn check_connection(path: &str, kind: &str, connection: &Connection, found: &mut Found<'_>) {
+    if !matches!(kind, "embedded" | "memory" | "static") {
+        return;
+    }
+    let given = [
+        ("host", connection.host.is_some()),
+        ("port", connection.port.is_some()),
+        ("username", connection.username.is_some()),
+        ("password", connection.password.is_some()),
+        ("ssl_enabled", connection.ssl_enabled),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = format!("`{kind}` has no server; the setting has no effect");
+        found.warning(&format!("{path}.connection.{key}"), message);
+    }
+}
+
+fn check_broker(path: &str, broker: &MessageBrokerConfig, found: &mut Found<'_>) {
+    found.positive(
+        &format!("{path}.connection_timeout"),
+        broker.connection_timeout,
+    );
+    let port = format!("{path}.connection.port");
+    match (
+        broker.kind.as_str(),
+        broker.connection.port,
+        broker.connection.ssl_enabled,
+    ) {
+        ("rabbitmq", Some(AMQP), true) => {
+            found
+                .warning(
+                    &port,
+                    format!("TLS is on, but {AMQP} is the port without TLS; it is used as written"),
+                )
+                .allow(format!("{AMQPS}, or no port"));
+        }
+        ("rabbitmq", Some(AMQPS), false) => {
+            found
+                .warning(
+                    &port,
+                    format!("TLS is off, but {AMQPS} is the port of TLS; it is used as written"),
+                )
+                .allow(format!("{AMQP}, or `ssl_enabled: true`"));
+        }
+        _ => {}
+    }
+    if broker.options.get("confirm_delivery") == Some(&false.into()) {
+        let message =
+            "every publish is confirmed, since the API promises it; the setting has no effect";
+        found.warning(&format!("{path}.options.confirm_delivery"), message);
+    }
+}

@@ -1,0 +1,111 @@
+//! Clients, services, the own server and the gateway.
+
+use super::meaning::Found;
+use crate::config::model::CommunicationConfig;
+use crate::config::tree::join;
+
+pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+    for (name, service) in &config.services {
+        let path = join("services", name.as_str());
+        if service.host.is_none() {
+            for key in ["port", "protocol", "base_path"] {
+                let path = format!("{path}.{key}");
+                if found.is_written(&path) {
+                    found
+                        .warning(&path, "the service has no host, so it is looked up and the setting has no effect")
+                        .allow("`host` beside it, or nothing");
+                }
+            }
+        }
+    }
+    #[cfg(feature = "http")]
+    clients(config, found);
+    #[cfg(feature = "server")]
+    server(config, found);
+    #[cfg(feature = "gateway")]
+    gateway(config, found);
+}
+
+#[cfg(feature = "http")]
+fn clients(config: &CommunicationConfig, found: &mut Found<'_>) {
+    for (name, client) in &config.http_clients {
+        let path = join("http_clients", name);
+        if client.base_url.is_some() && client.service.is_some() {
+            found
+                .error(&format!("{path}.service"), "it stands beside `base_url`")
+                .allow("one of the two");
+        }
+        if client.max_keepalive_connections > client.max_connections {
+            let most = client.max_connections;
+            let message = format!("more connections are kept than may be open ({most})");
+            found.warning(&format!("{path}.max_keepalive_connections"), message);
+        }
+        found.positive(&format!("{path}.keepalive_expiry"), client.keepalive_expiry);
+    }
+}
+
+#[cfg(feature = "server")]
+fn server(config: &CommunicationConfig, found: &mut Found<'_>) {
+    use trunkline_messaging::TopicPattern;
+
+    let server = &config.server;
+    found.positive("server.request_timeout", server.request_timeout);
+    found.positive("server.header_timeout", server.header_timeout);
+    found.positive("server.keepalive_expiry", server.keepalive_expiry);
+    let publish = &server.publish;
+    if publish.enabled && publish.topics.is_empty() {
+        found
+            .warning(
+                "server.publish",
+                "no topic is listed, so nothing can be published",
+            )
+            .allow("topics: [\"user.*\"]");
+    }
+    for (index, topic) in publish.topics.iter().enumerate() {
+        if let Err(error) = TopicPattern::new(topic) {
+            found.error(&format!("server.publish.topics[{index}]"), error.message());
+        }
+    }
+    for (index, broker) in publish.brokers.iter().enumerate() {
+        let path = format!("server.publish.brokers[{index}]");
+        super::backends::check_broker_name(config, &path, broker, found);
+    }
+}
+
+#[cfg(feature = "gateway")]
+fn gateway(config: &CommunicationConfig, found: &mut Found<'_>) {
+    let Some(gateway) = &config.gateway else {
+        return;
+    };
+    found.positive("gateway.request_timeout", gateway.request_timeout);
+    found.positive("gateway.header_timeout", gateway.header_timeout);
+    found.positive("gateway.keepalive_expiry", gateway.keepalive_expiry);
+    for (index, route) in gateway.routes.iter().enumerate() {
+        let path = format!("gateway.routes[{index}]");
+        if trunkline_discovery::ServiceName::new(&route.service).is_err() {
+            found
+                .error(
+                    &format!("{path}.service"),
+                    format!("`{}` is not a service name", route.service),
+                )
+                .allow("1 to 128 letters, digits, `-`, `_` and dots");
+        }
+        for (at, method) in route.methods.iter().enumerate() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                found
+                    .error(
+                        &format!("{path}.methods[{at}]"),
+                        format!("`{method}` is not an HTTP method"),
+                    )
+                    .allow("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");
+            }
+        }
+    }
+    let server = &config.server;
+    if gateway.port != 0 && (gateway.port, &gateway.host) == (server.port, &server.host) {
+        found.warning(
+            "gateway.port",
+            "the service's own server listens on the same address",
+        );
+    }
+}

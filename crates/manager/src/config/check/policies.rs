@@ -1,0 +1,122 @@
+//! Policies wherever they stand: references by name, and values out of range.
+
+use indexmap::IndexMap;
+use trunkline_discovery::{ServiceConfig, ServiceName};
+use trunkline_resilience::PolicyConfig;
+
+use super::meaning::Found;
+use crate::config::diagnostics::closest;
+use crate::config::model::CommunicationConfig;
+use crate::config::tree::join;
+
+pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+    for (name, policy) in &config.policies {
+        check_values(&join("policies", name), policy, found);
+    }
+    check_services(config, "services", &config.services, found);
+    #[cfg(feature = "gateway")]
+    if let Some(gateway) = &config.gateway {
+        check_services(config, "gateway.services", &gateway.services, found);
+    }
+    #[cfg(feature = "http")]
+    for (name, client) in &config.http_clients {
+        let path = join("http_clients", name);
+        check_one(
+            config,
+            &path,
+            client.policy.as_deref(),
+            &client.policy_config(),
+            found,
+        );
+    }
+    for (name, broker) in config.message_brokers.iter().flatten() {
+        let mut policy = PolicyConfig::default();
+        policy.retry = broker.retry.clone();
+        check_values(&join("message_brokers", name), &policy, found);
+    }
+    for (pattern, topic) in &config.topics {
+        let path = join("topics", pattern.as_str());
+        let publish = &topic.publish;
+        let consume = &topic.consume;
+        let (publish_path, consume_path) = (format!("{path}.publish"), format!("{path}.consume"));
+        check_one(
+            config,
+            &publish_path,
+            publish.policy.as_deref(),
+            &publish.policy_config(),
+            found,
+        );
+        check_one(
+            config,
+            &consume_path,
+            consume.policy.as_deref(),
+            &consume.policy_config(),
+            found,
+        );
+    }
+}
+
+fn check_services(
+    config: &CommunicationConfig,
+    section: &str,
+    services: &IndexMap<ServiceName, ServiceConfig>,
+    found: &mut Found<'_>,
+) {
+    for (name, service) in services {
+        let path = join(section, name.as_str());
+        check_one(
+            config,
+            &path,
+            service.policy.as_deref(),
+            &service.policy_config(),
+            found,
+        );
+        for (endpoint, settings) in &service.endpoints {
+            let path = join(&format!("{path}.endpoints"), endpoint);
+            check_one(
+                config,
+                &path,
+                settings.policy.as_deref(),
+                &settings.policy_config(),
+                found,
+            );
+        }
+    }
+}
+
+fn check_one(
+    config: &CommunicationConfig,
+    path: &str,
+    named: Option<&str>,
+    policy: &PolicyConfig,
+    found: &mut Found<'_>,
+) {
+    check_values(path, policy, found);
+    let Some(name) = named else { return };
+    if !config.policies.contains_key(name) {
+        let names: Vec<&str> = config.policies.keys().map(String::as_str).collect();
+        let known = if names.is_empty() {
+            "none is configured".to_owned()
+        } else {
+            names.join(", ")
+        };
+        found
+            .error(
+                &format!("{path}.policy"),
+                format!("there is no policy `{name}`"),
+            )
+            .suggest(closest(name, names))
+            .allow(known);
+    }
+}
+
+fn check_values(path: &str, policy: &PolicyConfig, found: &mut Found<'_>) {
+    for problem in policy.problems() {
+        found
+            .error(
+                &format!("{path}.{}", problem.path),
+                format!("`{}` is out of range", problem.value),
+            )
+            .allow(problem.allowed);
+    }
+}
