@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 use tokio::time::Instant;
-use trunkline_resilience::breaker::{Breaker, BreakerSettings, State};
+use trunkline_resilience::breaker::{Breaker, BreakerSettings, State, WindowKind};
 use trunkline_resilience::retry::{BudgetSettings, RetryBudget};
 
 fn breaker(failure_threshold: u32, recovery: Duration) -> Arc<Breaker> {
@@ -141,5 +141,25 @@ fn no_call_is_lost_from_the_budget() {
         let third = budget.reserve(next).unwrap();
         assert!(budget.reserve(next).is_none());
         drop((first, second, third));
+    });
+}
+
+/// Successes counted without the lock are in the window once, whenever a failure takes them over.
+#[test]
+fn a_window_counts_every_call_once() {
+    loom::model(|| {
+        let mut settings = BreakerSettings::default();
+        settings.window.kind = WindowKind::Count;
+        let breaker = Arc::new(Breaker::new("loom", settings));
+        let other = Arc::clone(&breaker);
+        let calls = thread::spawn(move || {
+            other.try_acquire().unwrap().success();
+            other.try_acquire().unwrap().success();
+        });
+        breaker.try_acquire().unwrap().failure();
+        breaker.try_acquire().unwrap().success();
+        calls.join().unwrap();
+        let seen = breaker.snapshot();
+        assert_eq!((seen.calls, seen.failure_count), (4, 1));
     });
 }

@@ -8,6 +8,7 @@
 //! What was refused here (by this breaker, a bulkhead, a limiter, for lack of time) and what the caller cancelled is
 //! neither a success nor a failure.
 
+mod calling;
 mod error;
 mod permit;
 mod service;
@@ -29,6 +30,7 @@ use crate::observe::{CircuitChange, Observer, Observers};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::target::Target;
 
+pub use calling::Calling;
 pub use error::{CallError, CircuitOpen};
 pub use permit::{OwnedPermit, Permit};
 pub use service::{BreakerLayer, BreakerService, ResponseFuture};
@@ -59,17 +61,34 @@ use state::{Change, Hot, Machine};
 /// ```
 #[doc(alias = "CircuitBreaker")]
 pub struct Breaker {
-    /// A mirror of the machine's state, written under the lock, read without it.
-    hot: Aligned,
+    hot: Mirror,
+    successes: Counter,
+    /// What permits count their time from.
+    origin: Instant,
     machine: Mutex<Machine>,
     target: Target,
     observers: Observers,
     clock: SharedClock,
 }
 
-/// Alone in its cache lines: calls that take the lock must not disturb those that only look.
+/// What of the machine calls have to know, written under the lock, read without it. Alone in its cache lines: calls
+/// that write elsewhere must not disturb those that only look.
 #[repr(align(128))]
-struct Aligned(AtomicU64);
+struct Mirror {
+    /// A [`Hot`].
+    word: AtomicU64,
+    /// The stamp until which successes may be counted without the lock; [`NEVER`] ends where time does not matter.
+    count_until: AtomicU64,
+    /// Nanoseconds from which on a call is slow.
+    slow_from: AtomicU64,
+}
+
+/// Successes counted without the lock, for whoever takes it next.
+#[repr(align(128))]
+struct Counter(AtomicU64);
+
+/// Later than any stamp.
+const NEVER: u64 = u64::MAX;
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,6 +111,8 @@ pub struct Snapshot {
     pub control: Control,
     /// Failures in a row, or in the window; while not closed, those that opened it and those of probes since.
     pub failure_count: u32,
+    /// Calls in the window, where one is kept.
+    pub calls: u64,
     /// When a call failed last.
     pub last_failure_time: Option<Timestamp>,
     /// How long the present state has lasted.
@@ -130,14 +151,23 @@ impl Breaker {
         observers: Observers,
         clock: SharedClock,
     ) -> Self {
-        let machine = Machine::new(settings, Instant::now());
-        Self {
-            hot: Aligned(AtomicU64::new(machine.hot().0)),
+        let origin = Instant::now();
+        let machine = Machine::new(settings, origin);
+        let breaker = Self {
+            hot: Mirror {
+                word: AtomicU64::new(machine.hot().0),
+                count_until: AtomicU64::new(NEVER),
+                slow_from: AtomicU64::new(NEVER),
+            },
+            successes: Counter(AtomicU64::new(0)),
+            origin,
             machine: Mutex::new(machine),
             target,
             observers,
             clock,
-        }
+        };
+        breaker.change(|_, _| None);
+        breaker
     }
 
     /// Whose circuit it is.
@@ -155,30 +185,29 @@ impl Breaker {
     /// # Cancel safety
     /// Dropping it drops the future within; that counts neither as a success nor as a failure, and frees the place of
     /// a probe.
-    pub async fn call<T, E, F>(&self, future: F) -> Result<T, CallError<E>>
+    #[inline]
+    pub fn call<T, E, F>(&self, future: F) -> Calling<'_, F>
     where
         F: Future<Output = Result<T, E>>,
         E: 'static,
     {
-        self.call_with(&Standard, future).await
+        Calling::new(self, Standard, future)
     }
 
-    /// Like [`Breaker::call`], with one's own judge.
+    /// Like [`Breaker::call`], with one's own judge (or a reference to it).
     ///
     /// # Errors
     /// [`CallError::Open`] when it was refused, [`CallError::Failed`] with the future's own error.
     ///
     /// # Cancel safety
     /// As for [`Breaker::call`].
-    pub async fn call_with<T, E, F, C>(&self, judge: &C, future: F) -> Result<T, CallError<E>>
+    #[inline]
+    pub fn call_with<T, E, F, C>(&self, judge: C, future: F) -> Calling<'_, F, C>
     where
         F: Future<Output = Result<T, E>>,
         C: Classify<Result<T, E>>,
     {
-        let permit = self.try_acquire().map_err(CallError::Open)?;
-        let result = future.await;
-        permit.record(judge.outcome(&result));
-        result.map_err(CallError::Failed)
+        Calling::new(self, judge, future)
     }
 
     /// Asks for leave to make a call. Report what came of it to the permit; a permit that is dropped without a word
@@ -186,6 +215,7 @@ impl Breaker {
     ///
     /// # Errors
     /// [`CircuitOpen`] when the circuit is open, or half-open with enough probes under way.
+    #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, CircuitOpen> {
         let ticket = self.admit()?;
         Ok(Permit::new(self, ticket))
@@ -195,6 +225,7 @@ impl Breaker {
     ///
     /// # Errors
     /// As [`Breaker::try_acquire`].
+    #[inline]
     pub fn try_acquire_owned(self: &Arc<Self>) -> Result<OwnedPermit, CircuitOpen> {
         let ticket = self.admit()?;
         Ok(OwnedPermit::new(Arc::clone(self), ticket))
@@ -215,6 +246,7 @@ impl Breaker {
             state: machine.state(),
             control: machine.control(),
             failure_count: machine.failures(now),
+            calls: machine.calls(now),
             last_failure_time: machine.last_failure(),
             since: now.saturating_duration_since(machine.changed()),
             retry_after: machine.retry_after(now),
@@ -247,13 +279,14 @@ impl Breaker {
         });
     }
 
+    #[inline]
     fn admit(&self) -> Result<Ticket, CircuitOpen> {
-        let hot = Hot(self.hot.0.load(Ordering::Acquire));
+        let hot = Hot(self.hot.word.load(Ordering::Acquire));
         if hot.is_locked() {
             return self.admit_locked();
         }
-        let started = hot.is_timed().then(Instant::now);
-        Ok(Ticket::passing(hot, started))
+        let started = if hot.is_timed() { self.stamp_now() } else { 0 };
+        Ok(Ticket::new(hot, started))
     }
 
     #[cold]
@@ -261,11 +294,14 @@ impl Breaker {
         let now = Instant::now();
         let mut machine = self.lock();
         let (admitted, change) = machine.admit(now);
-        let hot = self.publish(&machine);
+        let hot = self.publish(&mut machine, now);
         drop(machine);
         self.tell(change);
         match admitted {
-            Ok(admission) => Ok(Ticket::admitted(hot, admission, now)),
+            Ok(admission) => {
+                let started = if hot.is_timed() { self.stamp(now) } else { 0 };
+                Ok(Ticket::new(hot.with_probe(admission.probe), started))
+            }
             Err(wait) => Err(CircuitOpen::new(&self.target, wait)),
         }
     }
@@ -275,23 +311,37 @@ impl Breaker {
         let now = Instant::now();
         let mut machine = self.lock();
         let change = change(&mut machine, now);
-        self.publish(&machine);
+        self.publish(&mut machine, now);
         drop(machine);
         self.tell(change);
     }
 
-    fn publish(&self, machine: &Machine) -> Hot {
+    fn publish(&self, machine: &mut Machine, now: Instant) -> Hot {
+        let until = machine.count_until(now);
+        let until = until.map_or(NEVER, |until| self.stamp(until));
+        let slow = machine.slow_from().map_or(NEVER, nanos);
         let hot = machine.hot();
-        // Not written when nothing changed: other threads keep their copy of the line.
-        if self.hot.0.load(Ordering::Relaxed) != hot.0 {
-            self.hot.0.store(hot.0, Ordering::Release);
+        // The word comes last: whoever sees it sees what belongs to it.
+        for (known, new, order) in [
+            (&self.hot.count_until, until, Ordering::Relaxed),
+            (&self.hot.slow_from, slow, Ordering::Relaxed),
+            (&self.hot.word, hot.0, Ordering::Release),
+        ] {
+            // Not written when nothing changed: other threads keep their copy of the line.
+            if known.load(Ordering::Relaxed) != new {
+                known.store(new, order);
+            }
         }
         hot
     }
 
     /// A panic cannot happen under this lock but in a comparison of ours; the machine is whole either way.
     fn lock(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.successes.0.load(Ordering::Relaxed) > 0 {
+            machine.absorb(self.successes.0.swap(0, Ordering::Relaxed));
+        }
+        machine
     }
 
     fn tell(&self, change: Option<Change>) {
@@ -314,4 +364,8 @@ impl Breaker {
         self.observers
             .tell(|observer| observer.circuit_changed(&told));
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

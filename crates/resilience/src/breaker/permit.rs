@@ -1,71 +1,89 @@
 //! Leave to make one call: whatever becomes of it, the place of a probe comes back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Breaker;
 use super::state::{Admission, Hot};
+use super::{Breaker, NEVER, nanos};
 use crate::failure::Outcome;
 use crate::sync::Ordering;
 
-/// How a call was let through.
+/// How a call was let through: two words, so that the common case stays in registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    /// The word that let it pass, or that was true when the lock did.
+    /// The word that let it pass, or that was true when the lock did, with the number of a probe that has not reported.
     hot: Hot,
-    /// Not zero for a probe that has not reported.
-    probe: u32,
-    /// Where slow calls are looked at.
-    started: Option<Instant>,
+    /// When it began, by [`Breaker::stamp`], where slow calls are looked at; else zero.
+    started: u64,
 }
 
 impl Ticket {
-    pub(super) fn passing(hot: Hot, started: Option<Instant>) -> Self {
-        Self {
-            hot,
-            probe: 0,
-            started,
-        }
-    }
-
-    pub(super) fn admitted(hot: Hot, admission: Admission, now: Instant) -> Self {
-        Self {
-            hot,
-            probe: admission.probe,
-            started: hot.is_timed().then_some(now),
-        }
+    #[inline]
+    pub(super) fn new(hot: Hot, started: u64) -> Self {
+        Self { hot, started }
     }
 
     fn admission(self) -> Admission {
         Admission {
             generation: self.hot.generation(),
-            probe: self.probe,
+            probe: self.hot.probe(),
         }
     }
 }
 
 impl Breaker {
+    #[inline]
     fn report(&self, ticket: Ticket, outcome: Outcome) {
-        if outcome == Outcome::Success && ticket.hot.is_quiet() && self.has_not_changed(ticket) {
-            return;
+        if outcome == Outcome::Success && self.hot.word.load(Ordering::Acquire) == ticket.hot.0 {
+            // Nothing has changed since the call was let through.
+            if ticket.hot.is_quiet() {
+                return;
+            }
+            if ticket.hot.is_counted() && self.count(ticket) {
+                return;
+            }
         }
         self.report_locked(ticket, outcome);
     }
 
-    /// Nothing has failed since the call was let through, so its success resets nothing.
-    fn has_not_changed(&self, ticket: Ticket) -> bool {
-        self.hot.0.load(Ordering::Acquire) == ticket.hot.0
+    /// Counts a success without the lock, unless it was slow or the window moves on.
+    #[inline(never)]
+    fn count(&self, ticket: Ticket) -> bool {
+        let until = self.hot.count_until.load(Ordering::Relaxed);
+        if ticket.started != 0 || until != NEVER {
+            let now = self.stamp_now();
+            let slow = ticket.started != 0
+                && now.saturating_sub(ticket.started) >= self.hot.slow_from.load(Ordering::Relaxed);
+            if slow || now >= until {
+                return false;
+            }
+        }
+        self.successes.0.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     fn report_locked(&self, ticket: Ticket, outcome: Outcome) {
-        if ticket.hot.is_off() || (outcome == Outcome::Ignored && ticket.probe == 0) {
+        if ticket.hot.is_off() || (outcome == Outcome::Ignored && ticket.hot.probe() == 0) {
             return;
         }
         self.change(|machine, now| {
-            let took = ticket.started.map(|started| now - started);
+            let took = (ticket.started != 0)
+                .then(|| Duration::from_nanos(self.stamp(now).saturating_sub(ticket.started)));
             machine.record(ticket.admission(), outcome, took, now, || self.clock.now())
         });
+    }
+
+    /// A point in time in one word that is never zero: nanoseconds since the breaker was made, plus one.
+    pub(super) fn stamp(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.origin)).saturating_add(1)
+    }
+
+    /// The stamp of now.
+    #[inline(never)]
+    pub(super) fn stamp_now(&self) -> u64 {
+        self.stamp(Instant::now())
     }
 }
 
@@ -83,6 +101,7 @@ macro_rules! permit {
         }
 
         impl $(<$life>)? $name $(<$life>)? {
+            #[inline]
             pub(super) fn new(breaker: $breaker, ticket: Ticket) -> Self {
                 Self { breaker, ticket }
             }
@@ -90,11 +109,18 @@ macro_rules! permit {
             /// Reports how the call ended.
             #[inline]
             pub fn record(mut self, outcome: Outcome) {
+                self.settle(outcome);
+            }
+
+            /// The same in place, for futures: a permit that is moved costs more than one that stays.
+            #[inline]
+            pub(super) fn settle(&mut self, outcome: Outcome) {
                 self.breaker.report(self.ticket, outcome);
-                self.ticket.probe = 0;
+                self.ticket.hot = self.ticket.hot.without_probe();
             }
 
             /// Reports that the other side works.
+            #[inline]
             pub fn success(self) {
                 self.record(Outcome::Success);
             }
@@ -107,13 +133,13 @@ macro_rules! permit {
             /// Whether the call is a probe of a circuit that is half-open.
             #[must_use]
             pub fn is_probe(&self) -> bool {
-                self.ticket.probe != 0
+                self.ticket.hot.probe() != 0
             }
 
             /// The call begins only now, after a wait of our own: that wait does not make it slow.
             pub fn restart_clock(&mut self) {
-                if let Some(started) = &mut self.ticket.started {
-                    *started = Instant::now();
+                if self.ticket.started != 0 {
+                    self.ticket.started = self.breaker.stamp_now();
                 }
             }
         }
@@ -121,7 +147,7 @@ macro_rules! permit {
         impl $(<$life>)? Drop for $name $(<$life>)? {
             #[inline]
             fn drop(&mut self) {
-                if self.ticket.probe != 0 {
+                if self.ticket.hot.probe() != 0 {
                     self.breaker.report_locked(self.ticket, Outcome::Ignored);
                 }
             }

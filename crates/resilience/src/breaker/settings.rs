@@ -50,6 +50,7 @@ impl BreakerSettings {
         self.recovery_timeout = self.recovery_timeout.min(A_YEAR);
         self.probe_timeout = self.probe_timeout.min(A_YEAR);
         self.window.size = self.window.size.max(1);
+        self.window.duration = self.window.duration.min(A_YEAR);
         self
     }
 }

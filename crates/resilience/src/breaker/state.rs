@@ -63,40 +63,53 @@ pub(super) struct Change {
     pub(super) failures: u32,
 }
 
-/// A call that was let through by the lock: where it belongs, and the probe it is.
+/// A call that was let through: where it belongs, and the probe it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
     pub(super) generation: u32,
-    /// Not zero for a probe.
+    /// Not zero for a probe; below [`Hot::PROBES`].
     pub(super) probe: u32,
 }
 
-/// How calls take the path without a lock, and which results they need not report. Encoded in one word.
+/// How calls take the path without a lock, and which results they need not report, in one word:
+/// generation (32 bits), probe (28 bits, only in the copy that a permit holds), flags (4 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hot(pub(super) u64);
 
 impl Hot {
     /// Closed, nothing failed lately, only failures matter: a success has nothing to report.
     const QUIET: u64 = 0;
+    /// Closed: a success that was not slow is counted, which takes no lock.
+    const COUNTED: u64 = 1;
     /// Closed: every result is reported.
-    const NOISY: u64 = 1;
+    const NOISY: u64 = 2;
     /// Admission takes the lock.
-    const LOCKED: u64 = 2;
+    const LOCKED: u64 = 3;
     /// Everything passes and nothing is reported.
-    const OFF: u64 = 3;
-    const PATH: u64 = 3;
+    const OFF: u64 = 4;
+    const PATH: u64 = 7;
     /// Calls note when they began.
-    const TIMED: u64 = 4;
+    const TIMED: u64 = 8;
+    const PROBE_SHIFT: u32 = 4;
+    /// Numbers of probes are below this.
+    const PROBES: u32 = 1 << 28;
 
     fn new(path: u64, timed: bool, generation: u32) -> Self {
         let timed = if timed { Self::TIMED } else { 0 };
         Self(u64::from(generation) << 32 | timed | path)
     }
 
+    #[inline]
     pub(super) fn is_quiet(self) -> bool {
         self.0 & Self::PATH == Self::QUIET
     }
 
+    #[inline]
+    pub(super) fn is_counted(self) -> bool {
+        self.0 & Self::PATH == Self::COUNTED
+    }
+
+    #[inline]
     pub(super) fn is_locked(self) -> bool {
         self.0 & Self::PATH == Self::LOCKED
     }
@@ -105,12 +118,27 @@ impl Hot {
         self.0 & Self::PATH == Self::OFF
     }
 
+    #[inline]
     pub(super) fn is_timed(self) -> bool {
         self.0 & Self::TIMED != 0
     }
 
     pub(super) fn generation(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    pub(super) fn with_probe(self, probe: u32) -> Self {
+        Self(self.0 | u64::from(probe) << Self::PROBE_SHIFT)
+    }
+
+    #[inline]
+    pub(super) fn without_probe(self) -> Self {
+        Self(self.0 & !(u64::from(Self::PROBES - 1) << Self::PROBE_SHIFT))
+    }
+
+    #[inline]
+    pub(super) fn probe(self) -> u32 {
+        (self.0 as u32) >> Self::PROBE_SHIFT
     }
 }
 
@@ -139,7 +167,7 @@ enum Window {
     /// Failures in a row need no window.
     None,
     Count(CountWindow),
-    Time(TimeWindow),
+    Time(Box<TimeWindow>),
 }
 
 impl Window {
@@ -149,7 +177,9 @@ impl Window {
             WindowKind::Consecutive | WindowKind::Count => {
                 Self::Count(CountWindow::new(settings.window.size))
             }
-            WindowKind::Time => Self::Time(TimeWindow::new(settings.window.duration, now)),
+            WindowKind::Time => {
+                Self::Time(Box::new(TimeWindow::new(settings.window.duration, now)))
+            }
         }
     }
 
@@ -158,6 +188,20 @@ impl Window {
             Self::None => {}
             Self::Count(window) => window.record(sample),
             Self::Time(window) => window.record(sample, now),
+        }
+    }
+
+    fn record_successes(&mut self, calls: u64, at: Instant) {
+        match self {
+            Self::None => {}
+            Self::Count(window) => window.record_successes(calls),
+            Self::Time(window) => {
+                let successes = Totals {
+                    calls,
+                    ..Totals::default()
+                };
+                window.add(successes, at);
+            }
         }
     }
 
@@ -200,6 +244,8 @@ pub(super) struct Machine {
     failures: u32,
     last_failure: Option<Timestamp>,
     changed: Instant,
+    /// When successes were last taken over from the count that needs no lock: those counted since belong here.
+    counting_since: Instant,
 }
 
 impl Machine {
@@ -214,6 +260,7 @@ impl Machine {
             failures: 0,
             last_failure: None,
             changed: now,
+            counting_since: now,
         }
     }
 
@@ -255,15 +302,44 @@ impl Machine {
     /// What calls may do without the lock.
     pub(super) fn hot(&self) -> Hot {
         let timed = self.settings.slow_call.is_some();
-        let path = match (&self.phase, self.control) {
-            (_, Control::Disabled) => return Hot::new(Hot::OFF, false, self.generation),
-            (Phase::Closed, _) if self.failures == 0 && matches!(self.window, Window::None) => {
-                Hot::QUIET
+        let in_a_row = self.settings.window.kind == WindowKind::Consecutive;
+        let path = match (&self.phase, &self.window) {
+            _ if self.control == Control::Disabled => {
+                return Hot::new(Hot::OFF, false, self.generation);
             }
-            (Phase::Closed, _) => Hot::NOISY,
             (Phase::Open { .. } | Phase::HalfOpen { .. }, _) => Hot::LOCKED,
+            // A success has failures to forgive.
+            (Phase::Closed, _) if in_a_row && self.failures > 0 => Hot::NOISY,
+            (Phase::Closed, Window::None) => Hot::QUIET,
+            (Phase::Closed, Window::Count(_) | Window::Time(_)) => Hot::COUNTED,
         };
         Hot::new(path, timed, self.generation)
+    }
+
+    /// Takes over the successes that were counted without the lock.
+    pub(super) fn absorb(&mut self, successes: u64) {
+        if matches!(self.phase, Phase::Closed) {
+            self.window.record_successes(successes, self.counting_since);
+        }
+    }
+
+    /// Until when successes may be counted without the lock; `None` where time does not matter.
+    pub(super) fn count_until(&mut self, now: Instant) -> Option<Instant> {
+        self.counting_since = self.counting_since.max(now);
+        match &self.window {
+            Window::None | Window::Count(_) => None,
+            Window::Time(window) => Some(window.next_tick(self.counting_since)),
+        }
+    }
+
+    /// From when on a call is slow.
+    pub(super) fn slow_from(&self) -> Option<Duration> {
+        self.settings.slow_call.map(|limit| limit.duration)
+    }
+
+    /// Calls in the window; none where failures in a row need none.
+    pub(super) fn calls(&self, now: Instant) -> u64 {
+        self.window.totals(now).calls
     }
 
     /// Lets a call through, or says how long it had better wait.
@@ -296,7 +372,7 @@ impl Machine {
             return (Err(wait.min(LONGEST_HINT_WHILE_PROBING)), change);
         }
         // Zero means "no probe": numbers begin at one, also after a wrap.
-        *last_probe = last_probe.checked_add(1).unwrap_or(1);
+        *last_probe = (*last_probe % (Hot::PROBES - 1)) + 1;
         let probe = *last_probe;
         probes.push(Probe {
             id: probe,

@@ -264,8 +264,10 @@ fn forced_states_hold_whatever_happens() {
 #[test]
 fn new_numbers_keep_the_state() {
     let mut bench = opened();
-    let mut settings = BreakerSettings::default();
-    settings.recovery_timeout = 10 * SECOND;
+    let mut settings = BreakerSettings {
+        recovery_timeout: 10 * SECOND,
+        ..BreakerSettings::default()
+    };
     bench.machine.reconfigure(settings, bench.now);
     assert_eq!(bench.admit(), Err(10 * SECOND));
 

@@ -4,7 +4,7 @@ use std::mem;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 use trunkline_core::BoxFuture;
@@ -12,7 +12,7 @@ use trunkline_core::BoxFuture;
 use super::{Fallback, FallbackSettings};
 use crate::failure::{Classify, Standard};
 use crate::stack::{Describe, Undescribed};
-use crate::timeout::{Deadline, Elapsed};
+use crate::timeout::{Deadline, Elapsed, limited};
 
 /// Answers in place of a service whose requests fail.
 #[derive(Clone, Debug)]
@@ -119,14 +119,14 @@ where
             let total = call.total.unwrap_or(layer.total);
             let deadline = Deadline::of_call(now, total, call.deadline);
             let earlier = deadline.keeping(now, layer.reserve);
-            let result = match timeout_at(earlier.at, ready.call(request.clone())).await {
+            let result = match limited(earlier.at, ready.call(request.clone())).await {
                 Ok(result) if !layer.judge.wants_fallback(&result) => return result,
                 Ok(result) => result,
                 Err(_) => Err(Elapsed::new(earlier.limit, earlier.left(now)).into()),
             };
             let now = Instant::now();
             let answer = layer.fallback.answer(request, result, deadline);
-            match timeout_at(deadline.at, answer).await {
+            match limited(deadline.at, answer).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Elapsed::new(deadline.limit, deadline.left(now)).into()),
             }

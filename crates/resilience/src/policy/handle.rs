@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use trunkline_core::SystemClock;
 
 use super::EffectivePolicy;
@@ -18,7 +18,7 @@ use crate::fallback::FallbackSettings;
 use crate::observe::Observers;
 use crate::retry::RetryBudget;
 use crate::target::Target;
-use crate::timeout::{Deadline, Elapsed};
+use crate::timeout::{Deadline, Elapsed, limited};
 
 /// The values of a policy and the state that they govern.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Policy {
             return result;
         }
         let now = Instant::now();
-        match timeout_at(deadline.at, fallback(result, deadline)).await {
+        match limited(deadline.at, fallback(result, deadline)).await {
             Ok(answer) => answer,
             Err(_) => Err(Elapsed::new(deadline.limit, deadline.left(now)).into()),
         }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::Engine;
 use crate::breaker::CircuitOpen;
@@ -12,7 +12,7 @@ use crate::failure::Classify;
 use crate::observe::{Observers, Refusal};
 use crate::retry::{Bounds, Next, Plan, Reservation, RetryExhausted, Stopped};
 use crate::target::Target;
-use crate::timeout::{Deadline, DeadlineTooShort, Elapsed};
+use crate::timeout::{Deadline, DeadlineTooShort, Elapsed, limited};
 
 /// Errors that can say what a policy has to say. `trunkline_core::Error` can; so can any error with these conversions.
 pub trait PolicyError:
@@ -168,7 +168,7 @@ impl<C> Run<'_, C> {
             began: now,
             deadline: end.at,
         };
-        match timeout_at(end.at, operation(attempt)).await {
+        match limited(end.at, operation(attempt)).await {
             Ok(result) => {
                 if let Some(permit) = permit {
                     permit.record(self.judge.outcome(&result));

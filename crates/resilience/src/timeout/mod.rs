@@ -6,6 +6,7 @@
 
 mod deadline;
 mod error;
+mod limited;
 mod service;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use deadline::Deadline;
 pub(crate) use deadline::later;
 pub use error::{DeadlineTooShort, Elapsed, Limit};
+pub(crate) use limited::{Limited, limited};
 pub use service::{ResponseFuture, Timeout, TimeoutLayer};
 
 /// The limits of a call, all of them settled.

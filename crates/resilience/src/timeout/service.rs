@@ -6,12 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::deadline::later;
-use super::error::{Elapsed, Limit};
+use super::{Elapsed, Limit, Limited, later, limited};
 
 /// Gives every request of a service the same time.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +60,7 @@ where
     fn call(&mut self, request: R) -> Self::Future {
         let began = Instant::now();
         ResponseFuture {
-            future: self.inner.call(request),
-            limit: sleep_until(later(began, self.span)),
+            limited: limited(later(began, self.span), self.inner.call(request)),
             span: self.span,
         }
     }
@@ -73,9 +71,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
-        future: F,
-        #[pin]
-        limit: Sleep,
+        limited: Limited<F>,
         span: Duration,
     }
 }
@@ -89,11 +85,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(result) = this.future.poll(cx) {
-            return Poll::Ready(result);
-        }
-        this.limit
-            .poll(cx)
-            .map(|()| Err(Elapsed::new(Limit::Attempt, *this.span).into()))
+        this.limited.poll(cx).map(|ended| match ended {
+            Ok(result) => result,
+            Err(_) => Err(Elapsed::new(Limit::Attempt, *this.span).into()),
+        })
     }
 }

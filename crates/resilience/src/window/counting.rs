@@ -34,6 +34,14 @@ impl CountWindow {
         self.totals.add(sample);
     }
 
+    /// Records so many successes in a row.
+    pub(crate) fn record_successes(&mut self, calls: u64) {
+        // More than fill the ring push everything else out and nothing more.
+        for _ in 0..calls.min(self.size as u64) {
+            self.record(Sample::default());
+        }
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
@@ -69,10 +77,17 @@ mod tests {
         ) {
             let mut window = CountWindow::new(size);
             let mut model = VecDeque::new();
-            for (failed, slow, clear) in calls {
-                if clear == 0 {
+            for (failed, slow, special) in calls {
+                if special == 0 {
                     window.clear();
                     model.clear();
+                }
+                if special == 1 {
+                    window.record_successes(7);
+                    model.extend([Sample::default(); 7]);
+                    while model.len() > size as usize {
+                        model.pop_front();
+                    }
                 }
                 let sample = Sample { failed, slow };
                 window.record(sample);

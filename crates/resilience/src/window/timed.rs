@@ -40,6 +40,15 @@ impl TimeWindow {
         u64::try_from(nanos).unwrap_or(u64::MAX) / self.tenth
     }
 
+    /// When the present tenth is over.
+    pub(crate) fn next_tick(&self, now: Instant) -> Instant {
+        let ticks = self.tick(now).saturating_add(1);
+        let nanos = self.tenth.saturating_mul(ticks);
+        self.origin
+            .checked_add(Duration::from_nanos(nanos))
+            .unwrap_or(now)
+    }
+
     pub(crate) fn record(&mut self, sample: Sample, now: Instant) {
         self.slot(now).add(sample);
     }
@@ -57,7 +66,8 @@ impl TimeWindow {
         let tick = self.tick(now);
         let index = usize::try_from(tick % SLOTS as u64).unwrap_or(0);
         let slot = &mut self.slots[index];
-        if slot.tick != tick {
+        // A thread that was held up for long may still add to a slot that has been reused: a little too late, not lost.
+        if slot.tick < tick {
             *slot = Slot {
                 tick,
                 totals: Totals::default(),

@@ -142,10 +142,10 @@ async fn an_ok_may_count_as_a_failure_and_an_error_may_not() {
         Err(_) => Outcome::Ignored,
     };
     let missing = async { Err(Error::not_found("no user 7")) };
-    assert!(breaker.call_with(&judge, missing).await.is_err());
+    assert!(breaker.call_with(judge, missing).await.is_err());
     assert_eq!(breaker.state(), State::Closed);
     assert_eq!(
-        breaker.call_with(&judge, async { Ok(503) }).await.unwrap(),
+        breaker.call_with(judge, async { Ok(503) }).await.unwrap(),
         503
     );
     assert_eq!(breaker.state(), State::Open);
