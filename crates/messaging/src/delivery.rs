@@ -31,7 +31,7 @@ pub enum Settlement {
 ///
 /// A settlement that comes too late — the lease ran out, the message was removed — changes nothing and fails with
 /// `Conflict`; after `disconnect` it fails with `Cancelled`.
-pub trait Settle: Send + 'static {
+pub trait Settle: Send + Sync + 'static {
     /// Settles and waits until the broker knows.
     ///
     /// When the future is dropped the settlement may or may not happen; at-least-once holds either way.

@@ -10,6 +10,7 @@ mod config;
 mod delivery;
 mod erased;
 pub mod inbox;
+pub mod memory;
 mod message;
 mod subscription;
 mod topic;

@@ -36,8 +36,14 @@ impl Message {
     /// A message with a new id.
     #[must_use]
     pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self::recorded(Id::new().to_string(), payload)
+    }
+
+    /// A message that has an id already; for backends.
+    #[must_use]
+    pub fn recorded(id: impl Into<String>, payload: impl Into<Bytes>) -> Self {
         Self {
-            id: Id::new().to_string(),
+            id: id.into(),
             payload: payload.into(),
             content_type: None,
             key: None,

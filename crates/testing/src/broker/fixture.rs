@@ -110,13 +110,18 @@ pub(super) async fn subscribe(
 }
 
 /// Waits until messages can come.
-pub(super) async fn attached(scope: &Scope, subscription: &Subscription) {
-    let mut state = subscription.state();
-    let attach = state.wait_for(|state| *state == SubscriptionState::Attached);
-    scope
-        .within("attaching", attach)
-        .await
-        .expect("the subscription lives");
+pub(super) fn attached(
+    scope: &Scope,
+    subscription: &Subscription,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (scope, mut state) = (scope.clone(), subscription.state());
+    async move {
+        let attach = state.wait_for(|state| *state == SubscriptionState::Attached);
+        scope
+            .within("attaching", attach)
+            .await
+            .expect("the subscription lives");
+    }
 }
 
 /// A member of a group that wants one topic.

@@ -1,0 +1,4 @@
+//! Messaging against the brokers and stores of this crate.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod memory_broker;
