@@ -63,7 +63,10 @@ enum Failure {
 pub(super) fn first(recipe: &Recipe, directory: PathBuf) -> Result<(Process, Site), ServerError> {
     let system = recipe.system;
     let program = system.program.locate()?;
-    let mut site = Site { directory, ports: Vec::new() };
+    let mut site = Site {
+        directory,
+        ports: Vec::new(),
+    };
     fs::create_dir_all(site.data()).map_err(ServerError::io("create", site.data()))?;
     let mut taken = 0;
     for _ in 0..ATTEMPTS {
@@ -75,7 +78,11 @@ pub(super) fn first(recipe: &Recipe, directory: PathBuf) -> Result<(Process, Sit
             Err(Failure::Other(error)) => return Err(error),
         }
     }
-    Err(ServerError::PortTaken { system: system.name, port: taken, attempts: ATTEMPTS })
+    Err(ServerError::PortTaken {
+        system: system.name,
+        port: taken,
+        attempts: ATTEMPTS,
+    })
 }
 
 /// Starts a server again on the data and the ports it had.
@@ -89,7 +96,11 @@ pub(super) fn again(recipe: &Recipe, site: &Site) -> Result<Process, ServerError
             Ok(process) => return Ok(process),
             Err(Failure::Other(error)) => return Err(error),
             Err(Failure::PortTaken(port)) if !limit.pause() => {
-                return Err(ServerError::PortTaken { system: recipe.system.name, port, attempts });
+                return Err(ServerError::PortTaken {
+                    system: recipe.system.name,
+                    port,
+                    attempts,
+                });
             }
             Err(Failure::PortTaken(_)) => {}
         }
@@ -117,7 +128,10 @@ pub(super) fn kill(system: &'static System, process: &mut Process) -> Result<(),
     if Limit::after(KILLED_WITHIN).poll(|| !process.is_alive()) {
         Ok(())
     } else {
-        Err(ServerError::WontStop { system: system.name, pid: process.pid() })
+        Err(ServerError::WontStop {
+            system: system.name,
+            pid: process.pid(),
+        })
     }
 }
 
@@ -126,9 +140,10 @@ pub(super) fn send(
     process: &mut Process,
     signal: Signal,
 ) -> Result<(), ServerError> {
-    process
-        .signal(signal)
-        .map_err(ServerError::io(format!("signal process {} of", process.pid()), system.name))
+    process.signal(signal).map_err(ServerError::io(
+        format!("signal process {} of", process.pid()),
+        system.name,
+    ))
 }
 
 fn free_ports(system: &System) -> Result<Vec<u16>, ServerError> {
@@ -175,18 +190,16 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 /// Ready is: the server answers, *and* our process is the one that listens.
-fn await_ready(
-    system: &'static System,
-    process: &mut Process,
-    site: &Site,
-) -> Result<(), Failure> {
+fn await_ready(system: &'static System, process: &mut Process, site: &Site) -> Result<(), Failure> {
     let limit = Limit::after(system.ready_within);
     loop {
         if !process.is_alive() {
-            return Err(match site.ports.iter().find(|port| !port::is_free(**port)) {
-                Some(&taken) => Failure::PortTaken(taken),
-                None => Failure::Other(exited(system, process, site)),
-            });
+            return Err(
+                match site.ports.iter().find(|port| !port::is_free(**port)) {
+                    Some(&taken) => Failure::PortTaken(taken),
+                    None => Failure::Other(exited(system, process, site)),
+                },
+            );
         }
         let seen = match (system.probe)(site) {
             Ok(()) => match held(process.pid(), site)? {
@@ -234,5 +247,8 @@ fn tail(path: &Path) -> String {
         Err(error) => format!("({} cannot be read: {error})", path.display()),
     };
     let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(LOG_LINES)..)
+        .unwrap_or_default()
+        .join("\n")
 }

@@ -16,7 +16,10 @@ pub(super) struct Finished {
 
 /// Runs `command`; after `limit` it is killed and the call fails with `TimedOut`.
 pub(super) fn run(command: &mut Command, limit: Duration) -> io::Result<Finished> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let output = child.stdout.take().map(reader);
     let errors = child.stderr.take().map(reader);
     let end = Limit::after(limit);
@@ -62,7 +65,10 @@ mod tests {
     #[test]
     fn output_larger_than_a_pipe_is_read() {
         let mut command = Command::new("sh");
-        command.args(["-c", "head -c 300000 /dev/zero | tr '\\0' x; echo bad >&2; exit 3"]);
+        command.args([
+            "-c",
+            "head -c 300000 /dev/zero | tr '\\0' x; echo bad >&2; exit 3",
+        ]);
         let finished = run(&mut command, Duration::from_secs(20)).unwrap();
         assert_eq!(finished.status.code(), Some(3));
         assert_eq!(finished.text.len(), 300_004);

@@ -40,7 +40,9 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
 /// Removes directories of processes that no longer exist. What cannot be removed (another user's)
 /// is left alone: it is only rubbish.
 fn sweep(base: &Path) {
-    let Ok(entries) = fs::read_dir(base) else { return };
+    let Ok(entries) = fs::read_dir(base) else {
+        return;
+    };
     for entry in entries.flatten() {
         let abandoned = entry
             .file_name()

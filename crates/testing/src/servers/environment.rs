@@ -16,14 +16,25 @@ pub(super) fn value(name: &str) -> Option<OsString> {
 
 /// The variable that hands the address of a running `system` to tests.
 pub(super) fn url_variable(system: &str) -> String {
-    format!("TRUNKLINE_TEST_{}_URL", system.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "TRUNKLINE_TEST_{}_URL",
+        system.to_ascii_uppercase().replace('-', "_")
+    )
 }
 
 /// Directories to search for programs: `PATH`, then the places that a plain user's `PATH` lacks.
 pub(super) fn search_path() -> Vec<PathBuf> {
-    let mut directories: Vec<PathBuf> =
-        value("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
-    for usual in ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"] {
+    let mut directories: Vec<PathBuf> = value("PATH")
+        .map(|path| env::split_paths(&path).collect())
+        .unwrap_or_default();
+    for usual in [
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+        "/usr/local/bin",
+        "/usr/bin",
+        "/bin",
+    ] {
         let usual = PathBuf::from(usual);
         if !directories.contains(&usual) {
             directories.push(usual);

@@ -81,7 +81,11 @@ impl ServerError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let (doing, path) = (doing.into(), path.into());
-        move |source| Self::Io { doing, path, source }
+        move |source| Self::Io {
+            doing,
+            path,
+            source,
+        }
     }
 }
 
@@ -92,14 +96,30 @@ impl fmt::Display for ServerError {
                 write!(f, "{program} is not installed (Debian package {package})")
             }
             Self::Install { package, detail } => write!(f, "cannot install {package}: {detail}"),
-            Self::Exited { system, status, log } => {
-                write!(f, "{system} ended before it was ready ({status}); its last lines:\n{log}")
+            Self::Exited {
+                system,
+                status,
+                log,
+            } => {
+                write!(
+                    f,
+                    "{system} ended before it was ready ({status}); its last lines:\n{log}"
+                )
             }
-            Self::NotReady { system, limit, probe, log } => write!(
+            Self::NotReady {
+                system,
+                limit,
+                probe,
+                log,
+            } => write!(
                 f,
                 "{system} was not ready within {limit:?}; last probe: {probe}; its last lines:\n{log}"
             ),
-            Self::PortTaken { system, port, attempts } => write!(
+            Self::PortTaken {
+                system,
+                port,
+                attempts,
+            } => write!(
                 f,
                 "another process holds port {port} that {system} was given ({attempts} attempts)"
             ),

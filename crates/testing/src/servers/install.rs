@@ -40,26 +40,34 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
     if program.find().is_some() {
         return Ok(Installed::Already);
     }
-    let failed =
-        |detail: String| ServerError::Install { package: program.package, detail };
+    let failed = |detail: String| ServerError::Install {
+        package: program.package,
+        detail,
+    };
     let _lock = lock()?;
     // Another process may have installed it while this one waited.
     if program.find().is_some() {
         return Ok(Installed::Already);
     }
     if !Path::new(APT).exists() {
-        return Err(failed("this machine has no apt-get; install it by hand".to_owned()));
+        return Err(failed(
+            "this machine has no apt-get; install it by hand".to_owned(),
+        ));
     }
     if !rustix::process::geteuid().is_root() {
         let package = program.package;
-        return Err(failed(format!("needs root: `sudo apt-get install {package}`")));
+        return Err(failed(format!(
+            "needs root: `sudo apt-get install {package}`"
+        )));
     }
-    let _quiet = NoServices::while_installing()
-        .map_err(ServerError::io("write", POLICY))?;
+    let _quiet = NoServices::while_installing().map_err(ServerError::io("write", POLICY))?;
     // Old lists may still do; if they do not, what the update said explains it.
     let update = unless_locked(|| apt(&["update"], UPDATE_WITHIN));
     let install = unless_locked(|| {
-        apt(&["install", "-y", "--no-install-recommends", program.package], INSTALL_WITHIN)
+        apt(
+            &["install", "-y", "--no-install-recommends", program.package],
+            INSTALL_WITHIN,
+        )
     });
     match install {
         Ok(done) if done.status.success() => {}
@@ -67,7 +75,10 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
     }
     match program.find() {
         Some(_) => Ok(Installed::Now),
-        None => Err(failed(format!("the package does not contain {}", program.name))),
+        None => Err(failed(format!(
+            "the package does not contain {}",
+            program.name
+        ))),
     }
 }
 
@@ -91,15 +102,22 @@ fn lock() -> Result<File, ServerError> {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "held by another process");
                 return Err(ServerError::io("lock", &path)(error));
             }
-            Err(fs::TryLockError::Error(error)) => return Err(ServerError::io("lock", &path)(error)),
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(ServerError::io("lock", &path)(error));
+            }
         }
     }
 }
 
 fn apt(arguments: &[&str], limit: Duration) -> io::Result<Finished> {
     let mut command = Command::new(APT);
-    command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
-    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").stdin(Stdio::null());
+    command
+        .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
     bounded::run(&mut command, limit)
 }
 
@@ -122,8 +140,14 @@ fn complaint(update: &io::Result<Finished>, install: &io::Result<Finished>) -> S
         Ok(done) if done.status.success() => None,
         Ok(done) => {
             let lines: Vec<&str> = done.text.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default();
-            Some(format!("apt-get {what}: {}\n{}", done.status, last.join("\n")))
+            let last = lines
+                .get(lines.len().saturating_sub(8)..)
+                .unwrap_or_default();
+            Some(format!(
+                "apt-get {what}: {}\n{}",
+                done.status,
+                last.join("\n")
+            ))
         }
         Err(error) => Some(format!("apt-get {what}: {error}")),
     };
@@ -142,7 +166,11 @@ struct NoServices {
 
 impl NoServices {
     fn while_installing() -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY);
         match file {
             Ok(mut file) => {
                 let guard = Self { ours: true };

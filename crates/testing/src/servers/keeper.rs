@@ -19,15 +19,21 @@ struct Job {
 
 static KEEPER: LazyLock<Mutex<io::Result<mpsc::Sender<Job>>>> = LazyLock::new(|| {
     let (jobs, inbox) = mpsc::channel::<Job>();
-    let started = thread::Builder::new().name("server-keeper".to_owned()).spawn(move || {
-        for Job { mut command, answer } in inbox {
-            if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
-                // Nobody waits for it any more, so nobody would stop it.
-                let ended = child.kill().and_then(|()| child.wait());
-                drop(ended);
+    let started = thread::Builder::new()
+        .name("server-keeper".to_owned())
+        .spawn(move || {
+            for Job {
+                mut command,
+                answer,
+            } in inbox
+            {
+                if let Err(mpsc::SendError(Ok(mut child))) = answer.send(command.spawn()) {
+                    // Nobody waits for it any more, so nobody would stop it.
+                    let ended = child.kill().and_then(|()| child.wait());
+                    drop(ended);
+                }
             }
-        }
-    });
+        });
     Mutex::new(started.map(|_| jobs))
 });
 
@@ -49,7 +55,9 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
     let (answer, child) = mpsc::sync_channel(1);
     {
         let keeper = KEEPER.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = keeper.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let jobs = keeper
+            .as_ref()
+            .map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         jobs.send(Job { command, answer }).map_err(|_| gone())?;
     }
     child.recv().map_err(|_| gone())?
@@ -69,9 +77,8 @@ mod tests {
         .join()
         .unwrap();
         // The asking thread has ended; with a plain spawn below `setpriv` the child is dead by now.
-        let still_there =
-            super::super::wait::Limit::after(std::time::Duration::from_millis(200))
-                .poll(|| child.try_wait().unwrap().is_some());
+        let still_there = super::super::wait::Limit::after(std::time::Duration::from_millis(200))
+            .poll(|| child.try_wait().unwrap().is_some());
         assert!(!still_there, "the child died with the thread of the test");
         child.kill().unwrap();
         child.wait().unwrap();

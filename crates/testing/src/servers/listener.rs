@@ -34,12 +34,16 @@ pub(super) fn holder(pid: i32, port: u16) -> Holder {
     if tables.is_empty() {
         return Holder::Unknown;
     }
-    let listening: HashSet<u64> =
-        tables.iter().flat_map(|table| listening_inodes(table, port)).collect();
+    let listening: HashSet<u64> = tables
+        .iter()
+        .flat_map(|table| listening_inodes(table, port))
+        .collect();
     if listening.is_empty() {
         return Holder::Nobody;
     }
-    let ours = process::family(pid).into_iter().any(|member| holds(member, &listening));
+    let ours = process::family(pid)
+        .into_iter()
+        .any(|member| holds(member, &listening));
     if ours { Holder::Ours } else { Holder::Other }
 }
 
@@ -64,7 +68,9 @@ fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
 
 /// Whether the process has one of the sockets open.
 fn holds(pid: i32, sockets: &HashSet<u64>) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
     descriptors.flatten().any(|descriptor| {
         fs::read_link(descriptor.path())
             .is_ok_and(|target| socket_inode(&target).is_some_and(|inode| sockets.contains(&inode)))
@@ -73,7 +79,12 @@ fn holds(pid: i32, sockets: &HashSet<u64>) -> bool {
 
 /// The number in `socket:[12345]`.
 fn socket_inode(target: &Path) -> Option<u64> {
-    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    target
+        .to_str()?
+        .strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -128,6 +139,9 @@ mod tests {
             return; // a machine without IPv6
         };
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(holder(i32::try_from(std::process::id()).unwrap(), port), Holder::Ours);
+        assert_eq!(
+            holder(i32::try_from(std::process::id()).unwrap(), port),
+            Holder::Ours
+        );
     }
 }

@@ -92,11 +92,7 @@ enum Verdict<T> {
 }
 
 /// Only what is not installed may be skipped; what is there and does not start is a failure.
-fn verdict<T>(
-    name: &str,
-    outcome: Result<T, ServerError>,
-    required: Option<&OsStr>,
-) -> Verdict<T> {
+fn verdict<T>(name: &str, outcome: Result<T, ServerError>, required: Option<&OsStr>) -> Verdict<T> {
     match outcome {
         Ok(value) => Verdict::Present(value),
         Err(error @ ServerError::NotInstalled { .. }) => {
@@ -114,7 +110,10 @@ fn verdict<T>(
 /// Whether `TRUNKLINE_REQUIRE_LIVE`, a list of names or `all`, names this one.
 fn is_required(list: Option<&OsStr>, name: &str) -> bool {
     list.is_some_and(|list| {
-        list.to_string_lossy().split(',').map(str::trim).any(|word| word == name || word == "all")
+        list.to_string_lossy()
+            .split(',')
+            .map(str::trim)
+            .any(|word| word == name || word == "all")
     })
 }
 
@@ -133,12 +132,17 @@ mod tests {
     use super::*;
 
     fn missing() -> Result<(), ServerError> {
-        Err(ServerError::NotInstalled { program: "redis-server", package: "redis-server" })
+        Err(ServerError::NotInstalled {
+            program: "redis-server",
+            package: "redis-server",
+        })
     }
 
     #[test]
     fn missing_server_is_skipped_loudly() {
-        let Verdict::Skip(line) = verdict("redis", missing(), None) else { panic!("not skipped") };
+        let Verdict::Skip(line) = verdict("redis", missing(), None) else {
+            panic!("not skipped")
+        };
         assert!(line.starts_with("SKIP redis: "), "{line}");
         assert!(line.contains("cargo xtask servers install redis"), "{line}");
     }
@@ -157,8 +161,11 @@ mod tests {
 
     #[test]
     fn broken_server_is_never_skipped() {
-        let broken: Result<(), _> =
-            Err(ServerError::PortTaken { system: "redis", port: 15000, attempts: 5 });
+        let broken: Result<(), _> = Err(ServerError::PortTaken {
+            system: "redis",
+            port: 15000,
+            attempts: 5,
+        });
         assert!(matches!(verdict("redis", broken, None), Verdict::Fail(_)));
     }
 }

@@ -27,7 +27,9 @@ pub(super) fn free(not: &[u16]) -> io::Result<u16> {
         }
     }
     loop {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
         if !not.contains(&port) {
             return Ok(port);
         }
@@ -42,7 +44,12 @@ pub(super) fn is_free(port: u16) -> bool {
 fn ephemeral_start() -> u16 {
     fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
-        .and_then(|range| range.split_whitespace().next().and_then(|low| low.parse().ok()))
+        .and_then(|range| {
+            range
+                .split_whitespace()
+                .next()
+                .and_then(|low| low.parse().ok())
+        })
         .unwrap_or(USUAL_EPHEMERAL)
 }
 

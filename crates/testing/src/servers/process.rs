@@ -27,12 +27,20 @@ struct Stat {
 impl Process {
     pub(super) fn of_child(child: Child) -> Self {
         let pid = i32::try_from(child.id()).unwrap_or(0);
-        Self { pid, started: stat(pid).map(|stat| stat.started), child: Some(child) }
+        Self {
+            pid,
+            started: stat(pid).map(|stat| stat.started),
+            child: Some(child),
+        }
     }
 
     /// A process that another command started and wrote down.
     pub(super) fn recorded(pid: i32, started: Option<u64>) -> Self {
-        Self { pid, started, child: None }
+        Self {
+            pid,
+            started,
+            child: None,
+        }
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -58,7 +66,9 @@ impl Process {
 
     /// How it ended, for our own children.
     pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
+        self.child
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
     }
 
     /// Sends `signal`; a process that has ended is no error.
@@ -67,7 +77,9 @@ impl Process {
         if !self.is_alive() {
             return Ok(());
         }
-        let Some(pid) = as_pid(self.pid) else { return Ok(()) };
+        let Some(pid) = as_pid(self.pid) else {
+            return Ok(());
+        };
         match kill_process(pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
@@ -105,8 +117,9 @@ fn parse_stat(line: &str) -> Option<Stat> {
 pub(super) fn family(pid: i32) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     if let Ok(entries) = fs::read_dir("/proc") {
-        let numbers =
-            entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        let numbers = entries
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
         for (number, stat) in numbers.filter_map(|number| Some((number, stat(number)?))) {
             children.entry(stat.parent).or_default().push(number);
         }
@@ -131,7 +144,14 @@ mod tests {
     #[test]
     fn name_with_parentheses_does_not_confuse() {
         let line = "77 (a) b (c)) S 12 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', parent: 12, started: 98765 }));
+        assert_eq!(
+            parse_stat(line),
+            Some(Stat {
+                state: 'S',
+                parent: 12,
+                started: 98765
+            })
+        );
         assert_eq!(parse_stat("77 (short) S 1"), None);
         assert_eq!(parse_stat(""), None);
     }
@@ -166,7 +186,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn grandchildren_belong_to_the_family() {
-        let mut shell = Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().unwrap();
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 600 & wait"])
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(shell.id()).unwrap();
         let mut members = Vec::new();
         assert!(Limit::after(Duration::from_secs(10)).poll(|| {
@@ -175,7 +198,9 @@ mod tests {
         }));
         assert!(family(i32::try_from(std::process::id()).unwrap()).contains(&members[1]));
         for member in members.iter().rev() {
-            Process::recorded(*member, None).signal(Signal::KILL).unwrap();
+            Process::recorded(*member, None)
+                .signal(Signal::KILL)
+                .unwrap();
         }
         shell.wait().unwrap();
     }

@@ -24,12 +24,18 @@ pub struct Program {
 }
 
 /// `redis-server`.
-pub static REDIS_SERVER: Program =
-    Program { name: "redis-server", package: "redis-server", version_arguments: &["--version"] };
+pub static REDIS_SERVER: Program = Program {
+    name: "redis-server",
+    package: "redis-server",
+    version_arguments: &["--version"],
+};
 
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
-pub static PROMTOOL: Program =
-    Program { name: "promtool", package: "prometheus", version_arguments: &["--version"] };
+pub static PROMTOOL: Program = Program {
+    name: "promtool",
+    package: "prometheus",
+    version_arguments: &["--version"],
+};
 
 /// Programs that tests call but that do not serve.
 pub static TOOLS: &[&Program] = &[&PROMTOOL];
@@ -49,8 +55,10 @@ impl Program {
     /// # Errors
     /// [`ServerError::NotInstalled`] if it is nowhere to be found.
     pub fn locate(&self) -> Result<PathBuf, ServerError> {
-        self.find()
-            .ok_or(ServerError::NotInstalled { program: self.name, package: self.package })
+        self.find().ok_or(ServerError::NotInstalled {
+            program: self.name,
+            package: self.package,
+        })
     }
 
     /// The version that the installed program reports, such as `7.0.15`.

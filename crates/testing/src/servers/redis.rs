@@ -32,7 +32,14 @@ fn prepare(_site: &Site) -> Result<(), ServerError> {
 }
 
 fn command(site: &Site, command: &mut Command) {
-    command.args(["--bind", "127.0.0.1", "--protected-mode", "yes", "--daemonize", "no"]);
+    command.args([
+        "--bind",
+        "127.0.0.1",
+        "--protected-mode",
+        "yes",
+        "--daemonize",
+        "no",
+    ]);
     command.args(["--appendonly", "yes", "--save", ""]);
     command.args(["--port", &site.port().to_string()]);
     command.arg("--dir").arg(site.data());
@@ -77,7 +84,10 @@ fn read_reply(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = String::new();
     reader.take(LONGEST_REPLY as u64).read_line(&mut line)?;
     if line.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before a reply"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "closed before a reply",
+        ));
     }
     let invalid = || io::Error::new(io::ErrorKind::InvalidData, format!("not a reply: {line:?}"));
     let line = line.strip_suffix("\r\n").ok_or_else(invalid)?;
@@ -114,22 +124,38 @@ mod tests {
 
     #[test]
     fn command_is_an_array_of_bulk_strings() {
-        assert_eq!(encode(&["SET", "k", "é"]), "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\né\r\n".as_bytes());
+        assert_eq!(
+            encode(&["SET", "k", "é"]),
+            "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\né\r\n".as_bytes()
+        );
     }
 
     #[test]
     fn replies_are_read() {
         assert_eq!(reply(b"+OK\r\n").unwrap().as_deref(), Some("OK"));
         assert_eq!(reply(b":42\r\n").unwrap().as_deref(), Some("42"));
-        assert_eq!(reply(b"$5\r\na\r\nbc\r\n").unwrap().as_deref(), Some("a\r\nbc"));
+        assert_eq!(
+            reply(b"$5\r\na\r\nbc\r\n").unwrap().as_deref(),
+            Some("a\r\nbc")
+        );
         assert_eq!(reply(b"$-1\r\n").unwrap(), None);
-        assert_eq!(reply(b"-LOADING not yet\r\n").unwrap_err().to_string(), "LOADING not yet");
+        assert_eq!(
+            reply(b"-LOADING not yet\r\n").unwrap_err().to_string(),
+            "LOADING not yet"
+        );
     }
 
     #[test]
     fn what_is_not_a_reply_is_an_error() {
-        for bytes in [&b""[..], b"\r\n", b"+OK", b"hello\r\n", b"$x\r\n", b"$99999999999\r\n", b"$9\r\nab"]
-        {
+        for bytes in [
+            &b""[..],
+            b"\r\n",
+            b"+OK",
+            b"hello\r\n",
+            b"$x\r\n",
+            b"$99999999999\r\n",
+            b"$9\r\nab",
+        ] {
             assert!(reply(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -28,12 +28,20 @@ impl Launch {
     /// A server of this system with its usual arguments.
     pub fn new(system: &'static System) -> Self {
         let lifetime = Lifetime::WithThisProcess;
-        Self { recipe: Recipe { system, arguments: Vec::new(), lifetime } }
+        Self {
+            recipe: Recipe {
+                system,
+                arguments: Vec::new(),
+                lifetime,
+            },
+        }
     }
 
     /// Adds arguments after the usual ones.
     pub fn arguments<A: Into<OsString>>(mut self, more: impl IntoIterator<Item = A>) -> Self {
-        self.recipe.arguments.extend(more.into_iter().map(Into::into));
+        self.recipe
+            .arguments
+            .extend(more.into_iter().map(Into::into));
         self
     }
 
@@ -51,7 +59,11 @@ impl Launch {
     pub fn start(self) -> Result<Server, ServerError> {
         let directory = directory::fresh(self.recipe.system.name)?;
         match boot::first(&self.recipe, directory.clone()) {
-            Ok((process, site)) => Ok(Server { recipe: self.recipe, site, process }),
+            Ok((process, site)) => Ok(Server {
+                recipe: self.recipe,
+                site,
+                process,
+            }),
             Err(error) => {
                 let removed = fs::remove_dir_all(directory);
                 drop(removed);
@@ -157,7 +169,10 @@ impl Server {
         if Limit::after(STOPPED_WITHIN).poll(|| self.process.is_stopped()) {
             Ok(())
         } else {
-            Err(ServerError::WontStop { system: self.recipe.system.name, pid: self.pid() })
+            Err(ServerError::WontStop {
+                system: self.recipe.system.name,
+                pid: self.pid(),
+            })
         }
     }
 
@@ -171,7 +186,9 @@ impl Server {
 
     fn signal(&mut self, signal: Signal) -> Result<(), ServerError> {
         if !self.process.is_alive() {
-            return Err(ServerError::NotRunning { system: self.recipe.system.name });
+            return Err(ServerError::NotRunning {
+                system: self.recipe.system.name,
+            });
         }
         boot::send(self.recipe.system, &mut self.process, signal)
     }

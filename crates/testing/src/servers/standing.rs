@@ -45,9 +45,17 @@ impl Standing {
             _ => {}
         }
         fs::create_dir_all(&directory).map_err(ServerError::io("create", &directory))?;
-        let recipe = Recipe { system, arguments: Vec::new(), lifetime: Lifetime::Detached };
+        let recipe = Recipe {
+            system,
+            arguments: Vec::new(),
+            lifetime: Lifetime::Detached,
+        };
         let (process, site) = boot::first(&recipe, directory)?;
-        let mut standing = Self { system, site, process };
+        let mut standing = Self {
+            system,
+            site,
+            process,
+        };
         if let Err(error) = standing.record() {
             // A server that nobody can find again must not stay.
             boot::kill(system, &mut standing.process)?;
@@ -63,7 +71,11 @@ impl Standing {
         let record = fs::read_to_string(directory.join(RECORD)).ok()?;
         let (pid, started, ports) = parse(&record)?;
         let mut process = Process::recorded(pid, started);
-        process.is_alive().then(|| Self { system, site: Site { directory, ports }, process })
+        process.is_alive().then(|| Self {
+            system,
+            site: Site { directory, ports },
+            process,
+        })
     }
 
     /// Stops it and removes its data.
@@ -92,9 +104,15 @@ impl Standing {
     fn record(&self) -> Result<(), ServerError> {
         let path = self.site.directory.join(RECORD);
         let ports: Vec<String> = self.site.ports.iter().map(u16::to_string).collect();
-        let started = self.process.started().map_or_else(String::new, |at| at.to_string());
-        let text =
-            format!("pid={}\nstarted={started}\nports={}\n", self.process.pid(), ports.join(","));
+        let started = self
+            .process
+            .started()
+            .map_or_else(String::new, |at| at.to_string());
+        let text = format!(
+            "pid={}\nstarted={started}\nports={}\n",
+            self.process.pid(),
+            ports.join(",")
+        );
         fs::write(&path, text).map_err(ServerError::io("write", path))
     }
 }
@@ -105,10 +123,19 @@ fn home(system: &System) -> PathBuf {
 
 fn parse(record: &str) -> Option<(i32, Option<u64>, Vec<u16>)> {
     let field = |name: &str| {
-        record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        record
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     };
-    let ports = field("ports")?.split(',').map(|port| port.parse().ok()).collect::<Option<_>>()?;
-    Some((field("pid")?.parse().ok()?, field("started")?.parse().ok(), ports))
+    let ports = field("ports")?
+        .split(',')
+        .map(|port| port.parse().ok())
+        .collect::<Option<_>>()?;
+    Some((
+        field("pid")?.parse().ok()?,
+        field("started")?.parse().ok(),
+        ports,
+    ))
 }
 
 #[cfg(test)]
@@ -121,12 +148,19 @@ mod tests {
             parse("pid=12\nstarted=34\nports=15001,15002\n"),
             Some((12, Some(34), vec![15001, 15002]))
         );
-        assert_eq!(parse("pid=12\nstarted=\nports=15001\n"), Some((12, None, vec![15001])));
+        assert_eq!(
+            parse("pid=12\nstarted=\nports=15001\n"),
+            Some((12, None, vec![15001]))
+        );
     }
 
     #[test]
     fn broken_record_is_no_server() {
-        for record in ["", "pid=x\nstarted=1\nports=1\n", "pid=1\nstarted=1\nports=70000\n"] {
+        for record in [
+            "",
+            "pid=x\nstarted=1\nports=1\n",
+            "pid=1\nstarted=1\nports=70000\n",
+        ] {
             assert_eq!(parse(record), None, "{record:?}");
         }
     }
