@@ -13,13 +13,13 @@ fn nowhere(_: &str) -> Option<String> {
     None
 }
 
-fn resolve(layers: PolicyLayers<'_>) -> EffectivePolicy {
+fn resolve(layers: &PolicyLayers<'_>) -> EffectivePolicy {
     layers.resolve().unwrap().policy
 }
 
 #[test]
 fn built_in_values_are_those_of_the_seeds() {
-    let policy = resolve(PolicyLayers::new());
+    let policy = resolve(&PolicyLayers::new());
     assert_eq!(policy, EffectivePolicy::default());
     assert_eq!(policy.timeout.connection, Duration::from_secs(10));
     assert_eq!(policy.timeout.read, Duration::from_secs(30));
@@ -75,7 +75,7 @@ fn the_strongest_layer_that_sets_a_field_wins_whatever_the_order_of_pushing() {
                 layers = layers.push(layer.clone(), config.clone(), nowhere);
             }
         }
-        let policy = resolve(layers);
+        let policy = resolve(&layers);
         assert_eq!(policy.retry.max_attempts, strongest);
         assert_eq!(policy.timeout.attempt, Duration::from_secs(2));
         let delay = match strongest {
@@ -144,13 +144,13 @@ fn a_limit_counts_the_calls_of_whoever_set_it() {
         (Layer::Attribute("a".into()), Scope::Endpoint),
         (Layer::Endpoint("e".into()), Scope::Endpoint),
     ] {
-        let policy = resolve(PolicyLayers::new().push(layer, limited.clone(), nowhere));
+        let policy = resolve(&PolicyLayers::new().push(layer, limited.clone(), nowhere));
         assert_eq!(policy.bulkhead.unwrap().scope, scope);
         assert_eq!(policy.retry.budget.unwrap().scope, scope);
     }
     let wait = config(serde_json::json!({ "bulkhead": { "max_wait": "5s" } }));
     let policy = resolve(
-        PolicyLayers::new()
+        &PolicyLayers::new()
             .push(Layer::Service("s".into()), limited, nowhere)
             .push(Layer::Endpoint("e".into()), wait, nowhere),
     );
@@ -172,7 +172,7 @@ fn parts_are_switched_on_by_their_main_field_and_off_by_a_stronger_layer() {
         "circuit_breaker": { "slow_call": { "enabled": false } }, "retry": { "budget": { "enabled": false } }
     }));
     let service = PolicyLayers::new().push(Layer::Service("s".into()), on.clone(), nowhere);
-    let policy = resolve(service);
+    let policy = resolve(&service);
     assert!(policy.bulkhead.is_some() && policy.fallback.is_some());
     let slow = policy.circuit_breaker.unwrap().slow_call.unwrap();
     assert_eq!(
@@ -183,21 +183,21 @@ fn parts_are_switched_on_by_their_main_field_and_off_by_a_stronger_layer() {
     let both = PolicyLayers::new()
         .push(Layer::Service("s".into()), on, nowhere)
         .push(Layer::Endpoint("e".into()), off, nowhere);
-    let policy = resolve(both);
+    let policy = resolve(&both);
     assert_eq!((policy.bulkhead, policy.fallback), (None, None));
     assert_eq!(policy.circuit_breaker.unwrap().slow_call, None);
     assert_eq!(policy.retry.budget, None);
 
     let breaker_off = config(serde_json::json!({ "circuit_breaker": { "enabled": false } }));
     let policy =
-        resolve(PolicyLayers::new().push(Layer::Service("s".into()), breaker_off, nowhere));
+        resolve(&PolicyLayers::new().push(Layer::Service("s".into()), breaker_off, nowhere));
     assert_eq!(policy.circuit_breaker, None);
 }
 
 #[test]
 fn a_probe_has_as_long_as_the_recovery_unless_something_else_is_said() {
     let recovery = config(serde_json::json!({ "circuit_breaker": { "recovery_timeout": "30s" } }));
-    let policy = resolve(PolicyLayers::new().push(Layer::Service("s".into()), recovery, nowhere));
+    let policy = resolve(&PolicyLayers::new().push(Layer::Service("s".into()), recovery, nowhere));
     assert_eq!(
         policy.circuit_breaker.unwrap().probe_timeout,
         Duration::from_secs(30)
