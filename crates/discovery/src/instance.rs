@@ -11,6 +11,14 @@ use trunkline_core::{Error, Id, Result};
 /// Longest name of a service; DNS labels allow 63, a prefix must still fit.
 const LONGEST: usize = 128;
 
+/// Limits of what an instance tells about itself, in bytes and pairs.
+const LONGEST_ID: usize = 256;
+const LONGEST_HOST: usize = 253;
+const LONGEST_WORD: usize = 128;
+const LONGEST_PATH: usize = 1024;
+const MOST_PAIRS: usize = 64;
+const MOST_METADATA: usize = 16 * 1024;
+
 /// The name of a service: lower-case letters, digits, `-` and dots. Upper case and `_` are understood and written as
 /// lower case and `-`, so that `User_Service` and `user-service` are one service.
 ///
@@ -170,6 +178,65 @@ impl ServiceInstance {
         }
     }
 
+    /// Checks that it can be announced: an id, a host and a protocol that are there and not too long, a port other than
+    /// 0, a path that begins with `/`, and not too much metadata. Registries refuse what does not pass.
+    ///
+    /// # Errors
+    /// `Invalid`, saying which part is wrong and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        let texts = [
+            ("id", &self.id, 1..=LONGEST_ID),
+            ("host", &self.host, 1..=LONGEST_HOST),
+            ("protocol", &self.protocol, 1..=LONGEST_WORD),
+            ("version", &self.version, 0..=LONGEST_WORD),
+        ];
+        for (what, text, length) in texts {
+            if !length.contains(&text.len()) || text.chars().any(char::is_control) {
+                let (least, most) = (length.start(), length.end());
+                return Err(self.invalid(format!(
+                    "the {what} must have {least} to {most} bytes and no control characters"
+                )));
+            }
+        }
+        if self
+            .host
+            .chars()
+            .any(|c| c.is_whitespace() || "/[]@?#".contains(c))
+        {
+            return Err(self.invalid("the host must be a name or an address alone"));
+        }
+        if self.port == 0 {
+            return Err(self.invalid("the port must be 1 to 65535"));
+        }
+        if !self.health_check_path.starts_with('/') || self.health_check_path.len() > LONGEST_PATH {
+            return Err(self.invalid(format!(
+                "the health check path must begin with / and have at most {LONGEST_PATH} bytes"
+            )));
+        }
+        let pairs = self.metadata.iter();
+        let size: usize = pairs.map(|(key, value)| key.len() + value.len()).sum();
+        if self.metadata.len() > MOST_PAIRS || size > MOST_METADATA {
+            return Err(self.invalid(format!(
+                "metadata may have at most {MOST_PAIRS} pairs and {MOST_METADATA} bytes"
+            )));
+        }
+        if self
+            .zone
+            .as_ref()
+            .is_some_and(|zone| zone.len() > LONGEST_WORD)
+        {
+            return Err(self.invalid(format!("the zone may have at most {LONGEST_WORD} bytes")));
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, what: impl fmt::Display) -> Error {
+        Error::invalid(format!(
+            "instance of {} cannot be announced: {what}",
+            self.name
+        ))
+    }
+
     /// Replaces the id. Announcing the same id again replaces the older announcement.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
@@ -234,6 +301,12 @@ impl ServiceInstance {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// Whether it takes requests, by its own word: it is up and has a weight.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.status == InstanceStatus::Up && self.weight > 0
     }
 
     /// The base URL, such as `http://10.0.0.7:8000`.

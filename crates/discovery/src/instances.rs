@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_telemetry::Metrics;
@@ -13,6 +13,7 @@ use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::LoadBalancerConfig;
 use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
+use crate::check::ServiceHealthChange;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::{Freshness, InstanceSet};
 
@@ -52,8 +53,9 @@ impl Instances {
         balance: &LoadBalancerConfig,
     ) -> Self {
         let metrics = Metrics::disabled().discovery(service.as_str());
-        let pool = Pool::new(service, balance.clone(), metrics, true);
+        let pool = Pool::new(service, balance.clone(), metrics, None);
         pool.answer(instances, 0);
+        pool.ended.store(true, Ordering::Relaxed);
         Self(pool)
     }
 
@@ -125,7 +127,7 @@ impl Instances {
                 return Ok(());
             }
             let nothing = || NoInstance::new(self.service().clone(), set.why_nothing());
-            if self.0.fixed {
+            if self.0.ended.load(Ordering::Relaxed) {
                 return Err(nothing().into());
             }
             match tokio::time::timeout_at(deadline, changes.changed()).await {
@@ -164,7 +166,9 @@ pub(crate) struct Pool {
     replacing: Mutex<()>,
     balance: LoadBalancerConfig,
     metrics: DiscoveryMetrics,
-    fixed: bool,
+    /// No answer will come any more.
+    ended: AtomicBool,
+    health_changes: Option<broadcast::Sender<ServiceHealthChange>>,
     myself: Weak<Self>,
 }
 
@@ -173,7 +177,7 @@ impl Pool {
         service: ServiceName,
         balance: LoadBalancerConfig,
         metrics: DiscoveryMetrics,
-        fixed: bool,
+        health_changes: Option<broadcast::Sender<ServiceHealthChange>>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             set: ArcSwap::from_pointee(InstanceSet {
@@ -186,6 +190,7 @@ impl Pool {
                 panicking: false,
                 readmit_at: None,
                 dormant: false,
+                sound: 0,
             }),
             service,
             // Callers that start together shall not all begin with the same instance.
@@ -196,7 +201,8 @@ impl Pool {
             replacing: Mutex::new(()),
             balance,
             metrics,
-            fixed,
+            ended: AtomicBool::new(false),
+            health_changes,
             myself: Weak::clone(myself),
         })
     }
@@ -230,9 +236,18 @@ impl Pool {
         }
     }
 
-    /// Whether the service was used since the last time this was asked.
-    pub(crate) fn take_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
+    /// Whether the service was used since the last time this was asked, or somebody waits for its changes.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let used = self.used.swap(false, Ordering::Relaxed);
+        used || self.changed.receiver_count() > 0
+    }
+
+    pub(crate) fn is_resolved(&self) -> bool {
+        self.set.load().is_resolved()
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.set.load().revision
     }
 
     /// Waits until somebody uses the service.
@@ -281,6 +296,12 @@ impl Pool {
         next.freshness.stale = set.is_resolved();
         next.freshness.error = Some(error.report().to_string().into());
         self.replace(next, &replacing);
+    }
+
+    /// No answer will come any more: whoever waits for one is told.
+    pub(crate) fn end(&self, why: &Error) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.mark_stale(why);
     }
 
     /// Nobody used the service for long: it is not watched any more.
@@ -422,18 +443,27 @@ impl Pool {
         set
     }
 
-    fn replace(&self, set: InstanceSet, _replacing: &MutexGuard<'_, ()>) {
-        let healthy = set
+    fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, ()>) {
+        set.sound = set
             .members
             .iter()
             .filter(|member| member.is_sound())
             .count();
         let ejected = set.ejected();
-        let unhealthy = set.len().saturating_sub(healthy + ejected);
-        self.metrics.instances(healthy, unhealthy, ejected);
+        let unhealthy = set.len().saturating_sub(set.sound + ejected);
+        self.metrics.instances(set.sound, unhealthy, ejected);
         self.metrics.stale(set.age());
-        self.set.store(Arc::new(set));
+        let set = Arc::new(set);
+        let before = self.set.swap(Arc::clone(&set));
         self.changed.send_replace(());
+        let flipped = (before.sound > 0) != (set.sound > 0);
+        if let Some(listeners) = &self.health_changes
+            && before.is_resolved()
+            && flipped
+        {
+            // No listener is not an error.
+            drop(listeners.send(ServiceHealthChange::new(set)));
+        }
     }
 
     fn replacing(&self) -> MutexGuard<'_, ()> {

@@ -26,6 +26,8 @@ pub struct InstanceSet {
     pub(crate) readmit_at: Option<Instant>,
     /// Nobody used the service for long, so it is not watched; the next use wakes the watch.
     pub(crate) dormant: bool,
+    /// How many nothing spoke against when this took the place of an older one.
+    pub(crate) sound: usize,
 }
 
 /// What the registry said last, and whether it still stands behind it.
@@ -112,6 +114,12 @@ impl InstanceSet {
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panicking
+    }
+
+    /// Whether there is an instance that takes requests and against which neither requests nor checks speak.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.sound > 0
     }
 
     /// How many were taken out because requests to them failed.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::ejection::EjectionState;
 use super::latency::LatencyEstimate;
-use crate::instance::{InstanceStatus, ServiceInstance};
+use crate::instance::ServiceInstance;
 use crate::instances::Pool;
 
 /// An instance and the load it has. A change of what is known of the instance makes a new member with the same load.
@@ -23,7 +23,7 @@ pub(crate) struct Member {
 impl Member {
     /// Whether it takes requests at all, by its own word.
     pub(crate) fn is_usable(&self) -> bool {
-        self.instance.status == InstanceStatus::Up && self.instance.weight > 0
+        self.instance.is_usable()
     }
 
     /// Whether nothing speaks against it from here either.
@@ -91,10 +91,6 @@ impl Load {
     pub(super) fn failed(&self, latency: Duration, now: Instant) -> u32 {
         self.latency.observe_failure(latency, now);
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    pub(crate) fn failures(&self) -> u32 {
-        self.failures.load(Ordering::Relaxed)
     }
 
     pub(crate) fn passes_checks(&self) -> bool {

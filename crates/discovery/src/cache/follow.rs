@@ -1,0 +1,210 @@
+//! Keeps one service current: list, then watch, then list again whenever something may have been missed.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use trunkline_core::{Error, ErrorKind, Result};
+
+use super::Cache;
+use crate::backoff::Backoff;
+use crate::config::DiscoveryCacheConfig;
+use crate::erased::AnyResolver;
+use crate::instance::ServiceName;
+use crate::instances::Pool;
+use crate::report::{Reporter, Weight};
+use crate::resolver::{InstanceList, InstanceWatch, Resolver};
+
+/// Longest wait before a registry that is away is asked again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A watch that lasted this long has worked; one that broke earlier makes the next wait longer.
+const HAS_WORKED: Duration = LONGEST_WAIT;
+
+/// The task that keeps one service current.
+pub(super) struct Follow {
+    pub(super) cache: Weak<Cache>,
+    pub(super) resolver: AnyResolver,
+    pub(super) service: ServiceName,
+    pub(super) pool: Arc<Pool>,
+    pub(super) config: DiscoveryCacheConfig,
+    pub(super) request_timeout: Duration,
+    pub(super) reporter: Reporter,
+    /// Ends the watch of this service.
+    pub(super) stop: CancellationToken,
+    /// Ends everything.
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Why a watch is no longer followed.
+enum Ended {
+    /// It broke, or what it says can no longer be trusted.
+    Broken(Error),
+    /// Nobody used the service for long.
+    Unused,
+}
+
+impl Follow {
+    /// Runs until it is stopped or the service is forgotten.
+    pub(super) async fn run(self) {
+        let stop = self.stop.clone();
+        // Every await within is cancel safe: nothing is half done when it stops.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep_current() => {}
+        }
+        if self.shutdown.is_cancelled() {
+            self.pool.end(&Error::cancelled("discovery was shut down"));
+        }
+        self.reporter.forget(self.service.as_str());
+    }
+
+    async fn keep_current(&self) {
+        let mut backoff = Backoff::new(LONGEST_WAIT);
+        loop {
+            let begun = Instant::now();
+            let ended = match self.open().await {
+                Ok(watch) => self.follow(watch).await,
+                Err(error) => Ended::Broken(error),
+            };
+            match ended {
+                Ended::Unused if self.sleep_until_used().await => {}
+                Ended::Unused => return,
+                Ended::Broken(error) => {
+                    self.failed(&error);
+                    if error.kind() == ErrorKind::Cancelled {
+                        // The registry was shut down in this process: it will not come back.
+                        self.pool.end(&error);
+                        return;
+                    }
+                    if begun.elapsed() >= HAS_WORKED {
+                        backoff.reset();
+                    }
+                    sleep(backoff.next()).await;
+                }
+            }
+        }
+    }
+
+    /// Opens a watch and takes its first list, both within the time allowed.
+    async fn open(&self) -> Result<InstanceWatch> {
+        let begun = Instant::now();
+        let answer = timeout(self.request_timeout, async {
+            let mut watch = self.resolver.watch(&self.service).await?;
+            let first = watch.next().await;
+            let first =
+                first.unwrap_or_else(|| Err(Error::unavailable("the watch ended at once")))?;
+            Ok((watch, first))
+        });
+        let answer = answer.await.unwrap_or_else(|_| Err(self.too_slow()));
+        self.pool
+            .metrics()
+            .resolved(answer.is_ok(), begun.elapsed());
+        let (watch, first) = answer?;
+        self.answered(first);
+        Ok(watch)
+    }
+
+    /// Follows a watch until it breaks. Opening it again begins with the whole list, so nothing is missed in between.
+    async fn follow(&self, mut watch: InstanceWatch) -> Ended {
+        let resync = self.config.resync_interval;
+        // Not all services at the same moment.
+        let mut resync = ticks(resync.mul_f64(0.5 + fastrand::f64() / 2.0), resync);
+        let mut unused = ticks(self.config.idle_expiry, self.config.idle_expiry);
+        loop {
+            tokio::select! {
+                next = watch.next() => match next {
+                    Some(Ok(list)) => self.answered(list),
+                    Some(Err(error)) => return Ended::Broken(error),
+                    None => return Ended::Broken(Error::unavailable("the watch ended")),
+                },
+                _ = resync.tick() => if let Err(error) = self.resync().await {
+                    return Ended::Broken(error);
+                },
+                _ = unused.tick() => if !self.pool.is_in_use() {
+                    return Ended::Unused;
+                },
+            }
+        }
+    }
+
+    /// Asks for the whole list, should the watch have missed something or be dead without saying so.
+    async fn resync(&self) -> Result<()> {
+        let begun = Instant::now();
+        let answer = timeout(self.request_timeout, self.resolver.resolve(&self.service)).await;
+        let answer = answer.unwrap_or_else(|_| Err(self.too_slow()));
+        self.pool
+            .metrics()
+            .resolved(answer.is_ok(), begun.elapsed());
+        let list = answer?;
+        // The watch may be ahead of an answer that was on its way.
+        if list.revision == 0 || list.revision >= self.pool.revision() {
+            self.answered(list);
+        }
+        Ok(())
+    }
+
+    /// Sleeps while nobody uses the service. Says whether somebody does again; if not, it was forgotten.
+    async fn sleep_until_used(&self) -> bool {
+        loop {
+            match self.cache.upgrade() {
+                Some(cache) if !cache.forget(&self.service, &self.pool) => {}
+                _ => return false,
+            }
+            self.pool.mark_dormant();
+            self.reporter.forget(self.service.as_str());
+            // Somebody may have used it just before it fell asleep.
+            if self.pool.is_in_use() {
+                return true;
+            }
+            if timeout(self.config.idle_expiry, self.pool.woken())
+                .await
+                .is_ok()
+            {
+                return true;
+            }
+        }
+    }
+
+    fn answered(&self, list: InstanceList) {
+        let first = !self.pool.is_resolved();
+        if self.pool.answer(list.instances, list.revision) && !first {
+            self.pool.metrics().changed();
+        }
+        self.reporter.works(self.service.as_str());
+    }
+
+    fn failed(&self, error: &Error) {
+        self.pool.mark_stale(error);
+        let weight = if self.pool.is_resolved() {
+            Weight::Degraded
+        } else {
+            Weight::Unhealthy
+        };
+        tracing::warn!(
+            target: "trunkline::discovery",
+            service = %self.service, registry = self.resolver.kind(), error = %error.report(),
+            "the registry cannot be asked; the last known instances are used"
+        );
+        let told = Error::new(
+            error.kind(),
+            format!("cannot look up service {}: {error}", self.service),
+        );
+        self.reporter.failed(self.service.as_str(), weight, told);
+    }
+
+    fn too_slow(&self) -> Error {
+        let span = trunkline_core::duration::format(self.request_timeout);
+        Error::timeout(format!(
+            "the {} registry did not answer within {span}",
+            self.resolver.kind()
+        ))
+    }
+}
+
+fn ticks(first: Duration, every: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + first, every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,256 @@
+//! What is known of every service that somebody asked for.
+//!
+//! One entry and one watch per service, however many ask. The watch keeps the entry current; an entry that nobody
+//! uses for long is no longer watched, and forgotten when nobody holds it.
+
+mod follow;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trunkline_core::task::Scope;
+use trunkline_telemetry::Metrics;
+
+use crate::check::ServiceHealthChange;
+use crate::config::{DiscoveryCacheConfig, LoadBalancerConfig};
+use crate::erased::AnyResolver;
+use crate::instance::{ServiceInstance, ServiceName};
+use crate::instances::{Instances, Pool};
+use crate::report::Reporter;
+use follow::Follow;
+
+/// What the cache is made of.
+pub(crate) struct CacheSettings {
+    pub(crate) resolver: Option<AnyResolver>,
+    pub(crate) config: DiscoveryCacheConfig,
+    pub(crate) request_timeout: std::time::Duration,
+    pub(crate) balance: LoadBalancerConfig,
+    pub(crate) balance_of: HashMap<ServiceName, LoadBalancerConfig>,
+    pub(crate) statics: HashMap<ServiceName, Vec<ServiceInstance>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
+    pub(crate) reporter: Reporter,
+    pub(crate) scope: Scope,
+}
+
+/// The entries by service.
+pub(crate) struct Cache {
+    settings: CacheSettings,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<ServiceName, Entry>,
+    /// Instances that were named here; the registry is not asked about their services.
+    statics: HashMap<ServiceName, Vec<ServiceInstance>>,
+}
+
+struct Entry {
+    pool: Arc<Pool>,
+    asked_at: Instant,
+    /// Ends the watch, if there is one.
+    watch: Option<CancellationToken>,
+}
+
+/// Who holds a pool besides its users: the entry, and the watch.
+const OWN_HANDLES: usize = 2;
+
+impl Entry {
+    fn is_held(&self) -> bool {
+        let own = if self.watch.is_some() { OWN_HANDLES } else { 1 };
+        Arc::strong_count(&self.pool) > own
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(mut settings: CacheSettings) -> Arc<Self> {
+        let statics = std::mem::take(&mut settings.statics);
+        let table = Table {
+            entries: HashMap::new(),
+            statics,
+        };
+        Arc::new(Self {
+            settings,
+            table: Mutex::new(table),
+        })
+    }
+
+    /// The instances of a service; from now on it is watched.
+    pub(crate) fn instances(self: &Arc<Self>, service: &ServiceName) -> Instances {
+        let mut table = self.lock();
+        if let Some(entry) = table.entries.get_mut(service) {
+            entry.asked_at = Instant::now();
+            return Instances::of(Arc::clone(&entry.pool));
+        }
+        self.make_room(&mut table);
+        let entry = self.open(service, table.statics.get(service));
+        let pool = Arc::clone(&entry.pool);
+        table.entries.insert(service.clone(), entry);
+        Instances::of(pool)
+    }
+
+    /// Adds an instance of a service that the registry is not asked about any more.
+    pub(crate) fn add_static(&self, instance: ServiceInstance) {
+        let mut table = self.lock();
+        let service = instance.name.clone();
+        let known = table.statics.entry(service.clone()).or_default();
+        known.retain(|other| other.id != instance.id);
+        known.push(instance);
+        let known = known.clone();
+        if let Some(entry) = table.entries.get_mut(&service) {
+            if let Some(watch) = entry.watch.take() {
+                watch.cancel();
+            }
+            entry.pool.answer(known, 0);
+        }
+    }
+
+    /// Takes the instances of a service out that were added here, and asks the registry again. Says whether there were
+    /// any.
+    pub(crate) fn remove_static(self: &Arc<Self>, service: &ServiceName) -> bool {
+        let mut table = self.lock();
+        let removed = table.statics.remove(service).is_some();
+        if removed && let Some(entry) = table.entries.get_mut(service) {
+            entry.pool.answer(Vec::new(), 0);
+            entry.watch = self.watch(service, &entry.pool);
+        }
+        removed
+    }
+
+    /// The instances that were named here.
+    pub(crate) fn statics(&self) -> Vec<ServiceName> {
+        self.lock().statics.keys().cloned().collect()
+    }
+
+    /// Every service that somebody asked for.
+    pub(crate) fn asked_for(&self) -> Vec<ServiceName> {
+        self.lock().entries.keys().cloned().collect()
+    }
+
+    /// Whether the instances of any service are known.
+    pub(crate) fn knows_any(&self) -> bool {
+        let table = self.lock();
+        table.entries.values().any(|entry| entry.pool.is_resolved())
+    }
+
+    /// The instances of a service, if somebody asked for it or they were named here.
+    pub(crate) fn find(self: &Arc<Self>, service: &ServiceName) -> Option<Instances> {
+        let known = {
+            let table = self.lock();
+            table.entries.contains_key(service) || table.statics.contains_key(service)
+        };
+        known.then(|| self.instances(service))
+    }
+
+    /// How many services there are entries of.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        known: Option<&Vec<ServiceInstance>>,
+    ) -> Entry {
+        let settings = &self.settings;
+        let balance = settings
+            .balance_of
+            .get(service)
+            .unwrap_or(&settings.balance);
+        let metrics = settings.metrics.discovery(service.as_str());
+        let tell = Some(settings.health_changes.clone());
+        let pool = Pool::new(service.clone(), balance.clone(), metrics, tell);
+        let watch = match known {
+            Some(known) => {
+                pool.answer(known.clone(), 0);
+                None
+            }
+            None => self.watch(service, &pool),
+        };
+        Entry {
+            pool,
+            asked_at: Instant::now(),
+            watch,
+        }
+    }
+
+    /// Begins to watch a service.
+    fn watch(
+        self: &Arc<Self>,
+        service: &ServiceName,
+        pool: &Arc<Pool>,
+    ) -> Option<CancellationToken> {
+        let Some(resolver) = self.settings.resolver.clone() else {
+            // Nobody else can know it: it has no instance.
+            pool.answer(Vec::new(), 0);
+            return None;
+        };
+        let stop = self.settings.scope.token().child_token();
+        let follow = Follow {
+            cache: Arc::downgrade(self),
+            resolver,
+            service: service.clone(),
+            pool: Arc::clone(pool),
+            config: self.settings.config.clone(),
+            request_timeout: self.settings.request_timeout,
+            reporter: self.settings.reporter.clone(),
+            stop: stop.clone(),
+            shutdown: self.settings.scope.token(),
+        };
+        self.settings.scope.spawn("discovery-watch", follow.run());
+        Some(stop)
+    }
+
+    /// Forgets the service that was asked for longest ago among those that nobody holds, when there are too many.
+    fn make_room(&self, table: &mut Table) {
+        if table.entries.len() < self.settings.config.capacity as usize {
+            return;
+        }
+        let free = table.entries.iter().filter(|(_, entry)| !entry.is_held());
+        let oldest = free.min_by_key(|(_, entry)| entry.asked_at);
+        let oldest = oldest.map(|(service, _)| service.clone());
+        match oldest.and_then(|service| table.entries.remove(&service)) {
+            Some(Entry {
+                watch: Some(watch), ..
+            }) => watch.cancel(),
+            Some(_) => {}
+            None => tracing::warn!(
+                target: "trunkline::discovery",
+                capacity = self.settings.config.capacity,
+                "more services are in use than discovery is configured to watch"
+            ),
+        }
+    }
+
+    /// Forgets a service whose watch found it unused, unless somebody holds it.
+    fn forget(&self, service: &ServiceName, pool: &Arc<Pool>) -> bool {
+        let mut table = self.lock();
+        let entry = table.entries.get(service);
+        // Another entry may have taken the place of the one that this watch belongs to.
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.pool, pool) && entry.is_held()) {
+            return false;
+        }
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.pool, pool)) {
+            table.entries.remove(service);
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("resolver", &self.settings.resolver)
+            .field("services", &self.len())
+            .finish_non_exhaustive()
+    }
+}

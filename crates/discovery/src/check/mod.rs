@@ -1,0 +1,247 @@
+//! Checking instances from here: is there somebody, and does he say that he is well?
+//!
+//! A [`Probe`] asks one instance; `trunkline-http` brings one that asks its health path. Checks run only for services
+//! they were asked for ([`Discovery::start_checks`]): a hundred callers that each check a hundred instances are a load
+//! of their own. An instance that fails as many checks in a row as configured gets no more requests at that moment, and
+//! gets them again after one good check.
+
+mod health;
+mod probe;
+mod run;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use trunkline_core::{Error, Result, task};
+
+pub use health::{CheckResult, InstanceHealth, ServiceHealth, ServiceHealthChange};
+pub use probe::{AnyProbe, Probe};
+use run::Checking;
+pub(crate) use run::{Results, ask};
+
+use crate::config::HealthCheckConfig;
+use crate::discovery::Discovery;
+use crate::instance::ServiceName;
+use crate::resolver::Resolver;
+use crate::set::InstanceSet;
+
+/// Most instances or services that are asked at a time on demand.
+const AT_ONCE: usize = 16;
+
+/// The services that are checked, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Mutex<HashMap<ServiceName, Running>>);
+
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    results: Results,
+}
+
+impl Checks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn results(&self, service: &ServiceName) -> Results {
+        let running = self.lock();
+        let known = running.get(service).map(|running| running.results.clone());
+        known.unwrap_or_default()
+    }
+}
+
+impl Discovery {
+    /// Begins to check the instances of a service, each at its own moment, until it is told to stop. Does nothing when
+    /// the configuration has checks switched off; checks that run already are replaced.
+    ///
+    /// # Errors
+    /// `Unsupported` when there is no probe; `Cancelled` after shutdown.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn start_checks(&self, service: &ServiceName, config: &HealthCheckConfig) -> Result<()> {
+        self.check_open("start_checks")?;
+        let Some(probe) = self.inner().probe.clone() else {
+            return Err(Error::unsupported(
+                "instances cannot be checked: there is no probe",
+            ));
+        };
+        if !config.enabled {
+            return Ok(());
+        }
+        let stop = self.inner().scope.token().child_token();
+        let results = Results::default();
+        let running = Running {
+            stop: stop.clone(),
+            results: results.clone(),
+        };
+        let before = self.inner().checks.lock().insert(service.clone(), running);
+        if let Some(before) = before {
+            before.stop.cancel();
+        }
+        let checking = Checking::new(self.instances(service), probe, config.clone(), results);
+        self.inner().scope.spawn("discovery-checks", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = checking.run() => {}
+            }
+        });
+        Ok(())
+    }
+
+    /// Stops checking the instances of a service: those that failed get requests again. Says whether it was checked.
+    pub fn stop_checks(&self, service: &ServiceName) -> bool {
+        let running = self.inner().checks.lock().remove(service);
+        let Some(running) = running else {
+            return false;
+        };
+        running.stop.cancel();
+        let instances = self.instances(service);
+        for instance in instances.snapshot().instances() {
+            instances.pool().checked(&instance.id, true);
+        }
+        true
+    }
+
+    /// Whether a service has an instance that is well. With a probe every instance that takes requests is asked now;
+    /// without one it is what is known.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not known who the instances are.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn health_check_service(&self, service: &ServiceName) -> Result<bool> {
+        self.discover_services(service).await?;
+        let set = self.instances(service).snapshot();
+        let Some(probe) = &self.inner().probe else {
+            return Ok(set.is_healthy());
+        };
+        let time = HealthCheckConfig::default().timeout;
+        let usable: Vec<_> = set
+            .members
+            .iter()
+            .filter(|member| member.is_usable())
+            .collect();
+        let asked = stream::iter(usable)
+            .map(|member| ask(probe.clone(), Arc::clone(&member.instance), time))
+            .buffer_unordered(AT_ONCE);
+        Ok(std::pin::pin!(asked)
+            .any(async |result| result.is_ok())
+            .await)
+    }
+
+    /// How each instance of a service is, as far as it is known: its own word, the last check from here, and whether
+    /// requests to it keep failing.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not known who the instances are.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn service_health(&self, service: &ServiceName) -> Result<ServiceHealth> {
+        self.discover_services(service).await?;
+        let set = self.instances(service).snapshot();
+        Ok(self.health_of(&set))
+    }
+
+    /// How every service is: those of the registry, those named here, and those that were asked for. Asking does not
+    /// begin to watch them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Timeout` when the registry cannot be asked which services there are.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    #[doc(alias = "get_all_service_health")]
+    pub async fn all_service_health(&self) -> Result<BTreeMap<ServiceName, ServiceHealth>> {
+        let mut names = self.services().await?;
+        names.extend(self.inner().cache.asked_for());
+        names.sort_unstable();
+        names.dedup();
+        let asked = stream::iter(names)
+            .map(async |name| {
+                let health = self.health_now(&name).await;
+                (name, health)
+            })
+            .buffer_unordered(AT_ONCE);
+        Ok(asked.collect().await)
+    }
+
+    /// Calls back, one change after the other, whenever a service that is watched gets its first healthy instance or
+    /// loses its last one. It ends with discovery; a panic in it is logged.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn on_service_health_change<F, Fut>(&self, callback: F)
+    where
+        F: Fn(ServiceHealthChange) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let mut changes = self.inner().health_changes.subscribe();
+        let stop = self.inner().scope.token();
+        let listen = async move {
+            loop {
+                match changes.recv().await {
+                    Ok(change) => {
+                        if let Err(panic) = task::catch_panic(callback(change)).await {
+                            tracing::error!(
+                                target: "trunkline::discovery",
+                                error = %panic, "a callback on the health of services panicked"
+                            );
+                        }
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
+                        tracing::warn!(
+                            target: "trunkline::discovery",
+                            missed, "a callback on the health of services is too slow"
+                        )
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        };
+        self.inner()
+            .scope
+            .spawn("discovery-health-callback", async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = listen => {}
+                }
+            });
+    }
+
+    async fn health_now(&self, service: &ServiceName) -> ServiceHealth {
+        if let Some(known) = self.inner().cache.find(service) {
+            let answered = timeout_at(self.deadline(), known.resolved(self.deadline())).await;
+            // Without an answer there is nothing known of it, which is what is told.
+            drop(answered);
+            return self.health_of(&known.snapshot());
+        }
+        match &self.inner().resolver {
+            None => ServiceHealth::default(),
+            Some(resolver) => match self.within("resolve", resolver.resolve(service)).await {
+                Ok(list) => ServiceHealth::by_their_word(list.instances),
+                Err(error) => ServiceHealth::unknown(&error),
+            },
+        }
+    }
+
+    fn health_of(&self, set: &InstanceSet) -> ServiceHealth {
+        ServiceHealth::of(set, &self.inner().checks.results(&set.service))
+    }
+}
+
+/// Spreads the first checks of many instances over a part of the interval.
+fn first_wait(interval: Duration) -> Duration {
+    interval.mul_f64(fastrand::f64() / 10.0)
+}
+
+/// Keeps checks of many instances, and of many callers, from falling into step.
+fn next_wait(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() / 5.0)
+}
