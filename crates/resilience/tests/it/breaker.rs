@@ -240,3 +240,23 @@ async fn an_observer_that_panics_harms_nothing() {
     breaker.try_acquire().unwrap().success();
     assert_eq!(breaker.state(), State::Closed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn windows_count_successes_too_and_forget_them_in_time() {
+    for (kind, later) in [(WindowKind::Count, 16), (WindowKind::Time, 1)] {
+        let mut settings = BreakerSettings::default();
+        settings.window.kind = kind;
+        let breaker = Breaker::new("users", settings);
+        for _ in 0..10 {
+            breaker.try_acquire().unwrap().success();
+        }
+        for _ in 0..5 {
+            breaker.try_acquire().unwrap().failure();
+        }
+        let seen = breaker.snapshot();
+        assert_eq!((seen.calls, seen.failure_count), (15, 5));
+        advance(61 * SECOND).await;
+        breaker.try_acquire().unwrap().success();
+        assert_eq!(breaker.snapshot().calls, later, "{kind:?}");
+    }
+}

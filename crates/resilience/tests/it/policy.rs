@@ -415,3 +415,42 @@ async fn a_call_may_run_on_any_thread() {
     let spawned = trunkline_core::task::spawn("call", work);
     assert_eq!(spawned.await.unwrap().unwrap(), "Ada 1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_paid_for_by_calls() {
+    let policy = policy(serde_json::json!({
+        "retry": { "jitter": false, "budget": { "percent": 100, "min_per_second": 0 } },
+        "circuit_breaker": { "enabled": false }
+    }));
+    let once = policy.run(Call::default(), |attempt| async move {
+        if attempt.is_retry() {
+            Ok(())
+        } else {
+            Err(down())
+        }
+    });
+    once.await.unwrap();
+    let failed = policy.run(Call::default(), |_| async { Err::<(), _>(down()) });
+    let error = failed.await.unwrap_err();
+    let exhausted = error.find::<RetryExhausted>().unwrap();
+    assert_eq!(
+        (exhausted.attempts, exhausted.stopped),
+        (2, Stopped::Budget)
+    );
+}
+
+/// On the real clock: a paused one stands still while a task is busy.
+#[tokio::test]
+async fn an_operation_that_never_rests_is_ended_too() {
+    let policy = policy(serde_json::json!({ "request_timeout": "10ms" }));
+    let error = policy
+        .run(Call::default(), |_| async {
+            for _ in 0..100_000_000_u64 {
+                tokio::task::coop::consume_budget().await;
+            }
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap_err();
+    assert!(error.find::<Elapsed>().is_some());
+}
