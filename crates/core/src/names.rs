@@ -95,6 +95,8 @@ pub mod target {
     pub const MANAGER: &str = "trunkline::manager";
     /// Calls, one event each, with duration.
     pub const CALL: &str = "trunkline::call";
+    /// Requests served, one event each, with duration.
+    pub const ACCESS: &str = "trunkline::access";
     /// Events that concern security.
     pub const SECURITY: &str = "trunkline::security";
 }

@@ -1,0 +1,443 @@
+//! A whole service from its start to its end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use trunkline_core::{BoxFuture, Error, ErrorKind, Health, Lifecycle, Result};
+use trunkline_discovery::ServiceInstance;
+use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, Registration, ServerConfig};
+use trunkline_telemetry::Metrics;
+
+use crate::client::{self, Raw, SOON, json, problem};
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Story(Arc<Mutex<Vec<String>>>);
+
+impl Story {
+    fn tell(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// A registration that checks that the service answers when it is announced and when it is withdrawn.
+struct Announcing {
+    story: Story,
+    instance: Mutex<Option<ServiceInstance>>,
+    fails: bool,
+}
+
+impl Announcing {
+    async fn health(&self) -> u16 {
+        let instance = self.instance.lock().unwrap().clone().unwrap();
+        let address = instance.authority().parse().unwrap();
+        client::send(address, client::get("/health/ready"))
+            .await
+            .status()
+            .as_u16()
+    }
+}
+
+impl Registration for Announcing {
+    fn register(&self, instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let shown = format!(
+                "{} {} {:?}",
+                instance.name, instance.version, instance.metadata
+            );
+            *self.instance.lock().unwrap() = Some(instance);
+            let answer = self.health().await;
+            self.story.tell(format!("register {shown} {answer}"));
+            if self.fails {
+                Err(Error::invalid("no such namespace"))
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let answer = self.health().await;
+            self.story.tell(format!("deregister {answer}"));
+            Ok(())
+        })
+    }
+}
+
+fn app(story: &Story) -> MicroserviceAppBuilder {
+    let [up, up2, down, down2] = std::array::from_fn(|_| story.clone());
+    MicroserviceApp::builder("order-service")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .version("2.1")
+        .metadata("team", "shop")
+        .router(Router::new().route("/", get(async || "hello")))
+        .on_startup(|| async move {
+            up.tell("startup 1");
+            Ok(())
+        })
+        .on_startup(|| async move {
+            up2.tell("startup 2");
+            Ok(())
+        })
+        .on_shutdown(|| async move {
+            down.tell("shutdown 1");
+            Ok(())
+        })
+        .on_shutdown(|| async move {
+            down2.tell("shutdown 2");
+            Ok(())
+        })
+}
+
+fn announcing(story: &Story, fails: bool) -> Announcing {
+    Announcing {
+        story: story.clone(),
+        instance: Mutex::default(),
+        fails,
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + SOON
+}
+
+#[tokio::test]
+async fn everything_happens_in_its_order() {
+    let story = Story::default();
+    let app = app(&story)
+        .registration(announcing(&story, false))
+        .build()
+        .unwrap();
+    assert_eq!(app.local_addr(), None);
+    assert_eq!(
+        app.ready().await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    app.start().await.unwrap();
+    app.start().await.unwrap();
+    app.ready().await.unwrap();
+    let address = app.local_addr().unwrap();
+    assert_eq!(
+        client::send(address, client::get("/health/ready"))
+            .await
+            .status(),
+        200
+    );
+    assert_eq!(
+        client::send_http2(address, client::get("/")).await.body(),
+        "hello"
+    );
+    app.drain(soon()).await.unwrap();
+    app.shutdown(soon()).await.unwrap();
+    app.shutdown(soon()).await.unwrap();
+    assert!(Raw::open_or_refused(address).await.is_none());
+    assert_eq!(app.start().await.unwrap_err().kind(), ErrorKind::Cancelled);
+    let expected = [
+        "startup 1",
+        "startup 2",
+        // It answers already, and is not ready yet.
+        r#"register order-service 2.1 {"team": "shop"} 503"#,
+        // It is not ready any more, and answers still.
+        "deregister 503",
+        "shutdown 2",
+        "shutdown 1",
+    ];
+    assert_eq!(story.told(), expected);
+}
+
+#[tokio::test]
+async fn a_failed_start_leaves_nothing_behind() {
+    let story = Story::default();
+    let app = app(&story)
+        .registration(announcing(&story, true))
+        .build()
+        .unwrap();
+    let error = app.start().await.unwrap_err();
+    assert_eq!(error.message(), "no such namespace");
+    assert!(
+        Raw::open_or_refused(app.local_addr().unwrap())
+            .await
+            .is_none()
+    );
+    assert!(story.told().contains(&"deregister 503".to_owned()));
+    assert!(
+        story
+            .told()
+            .ends_with(&["shutdown 2".to_owned(), "shutdown 1".to_owned()])
+    );
+    assert_eq!(app.start().await.unwrap_err().kind(), ErrorKind::Cancelled);
+
+    let failing = MicroserviceApp::builder("a")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .on_startup(|| async { Err(Error::unavailable("no database")) })
+        .build()
+        .unwrap();
+    let error = failing.start().await.unwrap_err();
+    assert_eq!(
+        (error.message(), error.operation()),
+        ("no database", Some("startup hook"))
+    );
+}
+
+#[tokio::test]
+async fn registration_can_be_switched_off() {
+    let story = Story::default();
+    let config = ServerConfig::default()
+        .with_listen("127.0.0.1", 0)
+        .with_register(false);
+    let app = app(&story)
+        .config(config)
+        .registration(announcing(&story, true))
+        .build()
+        .unwrap();
+    app.start().await.unwrap();
+    app.shutdown(soon()).await.unwrap();
+    assert!(!story.told().iter().any(|told| told.contains("register")));
+}
+
+#[tokio::test]
+async fn the_advertised_address_is_one_that_others_reach() {
+    for (config, expected) in [
+        (
+            ServerConfig::default().with_listen("127.0.0.1", 0),
+            Some("127.0.0.1".to_owned()),
+        ),
+        (
+            ServerConfig::default()
+                .with_listen("127.0.0.1", 0)
+                .with_advertise("orders.example", 80),
+            Some("orders.example:80".to_owned()),
+        ),
+        (ServerConfig::default().with_listen("0.0.0.0", 0), None),
+    ] {
+        struct Kept(Arc<Mutex<Option<ServiceInstance>>>);
+        impl Registration for Kept {
+            fn register(&self, instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+                *self.0.lock().unwrap() = Some(instance);
+                Box::pin(async { Ok(()) })
+            }
+            fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+                Box::pin(async { Ok(()) })
+            }
+        }
+        let kept = Arc::new(Mutex::new(None));
+        let app = MicroserviceApp::builder("a")
+            .config(config)
+            .registration(Kept(Arc::clone(&kept)))
+            .build()
+            .unwrap();
+        app.start().await.unwrap();
+        let instance = kept.lock().unwrap().clone().unwrap();
+        match expected {
+            Some(host) => assert!(
+                instance.authority().starts_with(&host),
+                "{}",
+                instance.authority()
+            ),
+            None => {
+                assert_ne!(instance.host, "0.0.0.0");
+                assert_eq!(instance.port, app.local_addr().unwrap().port());
+            }
+        }
+        app.shutdown(soon()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn run_until_drains_what_runs() {
+    let (begun, go, stop) = (
+        Arc::new(Notify::new()),
+        Arc::new(Notify::new()),
+        Arc::new(Notify::new()),
+    );
+    let (tell, wait, signal) = (Arc::clone(&begun), Arc::clone(&go), Arc::clone(&stop));
+    let slow = get(async move || {
+        tell.notify_one();
+        wait.notified().await;
+        "finished"
+    });
+    let health = Health::default();
+    let app = MicroserviceApp::builder("orders")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .router(Router::new().route("/slow", slow))
+        .health(health.clone())
+        .build()
+        .unwrap();
+    let running = app.clone();
+    let run = trunkline_core::task::spawn("app", async move {
+        running
+            .run_until(async move { signal.notified().await }, SOON)
+            .await
+    });
+    while app.ready().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let mut raw = Raw::open(app.local_addr().unwrap()).await;
+    raw.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    begun.notified().await;
+    assert!(health.readiness().ready);
+    stop.notify_one();
+    while health.readiness().ready {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(health.readiness().reasons, ["http_server: draining"]);
+    go.notify_one();
+    assert!(raw.rest().await.ends_with("finished"));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn requests_cut_off_at_the_deadline_are_an_error() {
+    let begun = Arc::new(Notify::new());
+    let tell = Arc::clone(&begun);
+    let stuck = get(async move || {
+        tell.notify_one();
+        std::future::pending::<()>().await;
+    });
+    let app = MicroserviceApp::builder("orders")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .router(Router::new().route("/", stuck))
+        .build()
+        .unwrap();
+    app.start().await.unwrap();
+    let mut raw = Raw::open(app.local_addr().unwrap()).await;
+    raw.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    begun.notified().await;
+    let error = app
+        .drain(Instant::now() + Duration::from_millis(20))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.message().contains("cut off"), "{error}");
+    app.shutdown(soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_whole_stack_answers_as_promised() {
+    let config = ServerConfig::default()
+        .with_listen("127.0.0.1", 0)
+        .with_body_limit(trunkline_core::size::ByteSize::new(10));
+    let metrics = Metrics::new();
+    let router = Router::new()
+        .route("/panic", get(async || -> &'static str { panic!("oh") }))
+        .route("/echo", axum::routing::post(async |body: String| body))
+        .route("/health", get(async || "the application's own"))
+        .route(
+            "/peer",
+            get(
+                async |axum::extract::ConnectInfo(peer): axum::extract::ConnectInfo<
+                    std::net::SocketAddr,
+                >| peer.ip().to_string(),
+            ),
+        );
+    let app = MicroserviceApp::builder("orders")
+        .config(config)
+        .router(router)
+        .metrics(metrics)
+        .build()
+        .unwrap();
+    app.start().await.unwrap();
+    let address = app.local_addr().unwrap();
+    for (method, path, body, status) in [
+        ("GET", "/nowhere", "", 404),
+        ("DELETE", "/echo", "", 405),
+        ("POST", "/health/live", "", 405),
+        ("GET", "/panic", "", 500),
+        ("POST", "/echo", "far too much of it", 413),
+    ] {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("x-correlation-id", "abc");
+        let response = client::send(address, request.body(body.to_owned()).unwrap()).await;
+        assert_eq!(problem(&response)["status"], status, "{method} {path}");
+        if path != "/health/live" {
+            assert_eq!(response.headers()["x-correlation-id"], "abc", "{path}");
+            assert_eq!(problem(&response)["correlation_id"], "abc", "{path}");
+        }
+        assert_eq!(
+            response.headers().contains_key("allow"),
+            status == 405,
+            "{path}"
+        );
+    }
+    let health = client::send(address, client::get("/health")).await;
+    assert_eq!(json(&health)["overall_status"], "healthy");
+    assert_eq!(
+        client::send(address, client::get("/peer")).await.body(),
+        "127.0.0.1"
+    );
+    let metrics = client::send(address, client::get("/metrics")).await;
+    let text = String::from_utf8_lossy(metrics.body()).into_owned();
+    assert!(
+        text.contains(r#"http_route="/echo",http_response_status_code="413""#),
+        "{text}"
+    );
+    assert!(
+        !text.contains(r#"http_route="/health""#),
+        "the app's own paths are not measured"
+    );
+    app.shutdown(soon()).await.unwrap();
+}
+
+#[test]
+fn what_cannot_work_is_said_when_it_is_built() {
+    let with = |change: fn(&mut ServerConfig)| {
+        let mut config = ServerConfig::default();
+        change(&mut config);
+        MicroserviceApp::builder("a").config(config).build()
+    };
+    for (built, expected) in [
+        (MicroserviceApp::builder("").build(), "service name"),
+        (
+            with(|config| config.health_path = "health".to_owned()),
+            "server.health_path",
+        ),
+        (
+            with(|config| config.metrics_path = "/{x}".to_owned()),
+            "server.metrics_path",
+        ),
+        (
+            with(|config| config.metrics_path = "/health".to_owned()),
+            "server.metrics_path: `/health` is taken",
+        ),
+        (
+            with(|config| config.metrics_path = "/health/live".to_owned()),
+            "is taken",
+        ),
+        (
+            with(|config| config.publish.enabled = true),
+            "server.publish: the route needs brokers",
+        ),
+    ] {
+        let error = built.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.message().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn publishing_is_off_unless_asked_for() {
+    let story = Story::default();
+    let app = app(&story).build().unwrap();
+    app.start().await.unwrap();
+    let request = http::Request::post("/publish/default/user.created")
+        .body("{}".to_owned())
+        .unwrap();
+    assert_eq!(
+        client::send(app.local_addr().unwrap(), request)
+            .await
+            .status(),
+        404
+    );
+    app.shutdown(soon()).await.unwrap();
+}

@@ -1,0 +1,11 @@
+#![allow(clippy::unwrap_used, reason = "test code")]
+//! Tests of the server side over real sockets and through the public API.
+
+mod app;
+mod client;
+mod extract;
+mod idempotency;
+mod inbox;
+mod layers;
+mod routes;
+mod serve;
