@@ -51,6 +51,7 @@ impl Follow {
         let stop = self.stop.clone();
         // Every await within is cancel safe: nothing is half done when it stops.
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = self.keep_current() => {}
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use trunkline_core::Error;
 use trunkline_core::task::Scope;
 use trunkline_telemetry::Metrics;
 
@@ -190,6 +191,10 @@ impl Cache {
             pool.answer(Vec::new(), 0);
             return None;
         };
+        if self.settings.scope.is_stopping() {
+            pool.end(&Error::cancelled("discovery was shut down"));
+            return None;
+        }
         let stop = self.settings.scope.token().child_token();
         let follow = Follow {
             cache: Arc::downgrade(self),

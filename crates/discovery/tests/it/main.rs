@@ -1,4 +1,12 @@
+//! Promises of service discovery.
+
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod balance;
+mod cache;
+mod check;
 mod ejection;
+mod instance;
+mod registration;
+mod scripted;
+mod watch;

@@ -1,0 +1,358 @@
+//! Active checks take instances out of rotation and bring them back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use trunkline_core::{Error, ErrorKind, Result};
+use trunkline_discovery::{
+    Discovery, HealthCheckConfig, InstanceStatus, MemoryRegistry, PickRequest, Probe, Registry,
+    ServiceInstance, ServiceName,
+};
+
+use crate::balance::{instance, name};
+use crate::scripted::Scripted;
+
+/// A probe that answers as told, and counts.
+#[derive(Clone, Default)]
+struct Scripts(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    ill: HashSet<String>,
+    hangs: HashSet<String>,
+    panics: HashSet<String>,
+    asked: HashMap<String, u32>,
+    under_way: usize,
+    most_under_way: usize,
+}
+
+impl Scripts {
+    fn tell(&self, change: impl FnOnce(&mut Told)) {
+        change(&mut self.0.lock().unwrap());
+    }
+
+    fn asked(&self, id: &str) -> u32 {
+        self.0.lock().unwrap().asked.get(id).copied().unwrap_or(0)
+    }
+}
+
+impl Probe for Scripts {
+    async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
+        let (ill, hangs, panics) = {
+            let mut told = self.0.lock().unwrap();
+            *told.asked.entry(instance.id.clone()).or_default() += 1;
+            told.under_way += 1;
+            told.most_under_way = told.most_under_way.max(told.under_way);
+            let is = |set: &HashSet<String>| set.contains(&instance.id);
+            (is(&told.ill), is(&told.hangs), is(&told.panics))
+        };
+        sleep(Duration::from_millis(10)).await;
+        self.0.lock().unwrap().under_way -= 1;
+        assert!(!panics, "told to");
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        if ill {
+            Err(Error::unavailable("503"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+struct Setup {
+    probe: Scripts,
+    registry: Scripted,
+    discovery: Discovery,
+}
+
+impl Setup {
+    async fn of(instances: Vec<ServiceInstance>) -> Self {
+        let (probe, registry) = (Scripts::default(), Scripted::with(instances));
+        let discovery = Discovery::builder()
+            .resolver(registry.clone())
+            .probe(probe.clone())
+            .build();
+        discovery.discover_services(&name()).await.unwrap();
+        Self {
+            probe,
+            registry,
+            discovery,
+        }
+    }
+
+    fn in_rotation(&self) -> Vec<String> {
+        let set = self.discovery.instances(&name()).snapshot();
+        set.in_rotation()
+            .map(|instance| instance.id.clone())
+            .collect()
+    }
+}
+
+fn three() -> Vec<ServiceInstance> {
+    ["a", "b", "c"].map(instance).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_checked_unless_asked_for() {
+    let setup = Setup::of(three()).await;
+    sleep(Duration::from_secs(300)).await;
+    assert_eq!(setup.probe.asked("a"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_checks_take_an_instance_out_and_one_good_check_brings_it_back() {
+    let setup = Setup::of(three()).await;
+    setup.probe.tell(|told| {
+        told.ill.insert("b".into());
+    });
+    setup
+        .discovery
+        .start_checks(&name(), &HealthCheckConfig::default())
+        .unwrap();
+    while setup.probe.asked("b") < 2 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(setup.in_rotation().len(), 3, "two failures are not three");
+    while setup.probe.asked("b") < 3 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        setup.in_rotation(),
+        ["a", "c"],
+        "the third takes it out at that moment"
+    );
+    for _ in 0..100 {
+        let instances = setup.discovery.instances(&name());
+        assert_ne!(
+            instances.pick(&PickRequest::any()).unwrap().instance().id,
+            "b"
+        );
+    }
+    setup.probe.tell(|told| told.ill.clear());
+    sleep(Duration::from_secs(34)).await;
+    assert_eq!(setup.in_rotation().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_come_in_the_interval_and_not_all_at_once() {
+    let many: Vec<_> = (0..100).map(|n| instance(&format!("i{n}"))).collect();
+    let setup = Setup::of(many).await;
+    setup
+        .discovery
+        .start_checks(&name(), &HealthCheckConfig::default())
+        .unwrap();
+    sleep(Duration::from_secs(300)).await;
+    for n in 0..100 {
+        let asked = setup.probe.asked(&format!("i{n}"));
+        assert!((9..=12).contains(&asked), "i{n}: {asked} in ten intervals");
+    }
+    setup
+        .probe
+        .tell(|told| assert!(told.most_under_way <= 16, "{}", told.most_under_way));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_in_time_or_panics_has_failed() {
+    let setup = Setup::of(three()).await;
+    setup.probe.tell(|told| {
+        told.hangs.insert("a".into());
+        told.panics.insert("b".into());
+    });
+    let config = HealthCheckConfig::default().with_failure_threshold(1);
+    setup.discovery.start_checks(&name(), &config).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(setup.in_rotation(), ["c"]);
+    let health = setup.discovery.service_health(&name()).await.unwrap();
+    let errors: Vec<_> = health
+        .instances
+        .iter()
+        .map(|known| known.check.as_ref().and_then(|check| check.error.clone()))
+        .collect();
+    assert!(
+        errors[0]
+            .as_ref()
+            .unwrap()
+            .contains("no answer to the health check within 5s")
+    );
+    assert!(errors[1].as_ref().unwrap().contains("panicked"));
+    assert_eq!(errors[2], None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_fail_all_are_used() {
+    let setup = Setup::of(three()).await;
+    let ids = ["a", "b", "c"].map(str::to_owned);
+    setup.probe.tell(|told| told.ill.extend(ids));
+    let config = HealthCheckConfig::default().with_failure_threshold(1);
+    setup.discovery.start_checks(&name(), &config).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let set = setup.discovery.instances(&name()).snapshot();
+    assert!(set.is_panicking());
+    assert!(!set.is_healthy());
+    assert_eq!(setup.in_rotation().len(), 3);
+    setup.probe.tell(|told| {
+        told.ill.remove("c");
+    });
+    sleep(Duration::from_secs(40)).await;
+    assert_eq!(setup.in_rotation(), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_follow_the_instances() {
+    let setup = Setup::of(three()).await;
+    setup
+        .discovery
+        .start_checks(&name(), &HealthCheckConfig::default())
+        .unwrap();
+    sleep(Duration::from_secs(10)).await;
+    setup.registry.change(vec![instance("c"), instance("d")]);
+    sleep(Duration::from_secs(100)).await;
+    assert!(setup.probe.asked("d") >= 3);
+    let before = setup.probe.asked("a");
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("a"), before, "who is gone is left alone");
+    assert_eq!(
+        setup.registry.watches_open(),
+        1,
+        "a service that is checked is watched"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_brings_everybody_back() {
+    let setup = Setup::of(three()).await;
+    setup.probe.tell(|told| {
+        told.ill.insert("b".into());
+    });
+    let config = HealthCheckConfig::default().with_failure_threshold(1);
+    setup.discovery.start_checks(&name(), &config).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(setup.in_rotation().len(), 2);
+    assert!(setup.discovery.stop_checks(&name()));
+    assert!(!setup.discovery.stop_checks(&name()));
+    assert_eq!(setup.in_rotation().len(), 3);
+    let before = setup.probe.asked("b");
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("b"), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_are_switched_off_or_impossible_are_not_begun() {
+    let setup = Setup::of(three()).await;
+    let mut off = HealthCheckConfig::default();
+    off.enabled = false;
+    setup.discovery.start_checks(&name(), &off).unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("a"), 0);
+    let without = Discovery::builder()
+        .resolver(setup.registry.clone())
+        .build();
+    let error = without
+        .start_checks(&name(), &HealthCheckConfig::default())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_healthy_when_one_of_its_instances_is() {
+    let setup = Setup::of(three()).await;
+    setup
+        .probe
+        .tell(|told| told.ill.extend(["a".into(), "b".into()]));
+    assert!(setup.discovery.health_check_service(&name()).await.unwrap());
+    setup.probe.tell(|told| {
+        told.ill.insert("c".into());
+    });
+    assert!(!setup.discovery.health_check_service(&name()).await.unwrap());
+    assert_eq!(setup.in_rotation().len(), 3, "asking once takes nobody out");
+    setup.registry.change(vec![]);
+    sleep(Duration::from_millis(1)).await;
+    assert!(!setup.discovery.health_check_service(&name()).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_probe_their_own_word_counts() {
+    let registry = MemoryRegistry::new();
+    let ttl = Duration::from_secs(1000);
+    let discovery = Discovery::builder().resolver(registry.clone()).build();
+    let down = instance("a").with_status(InstanceStatus::Down);
+    let lease = registry.register(down.clone(), ttl).await.unwrap();
+    assert!(!discovery.health_check_service(&name()).await.unwrap());
+    registry
+        .renew(&lease, &down.with_status(InstanceStatus::Up))
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(1)).await;
+    assert!(discovery.health_check_service(&name()).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_health_of_all_services_begins_no_watch() {
+    let registry = MemoryRegistry::new();
+    let ttl = Duration::from_secs(1000);
+    let discovery = Discovery::builder().resolver(registry.clone()).build();
+    let orders = ServiceName::new("orders").unwrap();
+    let ill = ServiceInstance::new(orders.clone(), "x", 1).with_status(InstanceStatus::Down);
+    registry.register(ill, ttl).await.unwrap();
+    registry.register(instance("a"), ttl).await.unwrap();
+    let external = ServiceName::new("payments").unwrap();
+    discovery
+        .register_external_service(ServiceInstance::new(external.clone(), "y", 1))
+        .unwrap();
+    let all = discovery.all_service_health().await.unwrap();
+    let healthy: Vec<_> = all
+        .iter()
+        .map(|(name, health)| (name.as_str(), health.is_healthy()))
+        .collect();
+    assert_eq!(
+        healthy,
+        [("orders", false), ("payments", true), ("users", true)]
+    );
+    assert!(
+        discovery.cached_services() <= 1,
+        "only the one that was named here"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_hears_when_a_service_is_lost_and_when_it_recovers() {
+    let setup = Setup::of(three()).await;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&heard);
+    setup.discovery.on_service_health_change(move |change| {
+        let sink = Arc::clone(&sink);
+        async move {
+            sink.lock()
+                .unwrap()
+                .push((change.service.to_string(), change.healthy));
+            assert!(
+                change.healthy,
+                "a callback that panics is called again all the same"
+            );
+        }
+    });
+    let ids = ["a", "b", "c"].map(str::to_owned);
+    setup.probe.tell(|told| told.ill.extend(ids));
+    let config = HealthCheckConfig::default().with_failure_threshold(1);
+    setup.discovery.start_checks(&name(), &config).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    setup.probe.tell(|told| told.ill.clear());
+    sleep(Duration::from_secs(40)).await;
+    setup.registry.change(vec![]);
+    sleep(Duration::from_millis(1)).await;
+    let users = || "users".to_owned();
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [(users(), false), (users(), true), (users(), false)]
+    );
+    setup
+        .discovery
+        .shutdown(Instant::now() + Duration::from_secs(1))
+        .await
+        .unwrap();
+}
