@@ -98,19 +98,23 @@ struct Held {
 
 impl Held {
     fn settle_now(&self, settlement: Settlement) -> Result<()> {
-        if let Settlement::Forward(publish) = &settlement {
-            self.shared
-                .check_size(publish)
-                .inspect_err(|_| self.give_back())?;
-        }
         let (mailbox, lease) = (self.mailbox, self.lease);
-        let settled = self.shared.with(|state, now, wake| match settlement {
-            Settlement::Ack | Settlement::Reject => state.finish(mailbox, lease, now, wake).map(Ok),
-            Settlement::Requeue { delay } => {
-                state.requeue(mailbox, lease, delay, now, wake).map(Ok)
+        let settled = match settlement {
+            Settlement::Ack | Settlement::Reject => self
+                .shared
+                .with(|state, now, wake| state.finish(mailbox, lease, now, wake))
+                .map(Ok),
+            Settlement::Requeue { delay } => self
+                .shared
+                .with(|state, now, wake| state.requeue(mailbox, lease, delay, now, wake))
+                .map(Ok),
+            Settlement::Forward(publish) => {
+                let publish = self.shared.incoming(*publish);
+                let publish = publish.inspect_err(|_| self.give_back())?;
+                self.shared
+                    .with(|state, now, wake| state.forward(mailbox, lease, publish, now, wake))
             }
-            Settlement::Forward(publish) => state.forward(mailbox, lease, *publish, now, wake),
-        });
+        };
         // Closing forgets every mailbox, so this is asked afterwards.
         self.shared.check_not_closed()?;
         settled.unwrap_or_else(|| Err(lost()))

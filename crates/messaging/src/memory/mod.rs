@@ -117,7 +117,11 @@ impl MessageBroker for MemoryBroker {
     }
 
     async fn publish(&self, publish: Publish) -> Result<Receipt> {
-        self.0.publish(publish).await
+        match self.0.publish_now(publish) {
+            Ok(outcome) => outcome,
+            // Boxed, so that the way that does not wait is not as large as the one that does.
+            Err(later) => Box::pin(self.0.publish_later(later)).await,
+        }
     }
 
     async fn publish_batch(&self, batch: Vec<Publish>) -> Vec<Result<Receipt>> {

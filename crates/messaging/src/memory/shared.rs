@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_core::{Context, Error, Result, Retry, SharedClock};
 
 use super::config::MemoryConfig;
-use super::state::{Now, Refused, State, Wake};
+use super::state::{Incoming, Refused, State, Wake};
 use crate::message::{Publish, Receipt};
 use crate::subscription::SubscriptionState;
 
@@ -40,17 +40,16 @@ impl Shared {
     }
 
     /// Does something to the state at once. Wakes whom it concerns when the lock is released again.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, Now, &mut Wake) -> T) -> T {
-        let now = Now {
-            instant: Instant::now(),
-            wall: self.clock.now(),
-        };
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, Instant, &mut Wake) -> T) -> T {
+        let now = Instant::now();
         let mut wake = Wake::new();
         let mut state = self.lock();
         let (messages, bytes) = state.fill();
         let result = work(&mut state, now, &mut wake);
         let (messages_now, bytes_now) = state.fill();
+        let garbage = state.take_garbage();
         drop(state);
+        drop(garbage);
         if messages_now < messages || bytes_now < bytes {
             self.ring_for_room();
         }
@@ -72,6 +71,10 @@ impl Shared {
 
     pub(super) fn phase(&self) -> watch::Receiver<SubscriptionState> {
         self.phase.subscribe()
+    }
+
+    fn is_open(&self) -> bool {
+        *self.phase.borrow() == SubscriptionState::Attached
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -116,6 +119,9 @@ impl Shared {
 
     /// Waits until connected.
     async fn opened(&self, deadline: Instant) -> Result<()> {
+        if self.is_open() {
+            return Ok(());
+        }
         let mut phase = self.phase.subscribe();
         let open = phase.wait_for(|phase| !matches!(phase, SubscriptionState::Detached { .. }));
         match tokio::time::timeout_at(deadline, open).await {
@@ -130,69 +136,80 @@ impl Shared {
         context.map_or(own, |deadline| deadline.min(own))
     }
 
-    /// Publishes, when connected and when there is room.
-    pub(super) async fn publish(&self, publish: Publish) -> Result<Receipt> {
-        self.check_size(&publish)?;
-        if self.check_open().is_err() {
-            self.opened(self.publish_deadline()).await?;
+    /// Publishes at once, if that can be.
+    pub(super) fn publish_now(&self, publish: Publish) -> Result<Result<Receipt>, Box<Later>> {
+        if let Err(error) = self.check_size(&publish) {
+            return Ok(Err(error));
+        }
+        let publish = Incoming::new(publish, self.clock.now());
+        if !self.is_open() {
+            return Err(Box::new(Later(publish)));
         }
         match self.with(|state, now, wake| state.publish(publish, now, wake)) {
-            Ok(receipt) => Ok(receipt),
-            Err(Refused::Never(error)) => Err(error),
-            Err(Refused::Full { publish, .. }) => {
-                let deadline = self.publish_deadline();
-                self.publish_when_room(publish, deadline).await
-            }
+            Ok(receipt) => Ok(Ok(receipt)),
+            Err(Refused::Never(error)) => Ok(Err(error)),
+            Err(Refused::Full { publish, .. }) => Err(Box::new(Later(publish))),
         }
+    }
+
+    /// Publishes when connected and when there is room.
+    pub(super) async fn publish_later(&self, later: Box<Later>) -> Result<Receipt> {
+        let deadline = self.publish_deadline();
+        self.opened(deadline).await?;
+        self.publish_when_room(later.0, deadline).await
     }
 
     /// Publishes several under one lock; when there is no room for one, that and those behind it wait in order.
     pub(super) async fn publish_batch(&self, batch: Vec<Publish>) -> Vec<Result<Receipt>> {
         let deadline = self.publish_deadline();
-        let mut outcomes = Vec::with_capacity(batch.len());
-        if self.check_open().is_err()
-            && let Err(error) = self.opened(deadline).await
-        {
+        if let Err(error) = self.opened(deadline).await {
             let again = |_| Err(Error::new(error.kind(), error.message().to_owned()));
             return batch.into_iter().map(again).collect();
         }
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let at = self.clock.now();
+        let prepare = |publish: Publish| {
+            self.check_size(&publish)?;
+            Ok(Incoming::new(publish, at))
+        };
+        let batch: Vec<Result<Incoming>> = batch.into_iter().map(prepare).collect();
         let mut rest = batch.into_iter();
-        let mut full = self.with(|state, now, wake| {
+        let mut waiting = self.with(|state, now, wake| {
             for publish in rest.by_ref() {
-                let outcome = match self.check_size(&publish) {
-                    Ok(()) => state.publish(publish, now, wake),
-                    Err(error) => Err(Refused::Never(error)),
+                let publish = match publish {
+                    Ok(publish) => publish,
+                    Err(error) => {
+                        outcomes.push(Err(error));
+                        continue;
+                    }
                 };
-                match outcome {
+                match state.publish(publish, now, wake) {
                     Ok(receipt) => outcomes.push(Ok(receipt)),
                     Err(Refused::Never(error)) => outcomes.push(Err(error)),
-                    Err(Refused::Full { publish, .. }) => return Some(publish),
+                    Err(Refused::Full { publish, .. }) => return Some(Ok(publish)),
                 }
             }
             None
         });
-        while let Some(publish) = full {
-            outcomes.push(match self.check_size(&publish) {
-                Ok(()) => self.publish_when_room(publish, deadline).await,
+        while let Some(publish) = waiting {
+            outcomes.push(match publish {
+                Ok(publish) => self.publish_when_room(publish, deadline).await,
                 Err(error) => Err(error),
             });
-            full = rest.next().map(Box::new);
+            waiting = rest.next();
         }
         outcomes
     }
 
-    async fn publish_when_room(
-        &self,
-        mut publish: Box<Publish>,
-        deadline: Instant,
-    ) -> Result<Receipt> {
+    async fn publish_when_room(&self, publish: Incoming, deadline: Instant) -> Result<Receipt> {
         let _waiting = Waiting::new(&self.waiting_for_room);
+        let mut publish = publish;
         loop {
             let mut room = pin!(self.room.notified());
             // From here on no ring is missed.
             room.as_mut().enable();
             self.check_open()?;
-            let again_at = match self.with(|state, now, wake| state.publish(*publish, now, wake)) {
+            let again_at = match self.with(|state, now, wake| state.publish(publish, now, wake)) {
                 Ok(receipt) => {
                     // There may be room for the next one too.
                     self.ring_for_room();
@@ -215,7 +232,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn check_size(&self, publish: &Publish) -> Result<()> {
+    /// What replaces a delivery.
+    pub(super) fn incoming(&self, publish: Publish) -> Result<Incoming> {
+        self.check_size(&publish)?;
+        Ok(Incoming::new(publish, self.clock.now()))
+    }
+
+    fn check_size(&self, publish: &Publish) -> Result<()> {
         let (size, limit) = (publish.message.size(), self.config.max_message_size);
         if size <= limit.as_usize() {
             return Ok(());
@@ -237,6 +260,10 @@ impl Shared {
         .with_retry(Retry::Safe)
     }
 }
+
+/// A message that cannot be published at once.
+#[derive(Debug)]
+pub(super) struct Later(Incoming);
 
 /// Counts one who waits for room.
 struct Waiting<'a>(&'a AtomicUsize);

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
+use tokio::time::Instant;
 use trunkline_core::Result;
 
-use super::{Now, State, Wake, missing_queue};
+use super::{State, Wake, missing_queue};
 use crate::broker::{Browse, BrowsePage, QueueInfo, StoredMessage};
 use crate::delivery::DeliveryInfo;
 use crate::topic::{Destination, TopicName};
@@ -12,8 +13,8 @@ use crate::topic::{Destination, TopicName};
 use super::store::Stored;
 
 impl State {
-    pub(in crate::memory) fn browse(&self, browse: &Browse, now: Now) -> Result<BrowsePage> {
-        let is_alive = |stored: &Stored| stored.expires.is_none_or(|at| at > now.instant);
+    pub(in crate::memory) fn browse(&self, browse: &Browse, now: Instant) -> Result<BrowsePage> {
+        let is_alive = |stored: &Stored| stored.expires.is_none_or(|at| at > now);
         let mut found: Vec<(&Stored, u32)> = match &browse.destination {
             Destination::Topic(topic) => self.store.log(topic).map(|stored| (stored, 0)).collect(),
             Destination::Queue(queue) => {
@@ -74,7 +75,7 @@ impl State {
         Ok(done.len() as u64)
     }
 
-    pub(in crate::memory) fn queue_infos(&self, now: Now) -> Vec<QueueInfo> {
+    pub(in crate::memory) fn queue_infos(&self, now: Instant) -> Vec<QueueInfo> {
         let count = |key| {
             let entries = self
                 .mailboxes
@@ -82,7 +83,7 @@ impl State {
                 .into_iter()
                 .flat_map(|m| m.entries());
             entries
-                .filter(|(message, _)| !self.store.is_expired(*message, now.instant))
+                .filter(|(message, _)| !self.store.is_expired(*message, now))
                 .count() as u64
         };
         self.queues

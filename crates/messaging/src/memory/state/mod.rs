@@ -29,11 +29,39 @@ use crate::message::{Message, Publish, Receipt, Routed};
 use crate::subscription::{Start, Subscribe};
 use crate::topic::{Destination, Source, TopicName, TopicPattern};
 
-/// Now, by both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    pub(super) instant: Instant,
-    pub(super) wall: Timestamp,
+/// A message on its way in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) destination: Destination,
+    pub(super) message: Arc<Message>,
+    pub(super) size: usize,
+    pub(super) delay: Option<Duration>,
+    pub(super) expires_in: Option<Duration>,
+    pub(super) mandatory: bool,
+    /// When the broker got it.
+    pub(super) at: Timestamp,
+}
+
+impl Incoming {
+    pub(super) fn new(publish: Publish, at: Timestamp) -> Self {
+        let Publish {
+            destination,
+            mut message,
+            delay,
+            expires_in,
+            mandatory,
+        } = publish;
+        message.published_at.get_or_insert(at);
+        Self {
+            destination,
+            size: message.size(),
+            message: Arc::new(message),
+            delay,
+            expires_in,
+            mandatory,
+            at,
+        }
+    }
 }
 
 /// Why a message was not taken.
@@ -41,7 +69,7 @@ pub(super) struct Now {
 pub(super) enum Refused {
     /// There is no room now. When a message expires there may be.
     Full {
-        publish: Box<Publish>,
+        publish: Incoming,
         expiry: Option<Instant>,
     },
     /// It will not be taken later either.
@@ -51,10 +79,32 @@ pub(super) enum Refused {
 /// Leave for one message to come in.
 #[derive(Debug)]
 struct Admitted {
-    routes: Arc<[Key]>,
-    size: usize,
+    route: Route,
     /// Whether it is stored at all.
     keep: bool,
+}
+
+/// The mailboxes that get a message, and the topic it is kept for.
+#[derive(Debug)]
+enum Route {
+    Queue(Key),
+    Topic { topic: Key, routes: Arc<[Key]> },
+}
+
+impl Route {
+    fn mailboxes(&self) -> &[Key] {
+        match self {
+            Self::Queue(key) => std::slice::from_ref(key),
+            Self::Topic { routes, .. } => routes,
+        }
+    }
+
+    fn topic(&self) -> Option<Key> {
+        match self {
+            Self::Queue(_) => None,
+            Self::Topic { topic, .. } => Some(*topic),
+        }
+    }
 }
 
 /// Those who have to be polled again; wake them after the lock is released.
@@ -64,23 +114,17 @@ pub(super) type Wake = Vec<Waker>;
 pub(super) struct State {
     store: Store,
     mailboxes: Arena<Mailbox>,
-    /// Which mailboxes get the messages of a topic, found once.
-    routes: HashMap<TopicName, Arc<[Key]>>,
     /// Every mailbox of topics, in the order in which they came.
     listeners: Vec<(TopicPattern, Key)>,
     groups: HashMap<(String, TopicPattern), Key>,
     queues: BTreeMap<TopicName, Key>,
 }
 
-/// Routes of topics that are remembered; beyond them all are found anew.
-const ROUTES_KEPT: usize = 10_000;
-
 impl State {
     pub(super) fn new(config: &MemoryConfig) -> Self {
         Self {
             store: Store::new(config),
             mailboxes: Arena::default(),
-            routes: HashMap::new(),
             listeners: Vec::new(),
             groups: HashMap::new(),
             queues: BTreeMap::new(),
@@ -90,22 +134,20 @@ impl State {
     /// Takes a message, or says why not.
     pub(super) fn publish(
         &mut self,
-        publish: Publish,
-        now: Now,
+        publish: Incoming,
+        now: Instant,
         wake: &mut Wake,
     ) -> Result<Receipt, Refused> {
-        let routes = self.route(&publish).map_err(Refused::Never)?;
-        let size = publish.message.size();
-        let keep = self.make_room(size, now, wake);
-        if !keep && !routes.is_empty() {
+        let route = self.route(&publish).map_err(Refused::Never)?;
+        let keep = self.make_room(publish.size, now, wake);
+        if !keep && !route.mailboxes().is_empty() {
             return Err(Refused::Full {
-                publish: Box::new(publish),
+                publish,
                 expiry: self.store.next_expiry(),
             });
         }
         // What nobody listens to need not be kept.
-        let admitted = Admitted { routes, size, keep };
-        Ok(self.accept(publish, &admitted, now, wake))
+        Ok(self.accept(publish, &Admitted { route, keep }, now, wake))
     }
 
     /// Publishes a message and ends a lease with its message done: both or neither. A refused message is given back.
@@ -114,129 +156,113 @@ impl State {
         &mut self,
         mailbox: Key,
         lease: Key,
-        publish: Publish,
-        now: Now,
+        publish: Incoming,
+        now: Instant,
         wake: &mut Wake,
     ) -> Option<Result<()>> {
         if let Some(found) = self.mailboxes.get_mut(mailbox) {
-            found.advance(now.instant, &mut self.store, wake);
+            found.advance(now, &mut self.store, wake);
             if !found.holds(lease) {
                 return None;
             }
         }
-        let routes = match self.route(&publish) {
-            Ok(routes) => routes,
+        let route = match self.route(&publish) {
+            Ok(route) => route,
             Err(refused) => {
                 self.requeue(mailbox, lease, None, now, wake)?;
                 return Some(Err(refused));
             }
         };
-        let size = publish.message.size();
-        let keep = self.make_room(size, now, wake) || !routes.is_empty();
-        let admitted = Admitted { routes, size, keep };
-        self.accept(publish, &admitted, now, wake);
+        let room = self.make_room(publish.size, now, wake);
+        let keep = room || !route.mailboxes().is_empty();
+        self.accept(publish, &Admitted { route, keep }, now, wake);
         self.finish(mailbox, lease, now, wake).map(Ok)
     }
 
     fn accept(
         &mut self,
-        publish: Publish,
+        publish: Incoming,
         admitted: &Admitted,
-        now: Now,
+        now: Instant,
         wake: &mut Wake,
     ) -> Receipt {
-        let Publish {
-            destination,
-            mut message,
-            delay,
-            expires_in,
-            ..
-        } = publish;
-        message.published_at.get_or_insert(now.wall);
-        let routed = if admitted.routes.is_empty() {
+        let mailboxes = admitted.route.mailboxes();
+        let routed = if mailboxes.is_empty() {
             Routed::No
         } else {
             Routed::Yes
         };
         let position = self.store.next_position();
-        let receipt = Receipt::new(message.id.clone(), routed).at(position);
+        let receipt = Receipt::new(publish.message.id.clone(), routed).at(position);
         if !admitted.keep {
             return receipt;
         }
-        let due = delay.and_then(|delay| now.instant.checked_add(delay));
+        let due = publish.delay.and_then(|delay| now.checked_add(delay));
         let key = self.store.insert(Stored {
-            message: Arc::new(message),
-            destination,
+            message: publish.message,
+            destination: publish.destination,
+            topic: admitted.route.topic(),
             position,
-            stored_at: now.wall,
+            stored_at: publish.at,
             due,
-            expires: expires_in.and_then(|span| now.instant.checked_add(span)),
-            size: admitted.size,
-            pending: admitted.routes.len(),
+            expires: publish.expires_in.and_then(|span| now.checked_add(span)),
+            size: publish.size,
+            pending: mailboxes.len(),
             retained: false,
         });
-        for route in admitted.routes.iter() {
-            self.place(*route, key, due, now, wake);
+        for mailbox in mailboxes {
+            self.place(*mailbox, key, due, now, wake);
         }
         self.store.settle_retention(key);
         receipt
     }
 
-    fn place(&mut self, route: Key, message: Key, due: Option<Instant>, now: Now, wake: &mut Wake) {
+    fn place(
+        &mut self,
+        route: Key,
+        message: Key,
+        due: Option<Instant>,
+        now: Instant,
+        wake: &mut Wake,
+    ) {
         let (Some(mailbox), Some(stored)) =
             (self.mailboxes.get_mut(route), self.store.get(message))
         else {
             return;
         };
         let entry = Entry::new(message, stored);
-        match due.filter(|due| *due > now.instant) {
+        match due.filter(|due| *due > now) {
             Some(due) => mailbox.place_later(entry, due),
             None => mailbox.place(entry),
         }
         mailbox.wake(wake);
     }
 
-    /// The mailboxes that get a message.
-    fn route(&mut self, publish: &Publish) -> Result<Arc<[Key]>> {
+    fn route(&mut self, publish: &Incoming) -> Result<Route> {
         match &publish.destination {
             Destination::Queue(name) => {
                 let key = self.queues.get(name).ok_or_else(|| missing_queue(name))?;
-                Ok(Arc::from([*key]))
+                Ok(Route::Queue(*key))
             }
             Destination::Topic(name) => {
-                let routes = self.topic_routes(name);
+                let listeners = &self.listeners;
+                let (topic, routes) = self.store.topic(name, || matching(listeners, name));
                 if publish.mandatory && routes.is_empty() {
                     return Err(Error::not_found(format!(
                         "nobody subscribes to the topic {name}, and the message is mandatory"
                     )));
                 }
-                Ok(routes)
+                Ok(Route::Topic { topic, routes })
             }
         }
     }
 
-    fn topic_routes(&mut self, name: &TopicName) -> Arc<[Key]> {
-        if let Some(known) = self.routes.get(name) {
-            return Arc::clone(known);
-        }
-        let matching = self
-            .listeners
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(name));
-        let found: Arc<[Key]> = matching.map(|(_, key)| *key).collect();
-        if self.routes.len() >= ROUTES_KEPT {
-            self.routes.clear();
-        }
-        self.routes.insert(name.clone(), Arc::clone(&found));
-        found
-    }
-
     /// Makes room for a message, at the cost of those kept for replay and of expired ones.
-    fn make_room(&mut self, size: usize, now: Now, wake: &mut Wake) -> bool {
+    fn make_room(&mut self, size: usize, now: Instant, wake: &mut Wake) -> bool {
         if self.store.make_room(size) {
             return true;
         }
-        if !self.store.is_expiry_due(now.instant) {
+        if !self.store.is_expiry_due(now) {
             return false;
         }
         self.sweep(now, wake);
@@ -244,19 +270,17 @@ impl State {
     }
 
     /// Drops every expired message that no consumer holds.
-    fn sweep(&mut self, now: Now, wake: &mut Wake) {
+    fn sweep(&mut self, now: Instant, wake: &mut Wake) {
         let mut done = Vec::new();
         let store = &self.store;
         for mailbox in self.mailboxes.values_mut() {
-            mailbox.remove_where(&mut done, |entry| {
-                store.is_expired(entry.message, now.instant)
-            });
+            mailbox.remove_where(&mut done, |entry| store.is_expired(entry.message, now));
             mailbox.wake(wake);
         }
         for message in done {
             self.store.release(message);
         }
-        self.store.note_next_expiry(now.instant);
+        self.store.note_next_expiry(now);
     }
 
     /// Messages and bytes stored.
@@ -275,7 +299,7 @@ impl State {
     }
 
     /// Adds a consumer: the mailbox it takes from, and itself in it.
-    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, now: Now) -> (Key, Key) {
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, now: Instant) -> (Key, Key) {
         let key = match &subscribe.source {
             Source::Queue(name) => self.declare_queue(name),
             Source::Topics(pattern) => self.listener(pattern, subscribe, now),
@@ -288,7 +312,7 @@ impl State {
         (key, consumer)
     }
 
-    fn listener(&mut self, pattern: &TopicPattern, subscribe: &Subscribe, now: Now) -> Key {
+    fn listener(&mut self, pattern: &TopicPattern, subscribe: &Subscribe, now: Instant) -> Key {
         let identity = subscribe
             .group
             .as_ref()
@@ -301,7 +325,7 @@ impl State {
         let mailbox = Mailbox::listener(subscribe.group.as_deref());
         let key = self.mailboxes.insert(mailbox);
         self.listeners.push((pattern.clone(), key));
-        self.routes.clear();
+        self.store.reroute();
         if let Some(identity) = identity {
             self.groups.insert(identity, key);
         }
@@ -309,13 +333,18 @@ impl State {
         key
     }
 
-    fn replay(&mut self, pattern: &TopicPattern, start: Start, mailbox: Key, now: Now) {
+    /// Messages that were removed, to be freed when the lock is released.
+    pub(super) fn take_garbage(&mut self) -> Vec<Arc<Message>> {
+        self.store.take_garbage()
+    }
+
+    fn replay(&mut self, pattern: &TopicPattern, start: Start, mailbox: Key, now: Instant) {
         let from = match start {
             Start::Latest => return,
             Start::Earliest => Timestamp::from_unix_micros(i64::MIN),
             Start::At(time) => time,
         };
-        for message in self.store.kept(pattern, from, now.instant) {
+        for message in self.store.kept(pattern, from, now) {
             let due = self.store.add_pending(message);
             self.place(mailbox, message, due, now, &mut Wake::new());
         }
@@ -333,7 +362,7 @@ impl State {
             return;
         }
         self.listeners.retain(|(_, key)| *key != mailbox);
-        self.routes.clear();
+        self.store.reroute();
         let mut done = Vec::new();
         if let Some(mut gone) = self.mailboxes.remove(mailbox) {
             gone.remove_where(&mut done, |_| true);
@@ -351,14 +380,14 @@ impl State {
         mailbox: Key,
         consumer: Key,
         waker: &Waker,
-        now: Now,
+        now: Instant,
         wake: &mut Wake,
     ) -> Taken {
         let store = &mut self.store;
         let Some(mailbox) = self.mailboxes.get_mut(mailbox) else {
             return Taken::Wait(None);
         };
-        mailbox.take(consumer, waker, now.instant, store, wake)
+        mailbox.take(consumer, waker, now, store, wake)
     }
 
     /// Ends a lease with the message done. `None` when it is lost.
@@ -366,14 +395,14 @@ impl State {
         &mut self,
         mailbox: Key,
         lease: Key,
-        now: Now,
+        now: Instant,
         wake: &mut Wake,
     ) -> Option<()> {
         let Some(found) = self.mailboxes.get_mut(mailbox) else {
             // Its subscriber without a group has gone: nobody else can get the message.
             return Some(());
         };
-        found.advance(now.instant, &mut self.store, wake);
+        found.advance(now, &mut self.store, wake);
         let entry = found.end_lease(lease)?;
         found.finish_key(&entry);
         found.wake(wake);
@@ -387,16 +416,16 @@ impl State {
         mailbox: Key,
         lease: Key,
         delay: Option<Duration>,
-        now: Now,
+        now: Instant,
         wake: &mut Wake,
     ) -> Option<()> {
         let Some(found) = self.mailboxes.get_mut(mailbox) else {
             return Some(());
         };
-        found.advance(now.instant, &mut self.store, wake);
+        found.advance(now, &mut self.store, wake);
         let entry = found.end_lease(lease)?;
-        let due = delay.and_then(|delay| now.instant.checked_add(delay));
-        found.place_again(entry, due.filter(|due| *due > now.instant));
+        let due = delay.and_then(|delay| now.checked_add(delay));
+        found.place_again(entry, due.filter(|due| *due > now));
         found.wake(wake);
         Some(())
     }
@@ -407,14 +436,14 @@ impl State {
         mailbox: Key,
         lease: Key,
         span: Duration,
-        now: Now,
+        now: Instant,
         wake: &mut Wake,
     ) -> Option<()> {
         let Some(found) = self.mailboxes.get_mut(mailbox) else {
             return Some(());
         };
-        found.advance(now.instant, &mut self.store, wake);
-        found.extend(lease, span, now.instant, wake)
+        found.advance(now, &mut self.store, wake);
+        found.extend(lease, span, now, wake)
     }
 
     /// Everything that waits, to be woken because the broker closes; forgets all messages.
@@ -424,7 +453,6 @@ impl State {
         }
         self.mailboxes.clear();
         self.store.clear();
-        self.routes.clear();
         self.listeners.clear();
         self.groups.clear();
         self.queues.clear();
@@ -436,6 +464,14 @@ impl State {
             mailbox.wake_all(wake);
         }
     }
+}
+
+/// The mailboxes that want the messages of a topic.
+fn matching(listeners: &[(TopicPattern, Key)], topic: &TopicName) -> Arc<[Key]> {
+    let wanted = listeners
+        .iter()
+        .filter(|(pattern, _)| pattern.matches(topic));
+    wanted.map(|(_, key)| *key).collect()
 }
 
 pub(super) fn missing_queue(name: &TopicName) -> Error {

@@ -15,10 +15,15 @@ use crate::topic::{Destination, TopicName, TopicPattern};
 /// Looking for expired messages walks through everything, so it is not done more often than this.
 const BETWEEN_SWEEPS: Duration = Duration::from_millis(50);
 
+/// Topics remembered for speed although nothing of them is kept.
+const TOPICS_REMEMBERED: usize = 10_000;
+
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) message: Arc<Message>,
     pub(super) destination: Destination,
+    /// The topic it was published to, if it was one.
+    pub(super) topic: Option<Key>,
     pub(super) position: u64,
     pub(super) stored_at: Timestamp,
     /// Published for later.
@@ -31,6 +36,16 @@ pub(super) struct Stored {
     pub(super) retained: bool,
 }
 
+/// A topic that is remembered: for its messages, and for who gets new ones.
+#[derive(Debug)]
+struct Topic {
+    name: TopicName,
+    log: VecDeque<Key>,
+    routes: Arc<[Key]>,
+    /// The routing by which the routes were found.
+    routing: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Store {
     messages: Arena<Stored>,
@@ -39,7 +54,12 @@ pub(super) struct Store {
     /// What is kept for replay, oldest first; and the same by topic.
     history: VecDeque<Key>,
     history_bytes: usize,
-    topics: HashMap<TopicName, VecDeque<Key>>,
+    topics: Arena<Topic>,
+    names: HashMap<TopicName, Key>,
+    most_topics: usize,
+    routing: u64,
+    /// Messages removed; their memory is freed when the lock is released.
+    garbage: Vec<Arc<Message>>,
     /// No message expires before this.
     next_expiry: Option<Instant>,
     max_messages: usize,
@@ -56,7 +76,11 @@ impl Store {
             position: 0,
             history: VecDeque::new(),
             history_bytes: 0,
-            topics: HashMap::new(),
+            topics: Arena::default(),
+            names: HashMap::new(),
+            most_topics: TOPICS_REMEMBERED,
+            routing: 0,
+            garbage: Vec::new(),
             next_expiry: None,
             max_messages: config.max_messages,
             max_bytes: config.max_bytes.as_usize(),
@@ -89,16 +113,13 @@ impl Store {
             return;
         };
         let fits = self.retain_messages > 0 && stored.size <= self.retain_bytes;
-        if let Destination::Topic(topic) = &stored.destination
+        if let Some(topic) = stored.topic.and_then(|topic| self.topics.get_mut(topic))
             && fits
         {
             stored.retained = true;
             self.history_bytes += stored.size;
             self.history.push_back(key);
-            match self.topics.get_mut(topic) {
-                Some(log) => log.push_back(key),
-                None => drop(self.topics.insert(topic.clone(), VecDeque::from([key]))),
-            }
+            topic.log.push_back(key);
             while self.history.len() > self.retain_messages
                 || self.history_bytes > self.retain_bytes
             {
@@ -119,14 +140,9 @@ impl Store {
         };
         stored.retained = false;
         self.history_bytes -= stored.size;
-        if let Destination::Topic(topic) = &stored.destination
-            && let Some(log) = self.topics.get_mut(topic)
-        {
+        if let Some(topic) = stored.topic.and_then(|topic| self.topics.get_mut(topic)) {
             // The oldest of all is the oldest of its topic.
-            log.pop_front();
-            if log.is_empty() {
-                self.topics.remove(topic);
-            }
+            topic.log.pop_front();
         }
         if stored.pending == 0 {
             self.remove(key);
@@ -155,7 +171,60 @@ impl Store {
     fn remove(&mut self, key: Key) {
         if let Some(gone) = self.messages.remove(key) {
             self.bytes -= gone.size;
+            self.garbage.push(gone.message);
         }
+    }
+
+    /// Messages that were removed, to be freed.
+    pub(super) fn take_garbage(&mut self) -> Vec<Arc<Message>> {
+        std::mem::take(&mut self.garbage)
+    }
+
+    /// The topic of this name and the mailboxes that get its messages; they are found once.
+    pub(super) fn topic(
+        &mut self,
+        name: &TopicName,
+        find: impl FnOnce() -> Arc<[Key]>,
+    ) -> (Key, Arc<[Key]>) {
+        let routing = self.routing;
+        if let Some(key) = self.names.get(name)
+            && let Some(topic) = self.topics.get_mut(*key)
+        {
+            if topic.routing != routing {
+                topic.routing = routing;
+                topic.routes = find();
+            }
+            return (*key, Arc::clone(&topic.routes));
+        }
+        if self.topics.len() >= self.most_topics {
+            self.forget_empty_topics();
+        }
+        let routes = find();
+        let key = self.topics.insert(Topic {
+            name: name.clone(),
+            log: VecDeque::new(),
+            routes: Arc::clone(&routes),
+            routing,
+        });
+        self.names.insert(name.clone(), key);
+        (key, routes)
+    }
+
+    /// Who gets which messages has changed: it is found anew for every topic.
+    pub(super) fn reroute(&mut self) {
+        self.routing += 1;
+    }
+
+    /// A topic of which nothing is kept is remembered for speed alone.
+    fn forget_empty_topics(&mut self) {
+        let empty = self.topics.iter().filter(|(_, topic)| topic.log.is_empty());
+        let empty: Vec<Key> = empty.map(|(key, _)| key).collect();
+        for key in empty {
+            if let Some(gone) = self.topics.remove(key) {
+                self.names.remove(&gone.name);
+            }
+        }
+        self.most_topics = TOPICS_REMEMBERED.max(self.topics.len() * 2);
     }
 
     /// Whether a message of this size fits, after giving up what is kept for replay.
@@ -204,7 +273,7 @@ impl Store {
         };
         match pattern.as_topic() {
             Some(topic) => {
-                let log = self.topics.get(&topic).into_iter().flatten();
+                let log = self.log_keys(&topic);
                 log.filter(wanted).copied().collect()
             }
             None => {
@@ -225,14 +294,20 @@ impl Store {
 
     /// The messages of one topic kept for replay, oldest first.
     pub(super) fn log(&self, topic: &TopicName) -> impl Iterator<Item = &Stored> {
-        let log = self.topics.get(topic).into_iter().flatten();
-        log.filter_map(|key| self.messages.get(*key))
+        self.log_keys(topic)
+            .filter_map(|key| self.messages.get(*key))
+    }
+
+    fn log_keys(&self, topic: &TopicName) -> impl Iterator<Item = &Key> {
+        let topic = self.names.get(topic).and_then(|key| self.topics.get(*key));
+        topic.into_iter().flat_map(|topic| &topic.log)
     }
 
     pub(super) fn clear(&mut self) {
         self.messages.clear();
         self.history.clear();
         self.topics.clear();
+        self.names.clear();
         self.bytes = 0;
         self.history_bytes = 0;
     }
@@ -243,7 +318,7 @@ impl Store {
         assert_eq!(bytes, self.bytes, "bytes are counted right");
         let retained = self.messages.iter().filter(|(_, s)| s.retained).count();
         assert_eq!(retained, self.history.len(), "history is counted right");
-        let logged: usize = self.topics.values().map(VecDeque::len).sum();
+        let logged: usize = self.topics.iter().map(|(_, topic)| topic.log.len()).sum();
         assert_eq!(
             logged,
             self.history.len(),

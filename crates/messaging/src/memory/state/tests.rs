@@ -42,7 +42,7 @@ struct Held {
 
 struct World {
     state: State,
-    now: Now,
+    now: Instant,
     mailbox: Key,
     consumers: Vec<Key>,
     subscribe: Subscribe,
@@ -63,10 +63,7 @@ impl World {
         config.max_messages = 40;
         config.retain_messages = 10;
         let mut state = State::new(&config);
-        let now = Now {
-            instant: Instant::now(),
-            wall: Timestamp::UNIX_EPOCH,
-        };
+        let now = Instant::now();
         let topic = TopicName::new("t").expect("a name");
         let subscribe = Subscribe::topics(topic)
             .with_group("g")
@@ -87,7 +84,7 @@ impl World {
     }
 
     fn forget_lost_leases(&mut self) {
-        let now = self.now.instant;
+        let now = self.now;
         self.held.retain(|held| held.until > now);
     }
 
@@ -114,7 +111,7 @@ impl World {
                 assert!(given.is_some(), "a lease that has not run out is held");
             }
             Step::Ack { .. } | Step::Nack { .. } => {}
-            Step::Pass { millis } => self.now.instant += Duration::from_millis(millis.into()),
+            Step::Pass { millis } => self.now += Duration::from_millis(millis.into()),
             Step::Rejoin { consumer } => {
                 let gone = self.consumers[consumer];
                 self.state.unsubscribe(self.mailbox, gone, &mut wake);
@@ -135,8 +132,12 @@ impl World {
         publish.delay = (delay > 0).then(|| Duration::from_millis(delay.into()));
         publish.expires_in = (expiry > 0).then(|| Duration::from_millis(expiry.into()));
         self.delays |= publish.delay.is_some();
-        let expires = publish.expires_in.map(|span| self.now.instant + span);
-        match self.state.publish(publish, self.now, &mut Wake::new()) {
+        let expires = publish.expires_in.map(|span| self.now + span);
+        match self.state.publish(
+            Incoming::new(publish, Timestamp::UNIX_EPOCH),
+            self.now,
+            &mut Wake::new(),
+        ) {
             Ok(receipt) => {
                 assert_eq!(receipt.routed, Routed::Yes);
                 self.published.push((expires, key, false));
@@ -159,11 +160,11 @@ impl World {
         let number: usize = text.parse().expect("a number");
         let (expires, key, is_done) = self.published[number];
         assert!(!is_done, "{number} is done");
-        assert!(expires.is_none_or(|at| at > self.now.instant), "expired");
+        assert!(expires.is_none_or(|at| at > self.now), "expired");
         assert!(self.held.iter().all(|held| held.number != number), "twice");
         let first_of_key = (0..self.published.len()).find(|other| {
             let (expires, other_key, is_done) = self.published[*other];
-            other_key == key && !is_done && expires.is_none_or(|at| at > self.now.instant)
+            other_key == key && !is_done && expires.is_none_or(|at| at > self.now)
         });
         let in_order = key == 0 || self.delays || first_of_key == Some(number);
         assert!(in_order, "{number} before {first_of_key:?}");
@@ -176,13 +177,13 @@ impl World {
             lease: out.lease,
             number,
             key,
-            until: self.now.instant + LEASE,
+            until: self.now + LEASE,
         });
     }
 
     /// Takes and finishes everything: what is left must have expired.
     fn work_off(&mut self) {
-        self.now.instant += Duration::from_secs(1);
+        self.now += Duration::from_secs(1);
         self.forget_lost_leases();
         for _ in 0..=self.published.len() {
             self.take(0);
@@ -195,7 +196,7 @@ impl World {
         let lost: BTreeSet<usize> = (0..self.published.len())
             .filter(|number| {
                 let (expires, _, is_done) = self.published[*number];
-                !is_done && expires.is_none_or(|at| at > self.now.instant)
+                !is_done && expires.is_none_or(|at| at > self.now)
             })
             .collect();
         assert!(lost.is_empty(), "lost: {lost:?}");
