@@ -6,6 +6,8 @@ mod call;
 pub mod config;
 mod failure;
 pub mod fallback;
+#[cfg(all(test, loom))]
+mod loom_atomics;
 mod observe;
 mod policy;
 mod registry;

@@ -1,14 +1,13 @@
-//! Every interleaving of the hand-written atomics: run with `RUSTFLAGS="--cfg loom"`.
-#![cfg(loom)]
-#![allow(clippy::unwrap_used, reason = "test code")]
+//! Every interleaving of the hand-written atomics: `cargo xtask loom`.
 
 use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
 use tokio::time::Instant;
-use trunkline_resilience::breaker::{Breaker, BreakerSettings, State, WindowKind};
-use trunkline_resilience::retry::{BudgetSettings, RetryBudget};
+
+use crate::breaker::{Breaker, BreakerSettings, State, WindowKind};
+use crate::retry::{BudgetSettings, RetryBudget};
 
 fn breaker(failure_threshold: u32, recovery: Duration) -> Arc<Breaker> {
     let mut settings = BreakerSettings::default();
