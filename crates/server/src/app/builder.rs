@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::Router;
 use trunkline_core::{Error, Health, Propagation, Result};
-use trunkline_discovery::ServiceName;
+use trunkline_discovery::{Discovery, ServiceName};
 use trunkline_telemetry::Metrics;
 
+use super::registration::ThroughDiscovery;
 use super::{Hook, MicroserviceApp, Registration};
 use crate::ServerConfig;
 use crate::routes::BrokerSource;
@@ -26,10 +27,17 @@ pub struct MicroserviceAppBuilder {
     metrics: Metrics,
     propagation: Option<Propagation>,
     brokers: Option<Arc<dyn BrokerSource>>,
-    registration: Option<Arc<dyn Registration>>,
+    announce: Announce,
     startup: Vec<Hook>,
     shutdown: Vec<Hook>,
     drain_delay: Duration,
+}
+
+/// Where the service announces itself.
+enum Announce {
+    Nowhere,
+    Discovery(Discovery),
+    Own(Arc<dyn Registration>),
 }
 
 impl fmt::Debug for MicroserviceAppBuilder {
@@ -79,7 +87,7 @@ impl MicroserviceAppBuilder {
             metrics: Metrics::default(),
             propagation: None,
             brokers: None,
-            registration: None,
+            announce: Announce::Nowhere,
             startup: Vec::new(),
             shutdown: Vec::new(),
             drain_delay: Duration::ZERO,
@@ -134,9 +142,15 @@ impl MicroserviceAppBuilder {
         self
     }
 
-    /// Sets where the service announces itself, unless its configuration says `register: false`.
+    /// Announces the service through discovery, unless its configuration says `register: false`.
+    pub fn discovery(mut self, discovery: Discovery) -> Self {
+        self.announce = Announce::Discovery(discovery);
+        self
+    }
+
+    /// Announces the service in a way of one's own, unless its configuration says `register: false`.
     pub fn registration(mut self, registration: impl Registration) -> Self {
-        self.registration = Some(Arc::new(registration));
+        self.announce = Announce::Own(Arc::new(registration));
         self
     }
 
@@ -184,11 +198,20 @@ impl MicroserviceAppBuilder {
             Some(_) => propagation,
             None => propagation.with_service(name.as_str()),
         };
+        let registration: Option<Arc<dyn Registration>> = match self.announce {
+            _ if !self.config.register => None,
+            Announce::Nowhere => None,
+            Announce::Own(registration) => Some(registration),
+            Announce::Discovery(discovery) => Some(Arc::new(ThroughDiscovery::new(
+                discovery,
+                self.health.clone(),
+            ))),
+        };
         let plan = Plan {
             name,
             version: self.version,
             metadata: self.metadata,
-            registration: self.registration.filter(|_| self.config.register),
+            registration,
             config: self.config,
             router: self.router,
             health: self.health,

@@ -30,7 +30,7 @@ type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
 /// A service with an HTTP side: context, deadlines, problem documents, log lines and metrics around your axum router,
 /// and `/health`, `/health/live`, `/health/ready` and `/metrics` beside it. Clones are the same app.
 ///
-/// It starts in this order: bind, startup hooks, serve, register, ready. It stops in this one: not ready, deregister,
+/// It starts in this order: bind, startup hooks, serve, ready, register. It stops in this one: not ready, deregister,
 /// the drain delay, no new connections, running requests finish, shutdown hooks.
 ///
 /// ```
@@ -159,6 +159,7 @@ impl MicroserviceApp {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(address);
         tracing::info!(target: TARGET, service = self.name(), %address, "listening");
+        self.0.gate.open();
         if let Some(registration) = &plan.registration {
             let instance = self.instance(address);
             // Set before: a registration that is dropped half-way may stand.
@@ -259,7 +260,6 @@ impl Lifecycle for MicroserviceApp {
             return Err(error);
         }
         state.phase = Phase::Running;
-        self.0.gate.open();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use axum::routing::get;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, ErrorKind, Health, Lifecycle, Result};
-use trunkline_discovery::ServiceInstance;
+use trunkline_discovery::{Discovery, MemoryRegistry, PickRequest, ServiceInstance, ServiceName};
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, Registration, ServerConfig};
 use trunkline_telemetry::Metrics;
 
@@ -144,8 +144,8 @@ async fn everything_happens_in_its_order() {
     let expected = [
         "startup 1",
         "startup 2",
-        // It answers already, and is not ready yet.
-        r#"register order-service 2.1 {"team": "shop"} 503"#,
+        // It answers already.
+        r#"register order-service 2.1 {"team": "shop"} 200"#,
         // It is not ready any more, and answers still.
         "deregister 503",
         "shutdown 2",
@@ -186,6 +186,39 @@ async fn a_failed_start_leaves_nothing_behind() {
         (error.message(), error.operation()),
         ("no database", Some("startup hook"))
     );
+}
+
+#[tokio::test]
+async fn discovery_knows_the_service_while_it_runs() {
+    let registry = MemoryRegistry::new();
+    let discovery = Discovery::builder()
+        .registry(registry.clone())
+        .resolver(registry)
+        .build();
+    let app = MicroserviceApp::builder("order-service")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .discovery(discovery.clone())
+        .build()
+        .unwrap();
+    app.start().await.unwrap();
+    let orders = ServiceName::new("order-service").unwrap();
+    let instances = discovery.instances(&orders);
+    instances.ready(soon()).await.unwrap();
+    let picked = instances.pick(&PickRequest::any()).unwrap();
+    assert_eq!(
+        picked.instance().authority(),
+        app.local_addr().unwrap().to_string()
+    );
+    drop(picked);
+    app.drain(soon()).await.unwrap();
+    let gone = async {
+        while !instances.snapshot().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+    app.shutdown(soon()).await.unwrap();
+    discovery.shutdown(soon()).await.unwrap();
 }
 
 #[tokio::test]
