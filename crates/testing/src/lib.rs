@@ -12,6 +12,11 @@ mod scope;
 
 #[cfg(feature = "broker")]
 pub mod broker;
+#[cfg(feature = "broker")]
+pub mod inbox;
+
+#[cfg(feature = "registry")]
+pub mod registry;
 
 #[cfg(feature = "servers")]
 pub mod servers;

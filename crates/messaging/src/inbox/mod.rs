@@ -4,6 +4,7 @@
 //! is neither completed nor released — its owner died — can be claimed again when its lease has run out.
 
 mod erased;
+mod memory;
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use trunkline_core::Result;
 
 pub use erased::AnyInbox;
+pub use memory::MemoryInbox;
 
 /// Asks for the right to do something once.
 #[derive(Clone, Debug, PartialEq, Eq)]

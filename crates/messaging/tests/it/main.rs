@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod memory_broker;
+mod memory_inbox;

@@ -59,9 +59,11 @@ const PREFETCH: u32 = 3;
 
 impl World {
     fn new() -> Self {
-        let mut config = MemoryConfig::default();
-        config.max_messages = 40;
-        config.retain_messages = 10;
+        let config = MemoryConfig {
+            max_messages: 40,
+            retain_messages: 10,
+            ..MemoryConfig::default()
+        };
         let mut state = State::new(&config);
         let now = Instant::now();
         let topic = TopicName::new("t").expect("a name");
