@@ -61,6 +61,10 @@ struct Inner {
     outstanding: usize,
     bytes: usize,
     waker: Option<Waker>,
+    /// Somebody asked for a message since it last gave some back for want of demand.
+    asking: bool,
+    /// Somebody asked since this was last looked at.
+    asked: bool,
     stage: Stage,
     items: Vec<Item>,
     job_queued: bool,
@@ -154,7 +158,7 @@ impl Consumer {
     /// How many messages it can take now.
     pub(super) fn capacity(&self) -> usize {
         let inner = self.lock();
-        if inner.stage != Stage::Open || inner.bytes > MOST_BYTES {
+        if inner.stage != Stage::Open || !inner.asking || inner.bytes > MOST_BYTES {
             return 0;
         }
         self.wish.prefetch.saturating_sub(inner.outstanding)
@@ -255,6 +259,29 @@ impl Consumer {
         )
     }
 
+    /// Whether it has messages that are not handed out.
+    pub(super) fn holds(&self) -> bool {
+        let inner = self.lock();
+        !inner.ready.is_empty() || !inner.held.is_empty()
+    }
+
+    /// Whether it holds messages although nobody has asked for one since the last time this was called.
+    pub(super) fn is_idle(&self) -> bool {
+        let mut inner = self.lock();
+        let asked = std::mem::take(&mut inner.asked);
+        !asked && !inner.ready.is_empty()
+    }
+
+    /// Returns what it has not handed out, and asks for nothing more until somebody asks it.
+    pub(super) fn rest(&self) -> Vec<Ready> {
+        let mut inner = self.lock();
+        if inner.asked {
+            return Vec::new();
+        }
+        inner.asking = false;
+        inner.drain()
+    }
+
     /// The outcome of a renewal: what is in none of the pieces was lost.
     pub(super) fn renewed(&self, asked: &[Run], kept: &[Run], until: i64) {
         let within = |runs: &[Run], one: &Ready| {
@@ -296,9 +323,7 @@ impl Consumer {
                 return (Vec::new(), false);
             }
             inner.stage = stage;
-            let mut waiting: Vec<Ready> = inner.ready.drain(..).collect();
-            waiting.extend(inner.held.drain().flat_map(|(_, chain)| chain));
-            inner.release(waiting.len(), waiting.iter().map(|one| one.size).sum());
+            let waiting = inner.drain();
             (waiting, inner.outstanding == 0, inner.waker.take())
         };
         if stage == Stage::Closed {
@@ -328,6 +353,11 @@ impl Consumer {
         loop {
             let ready = {
                 let mut inner = self.lock();
+                inner.asked = true;
+                let begins = !std::mem::replace(&mut inner.asking, true);
+                if begins && let Some(attached) = self.attached() {
+                    attached.nudge.now();
+                }
                 match (inner.ready.pop_front(), inner.stage) {
                     (Some(ready), _) => ready,
                     (None, Stage::Open) => {
@@ -365,6 +395,14 @@ impl Consumer {
 }
 
 impl Inner {
+    /// Takes out everything that is not handed out.
+    fn drain(&mut self) -> Vec<Ready> {
+        let mut waiting: Vec<Ready> = self.ready.drain(..).collect();
+        waiting.extend(self.held.drain().flat_map(|(_, chain)| chain));
+        self.release(waiting.len(), waiting.iter().map(|one| one.size).sum());
+        waiting
+    }
+
     fn release(&mut self, count: usize, bytes: usize) {
         self.outstanding = self.outstanding.saturating_sub(count);
         self.bytes = self.bytes.saturating_sub(bytes);

@@ -95,6 +95,13 @@ pub(super) fn processes(connection: &Connection) -> rusqlite::Result<Vec<String>
         .collect()
 }
 
+/// How many consumers a group has, in all processes.
+pub(super) fn consumers(connection: &Connection, group: i64) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM consumer WHERE grp = ?1")?
+        .query_row([group], |row| row.get(0))
+}
+
 fn forget(connection: &Connection, group: i64) -> rusqlite::Result<()> {
     for statement in [
         "DELETE FROM span WHERE grp = ?1",

@@ -9,7 +9,9 @@ use rusqlite::Connection;
 use super::claim::{self, Claim, DueSpan, FreshTopic, Slot};
 use super::consumer::{Consumer, Ready};
 use super::feeder::{Topic, Topics};
+use super::group;
 use super::row;
+use super::settle;
 use super::schema::{position, row as row_of};
 use super::span::{Keyed, Run, Span, Spans};
 use crate::error::Failure;
@@ -19,6 +21,8 @@ const READ_MESSAGES: usize = 2000;
 const READ_BYTES: usize = 4 << 20;
 /// After a claim that failed, or could not go on.
 const RETRY: i64 = 100_000;
+/// A consumer that is not asked for messages keeps them for itself no longer than twice this.
+const IDLE: i64 = 100_000;
 /// Leases are looked after no more often than this.
 const LEAST_CARE: i64 = 10_000;
 
@@ -32,6 +36,7 @@ pub(super) struct Lane {
     /// Nothing is tried before this.
     not_before: i64,
     care_at: i64,
+    idle_at: i64,
     renewing: Arc<AtomicBool>,
 }
 
@@ -44,6 +49,7 @@ impl Lane {
             due_at: 0,
             not_before: 0,
             care_at: 0,
+            idle_at: 0,
             renewing: Arc::default(),
         }
     }
@@ -69,7 +75,11 @@ impl Lane {
 
     /// When to look again although nothing changes.
     pub(super) fn next_look(&self) -> i64 {
-        self.due_at.max(self.not_before).min(self.care_at)
+        let mut next = self.due_at.max(self.not_before);
+        if self.consumer.holds() {
+            next = next.min(self.care_at).min(self.idle_at);
+        }
+        next
     }
 
     /// Looks for messages and claims what the consumer can take.
@@ -80,6 +90,7 @@ impl Lane {
         now: i64,
     ) -> rusqlite::Result<()> {
         self.care(now);
+        self.let_go(connection, now)?;
         if self.slot.is_busy() {
             return Ok(());
         }
@@ -208,6 +219,22 @@ impl Lane {
             .messages
             .extend(found.into_iter().map(|(_, ready)| ready));
         claim.fresh = fresh;
+        Ok(())
+    }
+
+    /// Nobody asks the consumer for the messages it holds: if there are other consumers in the group, they get them.
+    fn let_go(&mut self, connection: &Connection, now: i64) -> rusqlite::Result<()> {
+        if now < self.idle_at {
+            return Ok(());
+        }
+        self.idle_at = now + IDLE;
+        let Some(attached) = self.consumer.attached() else {
+            return Ok(());
+        };
+        if !self.consumer.is_idle() || group::consumers(connection, attached.member.group)? < 2 {
+            return Ok(());
+        }
+        settle::give_back(&self.consumer, &self.consumer.rest());
         Ok(())
     }
 

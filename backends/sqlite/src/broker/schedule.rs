@@ -71,7 +71,7 @@ fn move_due(connection: &Connection, book: &mut Book, now: i64) -> rusqlite::Res
 /// What is due, with its row.
 fn read(connection: &Connection, now: i64) -> rusqlite::Result<Vec<(i64, Outgoing)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT scheduled.id, queue, name, expires, key, head, payload FROM scheduled JOIN topic ON topic.id = topic \
+        "SELECT scheduled.id, queue, name, expires, key, scheduled.head, payload FROM scheduled JOIN topic ON topic.id = topic \
          WHERE due <= ?1 ORDER BY due, scheduled.id LIMIT ?2",
     )?;
     let mut rows = statement.query(params![now, TOGETHER])?;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A directory that is removed when it is dropped.
-pub fn temporary() -> TempDir {
+pub(crate) fn temporary() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// A directory by a name; those of earlier runs are removed.
-pub fn named(name: &str) -> PathBuf {
+pub(crate) fn named(name: &str) -> PathBuf {
     static SWEEP: Once = Once::new();
     let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("embedded");
     SWEEP.call_once(|| {
