@@ -10,9 +10,10 @@ use trunkline_testing::servers::{
 
 use crate::arguments::{Arguments, Usage, closest};
 use crate::environment::{self, REQUIRE_LIVE};
+use crate::workspace::{Package, Workspace};
 
 /// `cargo xtask servers`.
-pub(crate) fn run(_: &crate::workspace::Workspace, mut arguments: Arguments) -> Result<()> {
+pub(crate) fn run(_: &Workspace, mut arguments: Arguments) -> Result<()> {
     let action = arguments.positional();
     let mut names = Vec::new();
     while let Some(name) = arguments.positional() {
@@ -168,7 +169,7 @@ fn install_all(wanted: &[Wanted]) -> Result<()> {
 fn install(wanted: Wanted) -> Result<(), ServerError> {
     let program = wanted.program();
     if program.find().is_none() {
-        println!("installing {} …", program.package);
+        eprintln!("installing {} …", program.package);
     }
     let _: Installed = servers::install(program)?;
     Ok(())
@@ -216,6 +217,23 @@ fn env(systems: &[&'static System]) -> Result<()> {
             servers::url_variable(system),
             standing.url()
         );
+    }
+    Ok(())
+}
+
+/// Installs what a package starts itself. What cannot be had is reported: who needs it will fail.
+pub(crate) fn install_for(package: &Package) -> Result<()> {
+    let required = Required::from_environment()?;
+    for name in &package.servers {
+        let wanted = Wanted::named(name).context("package.metadata.trunkline.servers")?;
+        match install(wanted) {
+            Err(error) if required.includes(name) => {
+                return Err(error).with_context(|| format!("{name} is required by {REQUIRE_LIVE}"));
+            }
+            // Standard output may be a JSON document.
+            Err(error) => eprintln!("WITHOUT {name}: {error:#}"),
+            Ok(()) => {}
+        }
     }
     Ok(())
 }

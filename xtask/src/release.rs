@@ -10,7 +10,9 @@ use crate::arguments::Arguments;
 use crate::stage::Stages;
 use crate::tally::Tally;
 use crate::workspace::{Package, Workspace};
-use crate::{cargo, environment, process};
+use crate::{cargo, environment, live, process};
+
+const BENCHES: &str = "trunkline-benches";
 
 /// `cargo xtask doc`.
 pub(crate) fn doc(workspace: &Workspace, arguments: Arguments) -> Result<()> {
@@ -221,8 +223,12 @@ pub(crate) fn bench(workspace: &Workspace, arguments: Arguments) -> Result<()> {
 /// Builds the programs of `benches/` and the command-line tool in one go, so that they share what
 /// they can, and runs one of them.
 fn delegate(workspace: &Workspace, binary: &str, arguments: Arguments) -> Result<()> {
+    let benches = workspace
+        .package(BENCHES)
+        .context("the workspace has no benches")?;
+    live::install_for(benches)?;
     let mut build = cargo::command(workspace, ["build", "--release", "--bins"]);
-    process::run(build.args(["-p", "trunkline-benches", "-p", "trunkline-cli"]))?;
+    process::run(build.args(["-p", BENCHES, "-p", "trunkline-cli"]))?;
     let programs = workspace.target.join("release");
     let mut command = Command::new(programs.join(binary));
     command
