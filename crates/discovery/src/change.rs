@@ -88,7 +88,7 @@ impl ServiceWatch {
             let change = watching.next().await?;
             Some((change, watching))
         });
-        Self(changes.boxed())
+        Self(changes.fuse().boxed())
     }
 
     /// The next change; `None` when discovery was shut down.

@@ -70,7 +70,8 @@ pub struct InstanceWatch(BoxStream<'static, Result<InstanceList>>);
 impl InstanceWatch {
     /// Puts one together; for backends.
     pub fn new(lists: impl Stream<Item = Result<InstanceList>> + Send + 'static) -> Self {
-        Self(lists.boxed())
+        // Asking a watch that has ended again is no mistake.
+        Self(lists.fuse().boxed())
     }
 
     /// The next list, or why there is none for the moment. Cancel safe.

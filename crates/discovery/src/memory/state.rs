@@ -1,6 +1,6 @@
 //! What is announced, and until when.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,6 +15,8 @@ pub(super) struct State {
     services: BTreeMap<ServiceName, Service>,
     /// The service that an instance belongs to, by its id.
     owners: HashMap<String, ServiceName>,
+    /// Instances by the moment when they go unless they are renewed.
+    ends: BTreeSet<(Instant, String)>,
     revision: u64,
     tokens: u64,
     pub(super) closed: bool,
@@ -59,11 +61,10 @@ impl State {
         self.tokens += 1;
         let token = self.tokens;
         let (id, name) = (instance.id.clone(), instance.name.clone());
-        let before = self.owners.insert(id.clone(), name.clone());
-        if let Some(before) = before.filter(|before| *before != name) {
-            self.take(&before, &id);
-        }
+        self.take(&id);
+        self.owners.insert(id.clone(), name.clone());
         let term = ttl.map(Term::begin);
+        self.plan(term, &id);
         let entry = Entry {
             instance,
             token,
@@ -74,53 +75,44 @@ impl State {
     }
 
     pub(super) fn renew(&mut self, lease: &Lease, instance: &ServiceInstance) -> Result<()> {
-        let same = instance.id == lease.instance_id;
+        let id = &lease.instance_id;
         let Some(entry) = self.held(lease) else {
-            let id = &lease.instance_id;
             return Err(Error::not_found(format!(
                 "no lease stands for instance {id}"
             )));
         };
-        if !same || instance.name != entry.instance.name {
+        if instance.id != *id || instance.name != entry.instance.name {
             return Err(Error::invalid(
                 "a renewal must be of the instance that was registered",
             ));
         }
-        if let Some(term) = &mut entry.term {
-            *term = Term::begin(term.ttl);
-        }
-        if entry.instance != *instance {
+        let before = entry.term;
+        entry.term = before.map(|term| Term::begin(term.ttl));
+        let after = entry.term;
+        let news = entry.instance != *instance;
+        if news {
             entry.instance = instance.clone();
             self.changed(&instance.name);
         }
+        self.unplan(before, id);
+        self.plan(after, id);
         Ok(())
     }
 
     /// Withdraws what the lease stands for; does nothing when it was withdrawn or replaced.
     pub(super) fn remove(&mut self, lease: &Lease) {
-        if let Some(entry) = self.held(lease) {
-            let name = entry.instance.name.clone();
-            self.owners.remove(&lease.instance_id);
-            self.take(&name, &lease.instance_id);
+        if self.held(lease).is_some() {
+            self.take(&lease.instance_id);
         }
     }
 
     /// Forgets every instance whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
-        let over = |entry: &Entry| {
-            let ends = entry.term.and_then(|term| term.ends);
-            ends.is_some_and(|ends| ends <= now)
-        };
-        let gone: Vec<(ServiceName, String)> = self
-            .services
-            .values()
-            .flat_map(|service| service.instances.values())
-            .filter(|entry| over(entry))
-            .map(|entry| (entry.instance.name.clone(), entry.instance.id.clone()))
-            .collect();
-        for (name, id) in gone {
-            self.owners.remove(&id);
-            self.take(&name, &id);
+        while let Some((ends, id)) = self.ends.first()
+            && *ends <= now
+        {
+            let id = id.clone();
+            self.take(&id);
         }
     }
 
@@ -151,11 +143,28 @@ impl State {
         (entry.token.to_string() == lease.token).then_some(entry)
     }
 
-    fn take(&mut self, name: &ServiceName, id: &str) {
-        let service = self.changed(name);
-        service.instances.remove(id);
+    /// Takes an instance out, wherever it is.
+    fn take(&mut self, id: &str) {
+        let Some(name) = self.owners.remove(id) else {
+            return;
+        };
+        let service = self.changed(&name);
+        let entry = service.instances.remove(id);
         if service.instances.is_empty() {
-            self.services.remove(name);
+            self.services.remove(&name);
+        }
+        self.unplan(entry.and_then(|entry| entry.term), id);
+    }
+
+    fn plan(&mut self, term: Option<Term>, id: &str) {
+        if let Some(ends) = term.and_then(|term| term.ends) {
+            self.ends.insert((ends, id.to_owned()));
+        }
+    }
+
+    fn unplan(&mut self, term: Option<Term>, id: &str) {
+        if let Some(ends) = term.and_then(|term| term.ends) {
+            self.ends.remove(&(ends, id.to_owned()));
         }
     }
 

@@ -5,6 +5,7 @@
 mod balance;
 mod cache;
 mod check;
+mod conformance;
 mod ejection;
 mod instance;
 mod registration;

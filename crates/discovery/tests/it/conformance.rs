@@ -1,0 +1,62 @@
+//! The registries of this crate keep the contract.
+
+use std::time::Duration;
+
+use trunkline_discovery::{MemoryRegistry, StaticList};
+use trunkline_testing::Scope;
+use trunkline_testing::registry::{OpenRegistry, RegistryHarness};
+
+/// In memory a lease runs out at its moment; the rest is for a busy machine.
+const TTL: Duration = Duration::from_millis(300);
+
+struct Memory;
+
+impl RegistryHarness for Memory {
+    fn shortest_ttl(&self) -> Duration {
+        TTL
+    }
+
+    fn expiry_delay(&self) -> Duration {
+        TTL
+    }
+
+    async fn open(&self, _: &Scope) -> Option<OpenRegistry> {
+        let registry = MemoryRegistry::new();
+        let shutdown = registry.clone();
+        Some(OpenRegistry::new(
+            registry.clone(),
+            registry,
+            async move || {
+                shutdown.shutdown();
+            },
+        ))
+    }
+}
+
+struct Static;
+
+impl RegistryHarness for Static {
+    fn shortest_ttl(&self) -> Duration {
+        TTL
+    }
+
+    fn expiry_delay(&self) -> Duration {
+        TTL
+    }
+
+    async fn open(&self, _: &Scope) -> Option<OpenRegistry> {
+        let list = StaticList::new(Vec::new()).unwrap();
+        let shutdown = list.clone();
+        Some(OpenRegistry::new(list.clone(), list, async move || {
+            shutdown.shutdown();
+        }))
+    }
+}
+
+mod memory {
+    trunkline_testing::registry_conformance!(super::Memory);
+}
+
+mod static_list {
+    trunkline_testing::registry_conformance!(super::Static);
+}
