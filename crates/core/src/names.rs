@@ -23,6 +23,56 @@ pub mod header {
     pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 }
 
+/// Names of headers of messages alone.
+pub mod message_header {
+    /// The sending service, as seed 003 names it.
+    pub const SERVICE: &str = "service";
+    /// When it was sent, RFC 3339.
+    pub const TIMESTAMP: &str = "timestamp";
+    /// CloudEvents, binary mode: the version of the specification.
+    pub const CE_SPECVERSION: &str = "ce-specversion";
+    /// CloudEvents: the message's id.
+    pub const CE_ID: &str = "ce-id";
+    /// CloudEvents: the sending service.
+    pub const CE_SOURCE: &str = "ce-source";
+    /// CloudEvents: what happened, which is the topic.
+    pub const CE_TYPE: &str = "ce-type";
+    /// CloudEvents: when it happened.
+    pub const CE_TIME: &str = "ce-time";
+    /// Attempts made before this copy of the message.
+    pub const ATTEMPTS: &str = "trunkline-attempts";
+    /// Where a copy was first published to: `topic order.created`, `queue work`.
+    pub const ORIGIN: &str = "trunkline-origin";
+    /// The topic that waits for the answer to a request.
+    pub const REPLY_TO: &str = "trunkline-reply-to";
+    /// The id of the request that this answers.
+    pub const IN_REPLY_TO: &str = "trunkline-in-reply-to";
+    /// The kind of error that this answer is.
+    pub const REPLY_ERROR: &str = "trunkline-reply-error";
+    /// Why a message is a dead letter, in one word.
+    pub const DEAD_REASON: &str = "trunkline-dead-letter-reason";
+    /// The last error, with its causes.
+    pub const DEAD_ERROR: &str = "trunkline-dead-letter-error";
+    /// The group whose handler gave it up.
+    pub const DEAD_GROUP: &str = "trunkline-dead-letter-group";
+    /// What that handler subscribes to: `topics order.*`, `queue work`.
+    pub const DEAD_SOURCE: &str = "trunkline-dead-letter-source";
+    /// The name of that handler.
+    pub const DEAD_HANDLER: &str = "trunkline-dead-letter-handler";
+    /// When it was given up, RFC 3339.
+    pub const DEAD_AT: &str = "trunkline-dead-letter-at";
+    /// How often it was taken out of dead letters and tried again.
+    pub const REPLAYS: &str = "trunkline-replays";
+}
+
+/// Names of spans.
+pub mod span {
+    /// One message handed to the broker, until it is confirmed.
+    pub const PUBLISH: &str = "publish";
+    /// One message in its handler.
+    pub const PROCESS: &str = "process";
+}
+
 /// Names of metrics, as given to the registry (which adds units and `_total`).
 pub mod metric {
     /// Histogram, seconds: requests sent, by service, endpoint and status.
