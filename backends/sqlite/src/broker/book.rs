@@ -144,7 +144,7 @@ impl Book {
         if let Some(state) = self.state.as_mut().filter(|state| state.changed) {
             state.changed = false;
             connection
-                .prepare_cached("UPDATE state SET last_at = ?1, due_seq = ?2")?
+                .prepare_cached("UPDATE topic SET used_at = ?1, head = ?2 WHERE id = 0")?
                 .execute([state.last_at, state.due_seq])?;
         }
         if !std::mem::take(&mut self.changed) {
@@ -240,7 +240,7 @@ impl Book {
         let known = match self.state {
             Some(state) => state,
             None => connection
-                .prepare_cached("SELECT last_at, due_seq FROM state")?
+                .prepare_cached("SELECT used_at, head FROM topic WHERE id = 0")?
                 .query_row([], |row| {
                     Ok(State {
                         last_at: row.get(0)?,

@@ -194,7 +194,7 @@ pub struct GroupStatistics {
 /// Every topic and queue in numbers, by name.
 pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Vec<DestinationStatistics>> {
     let mut statement = connection
-        .prepare_cached("SELECT id, queue, name, head, count, bytes FROM topic ORDER BY name, queue")?;
+        .prepare_cached("SELECT id, queue, name, head, count, bytes FROM topic WHERE id > 0 ORDER BY name, queue")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {

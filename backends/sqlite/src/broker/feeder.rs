@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use trunkline_core::SharedClock;
 use trunkline_messaging::{Destination, TopicName};
 
@@ -18,6 +18,8 @@ use super::schedule;
 use crate::engine::{EmbeddedDirectory, JobSender, Listener, Nudge};
 use crate::error::Failure;
 
+/// Up to so many topics it is cheaper to read all their heads than to look for each.
+const FEW_TOPICS: usize = 200;
 /// How often to look for processes that died with messages in their hands.
 const SWEEP: i64 = 250_000;
 const SECOND: i64 = 1_000_000;
@@ -42,7 +44,7 @@ pub(super) struct Feeder {
 #[derive(Default)]
 pub(super) struct Topics {
     known: HashMap<i64, Topic>,
-    seen_at: i64,
+    newest: i64,
 }
 
 pub(super) struct Topic {
@@ -55,21 +57,40 @@ impl Topics {
         self.known.get(&topic)
     }
 
-    /// Reads what changed; true when there are topics that were not known.
-    fn read(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
-        let mut statement = connection
-            .prepare_cached("SELECT id, head, used_at, queue, name FROM topic WHERE used_at > ?1")?;
-        let mut rows = statement.query([self.seen_at])?;
-        let mut seen_at = self.seen_at;
+    /// Reads the heads of the topics that are wanted, and what is new; true when there are topics that were not known.
+    fn read(
+        &mut self,
+        connection: &Connection,
+        wanted: impl Iterator<Item = i64>,
+    ) -> rusqlite::Result<bool> {
+        if self.known.len() > FEW_TOPICS {
+            let mut statement =
+                connection.prepare_cached("SELECT head FROM topic WHERE id = ?1")?;
+            for id in wanted {
+                if let Some(topic) = self.known.get_mut(&id)
+                    && let Some(head) = statement.query_row([id], |row| row.get(0)).optional()?
+                {
+                    topic.head = head;
+                }
+            }
+            return self.read_from(connection, self.newest + 1);
+        }
+        self.read_from(connection, 1)
+    }
+
+    fn read_from(&mut self, connection: &Connection, first: i64) -> rusqlite::Result<bool> {
+        let mut statement =
+            connection.prepare_cached("SELECT id, head, queue, name FROM topic WHERE id >= ?1")?;
+        let mut rows = statement.query([first])?;
         let mut news = false;
         while let Some(row) = rows.next()? {
             let (id, head) = (row.get(0)?, row.get(1)?);
-            seen_at = seen_at.max(row.get(2)?);
+            self.newest = self.newest.max(id);
             if let Some(topic) = self.known.get_mut(&id) {
                 topic.head = head;
                 continue;
             }
-            let (queue, name): (bool, String) = (row.get(3)?, row.get(4)?);
+            let (queue, name): (bool, String) = (row.get(2)?, row.get(3)?);
             // A name that is none cannot have been written by us.
             let Ok(name) = TopicName::new(name) else {
                 continue;
@@ -82,7 +103,6 @@ impl Topics {
             self.known.insert(id, Topic { destination, head });
             news = true;
         }
-        self.seen_at = seen_at;
         Ok(news)
     }
 }
@@ -130,20 +150,23 @@ impl Feeder {
     }
 
     fn read_changes(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        // One moment: what was published before what is seen is seen too.
+        let transaction = connection.unchecked_transaction()?;
         let due_seq = connection
-            .prepare_cached("SELECT due_seq FROM state")?
+            .prepare_cached("SELECT head FROM topic WHERE id = 0")?
             .query_row([], |row| row.get(0))?;
         if due_seq != self.due_seq {
             self.due_seq = due_seq;
             self.scheduled_at = schedule::next_due(connection)?;
             self.lanes.values_mut().for_each(Lane::may_be_due);
         }
-        if self.topics.read(connection)? {
+        let wanted = self.lanes.values().flat_map(Lane::topics);
+        if self.topics.read(connection, wanted)? {
             for lane in self.lanes.values_mut() {
                 lane.read_cursors(connection)?;
             }
         }
-        Ok(())
+        transaction.finish()
     }
 
     /// Takes on the consumers that are new and lets go of those that left.

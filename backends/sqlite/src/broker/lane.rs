@@ -73,6 +73,10 @@ impl Lane {
         Ok(())
     }
 
+    pub(super) fn topics(&self) -> impl Iterator<Item = i64> {
+        self.cursors.iter().map(|(topic, _)| *topic)
+    }
+
     /// When to look again although nothing changes.
     pub(super) fn next_look(&self) -> i64 {
         let mut next = self.due_at.max(self.not_before);

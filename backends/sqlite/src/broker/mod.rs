@@ -21,7 +21,7 @@ mod span;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, OnceCell, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 use trunkline_core::task::Scope;
 use trunkline_core::{Context, Error, Result, Retry, SharedClock, SystemClock};
@@ -96,7 +96,28 @@ enum Connection {
 struct Core {
     database: Arc<Database>,
     outbox: Outbox,
-    nudge: Nudge,
+    /// There from the first subscription on: who only publishes need not be woken.
+    nudge: OnceCell<Nudge>,
+}
+
+impl Core {
+    /// Begins to look for messages, unless it has begun.
+    async fn feed(&self, consumers: &Consumers, clock: &SharedClock) -> Result<&Nudge> {
+        let begin = || async {
+            let database = Arc::clone(&self.database);
+            let (consumers, clock) = (consumers.clone(), Arc::clone(clock));
+            let listen = move || {
+                let (directory, jobs) = (database.directory().clone(), database.queue().clone());
+                database.listen(|nudge| {
+                    Box::new(Feeder::new(consumers, directory, jobs, clock, nudge))
+                })
+            };
+            tokio::task::spawn_blocking(listen)
+                .await
+                .map_err(|join| Error::internal("listening panicked").with_source(join))?
+        };
+        self.nudge.get_or_try_init(begin).await
+    }
 }
 
 impl EmbeddedBroker {
@@ -155,21 +176,17 @@ impl EmbeddedBroker {
         }
     }
 
-    fn open(config: &EmbeddedBrokerConfig, clock: &SharedClock, consumers: &Consumers) -> Result<Core> {
+    fn open(config: &EmbeddedBrokerConfig, clock: &SharedClock) -> Result<Core> {
         let directory = EmbeddedDirectory::open(&config.directory)?;
         let database = Database::open(&directory, FILE, &schema::SCHEMA)?;
         let jobs = database.queue().clone();
         let outbox = Outbox::new(jobs.clone(), Arc::clone(clock), config);
-        let retention = Retention::new(jobs.clone(), Arc::clone(clock), outbox.clone(), config);
+        let retention = Retention::new(jobs, Arc::clone(clock), outbox.clone(), config);
         database.every_second(retention::chore(retention));
-        let nudge = database.listen(|nudge| {
-            let (consumers, clock) = (consumers.clone(), Arc::clone(clock));
-            Box::new(Feeder::new(consumers, directory, jobs, clock, nudge))
-        })?;
         Ok(Core {
             database,
             outbox,
-            nudge,
+            nudge: OnceCell::new(),
         })
     }
 
@@ -234,8 +251,7 @@ impl MessageBroker for EmbeddedBroker {
             return Err(Error::config(problems.join("; ")).with_operation("connect"));
         }
         let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
-        let consumers = self.consumers.clone();
-        let open = tokio::task::spawn_blocking(move || Self::open(&config, &clock, &consumers));
+        let open = tokio::task::spawn_blocking(move || Self::open(&config, &clock));
         let core = timeout_at(deadline, open)
             .await
             .map_err(|_| late())?
@@ -386,6 +402,7 @@ impl MessageBroker for EmbeddedBroker {
         let (tried, first) = oneshot::channel();
         let attach = Attaching {
             consumer,
+            consumers: self.consumers.clone(),
             connection: self.connection.subscribe(),
             request_timeout: self.config.request_timeout,
             max_message_size: self.config.max_message_size.as_usize(),
@@ -485,6 +502,7 @@ fn wish(subscribe: Subscribe) -> Result<Wish> {
 /// Gets a subscription its place, and keeps trying.
 struct Attaching {
     consumer: Arc<Consumer>,
+    consumers: Consumers,
     connection: watch::Receiver<Connection>,
     request_timeout: Duration,
     max_message_size: usize,
@@ -510,6 +528,7 @@ impl Attaching {
     async fn attach(&self, core: &Core) -> Result<()> {
         let deadline = Instant::now() + self.request_timeout;
         let consumer = Arc::clone(&self.consumer);
+        let nudge = core.feed(&self.consumers, &consumer.clock).await?.clone();
         let liveness = core.database.directory().liveness();
         let process = Arc::clone(liveness.token());
         let manner = Manner::durable("subscribe", deadline);
@@ -530,11 +549,11 @@ impl Attaching {
             member,
             jobs: core.database.queue().clone(),
             outbox: core.outbox.clone(),
-            nudge: core.nudge.clone(),
+            nudge: nudge.clone(),
             max_message_size: self.max_message_size,
         };
         if self.consumer.attach(attached) {
-            core.nudge.now();
+            nudge.now();
         } else {
             settle::remove(&self.consumer);
         }

@@ -167,7 +167,7 @@ impl Retention {
 }
 
 /// Topics of replies and the like come and go; without messages and groups nothing is lost with them.
-const IS_UNUSED: &str = "used_at < ?1 AND queue = 0 AND count = 0 AND NOT EXISTS (SELECT 1 FROM cursor WHERE topic = topic.id)";
+const IS_UNUSED: &str = "id > 0 AND used_at < ?1 AND queue = 0 AND count = 0 AND NOT EXISTS (SELECT 1 FROM cursor WHERE topic = topic.id)";
 
 fn has_unused(connection: &Connection, since: i64) -> rusqlite::Result<bool> {
     connection

@@ -4,6 +4,7 @@
 //! A lost byte costs at most one turn of the waker's poll. Sockets of dead processes refuse the byte and are removed by
 //! whoever notices.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -51,6 +52,7 @@ impl Belfry {
         let socket = UnixDatagram::bind(self.address.join(&name))?;
         Ok(Bell {
             socket,
+            timeout: Cell::new(Duration::ZERO),
             path: self.folder.join(&name),
             name,
         })
@@ -83,6 +85,8 @@ fn short_address(folder: &Path, _: &File) -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Bell {
     socket: UnixDatagram,
+    /// How long the socket waits now.
+    timeout: Cell<Duration>,
     name: String,
     path: PathBuf,
 }
@@ -91,8 +95,10 @@ impl Bell {
     /// Waits until it is rung, or for that long. Several rings in a row count as one.
     pub(super) fn wait(&self, at_most: Duration) -> io::Result<bool> {
         let mut byte = [0; 8];
-        self.socket
-            .set_read_timeout(Some(at_most.max(Duration::from_millis(1))))?;
+        let at_most = at_most.max(Duration::from_millis(1));
+        if self.timeout.replace(at_most) != at_most {
+            self.socket.set_read_timeout(Some(at_most))?;
+        }
         match self.socket.recv(&mut byte) {
             Ok(_) => {}
             Err(error) if is_timeout(&error) => return Ok(false),

@@ -25,7 +25,7 @@ use crate::error::Failure;
 const GROUP: usize = 512;
 /// A group takes no further job after this, so that other processes get their turn.
 const SLICE: Duration = Duration::from_millis(10);
-/// Pages in the WAL that make a checkpoint worth while: 4 MiB.
+/// Pages added to the WAL that make a checkpoint worth while: 4 MiB.
 const CHECKPOINT_PAGES: i32 = 1000;
 
 thread_local! {
@@ -52,6 +52,8 @@ struct State {
     foreign: i64,
     relaxed: bool,
     ring: bool,
+    /// Pages in the WAL when a checkpoint was last asked for.
+    checkpoint_at: i32,
 }
 
 /// What a writer is made of.
@@ -116,9 +118,19 @@ impl Writer {
             for job in group {
                 finish(job, Ok(()));
             }
-            if WAL_PAGES.get() > CHECKPOINT_PAGES {
-                self.checkpoints.request();
-            }
+            self.consider_checkpoint(WAL_PAGES.get());
+        }
+    }
+
+    /// Asks for a checkpoint whenever the WAL has grown by so much: that it is long says nothing about how much of it is
+    /// still to be moved.
+    fn consider_checkpoint(&mut self, pages: i32) {
+        if pages < self.state.checkpoint_at {
+            self.state.checkpoint_at = 0;
+        }
+        if pages >= self.state.checkpoint_at + CHECKPOINT_PAGES {
+            self.state.checkpoint_at = pages;
+            self.checkpoints.request();
         }
     }
 
