@@ -3,6 +3,7 @@
 pub mod config;
 
 pub use config::{
-    CommunicationConfig, ConfigBuilder, ConfigLoader, Diagnostic, Diagnostics, EmbeddedConfig,
-    Environment, HealthConfig, Place, ServiceInfo, Severity, Source,
+    CommunicationConfig, ConfigBuilder, ConfigLoader, ConfigState, ConfigWatch, Diagnostic,
+    Diagnostics, EmbeddedConfig, Environment, HealthConfig, Place, PolicyExplanation, ServiceInfo,
+    Setting, Severity, Source,
 };

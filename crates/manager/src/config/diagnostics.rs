@@ -59,6 +59,10 @@ impl Diagnostic {
         }
     }
 
+    fn source(&self) -> Option<&Source> {
+        self.place.as_ref().map(Place::source)
+    }
+
     /// Names the key where the place does not know it, or knows a wider one.
     #[must_use]
     pub(crate) fn at_key(mut self, key: impl Into<String>) -> Self {
@@ -110,8 +114,14 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
+    /// Whether the same value was found wrong before: once by its shape is enough.
+    pub(crate) fn has_error_at(&self, diagnostic: &Diagnostic) -> bool {
+        self.errors()
+            .any(|known| known.key == diagnostic.key && known.source() == diagnostic.source())
+    }
+
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        // The same key may be looked at twice, by the shape of a value and by its meaning.
+        // An alias repeats what is wrong with its anchor.
         if !self.0.contains(&diagnostic) {
             self.0.push(diagnostic);
         }

@@ -60,7 +60,8 @@ pub struct CommunicationConfig {
     pub event_store: Option<EventStoreConfig>,
     /// Policies by name; `default` is under all others. Default: none.
     pub policies: IndexMap<String, PolicyConfig>,
-    /// Settings of topics by pattern, such as `orders.*`; the more specific pattern wins. Default: none.
+    /// Settings of topics by pattern, such as `orders.*`; the more specific pattern wins, of two equally
+    /// specific ones the later in the alphabet. Default: none.
     #[schemars(with = "IndexMap<String, TopicPolicy>", extend("format" = "topics"))]
     pub topics: IndexMap<TopicPattern, TopicPolicy>,
     /// What is logged, how it looks, and the correlation header.

@@ -129,7 +129,9 @@ impl Pending<'_, '_> {
 
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
-        if let Some(diagnostic) = self.diagnostic.take() {
+        if let Some(diagnostic) = self.diagnostic.take()
+            && !self.found.problems.has_error_at(&diagnostic)
+        {
             self.found.problems.push(diagnostic);
         }
     }

@@ -78,7 +78,8 @@ fn parse_number(text: &str) -> Option<Number> {
     if !numeric {
         return None;
     }
-    if let Some(whole) = parse_whole(text) {
+    // `-0` is a number that no integer tells from 0.
+    if let Some(whole) = parse_whole(text).filter(|whole| *whole != 0 || !text.starts_with('-')) {
         return i64::try_from(whole)
             .map(Number::from)
             .or_else(|_| u64::try_from(whole).map(Number::from))

@@ -52,11 +52,13 @@ fn strip_meta(schema: &mut Value) {
 
 /// Adds to a section what may be written in it, and to its values what they may be written as.
 fn widen(name: &str, definition: &mut Value) {
-    widen_object(name, definition);
-    if let Some(Value::Array(variants)) = definition.get_mut("anyOf") {
-        for variant in variants {
-            widen_object(name, variant);
+    match definition.get_mut("anyOf") {
+        Some(Value::Array(variants)) => {
+            for variant in variants {
+                widen_object(name, variant);
+            }
         }
+        _ => widen_object(name, definition),
     }
 }
 

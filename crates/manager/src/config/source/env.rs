@@ -279,6 +279,7 @@ impl Layer<'_> {
         };
         let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
         let node = self.value(path, value, place);
+        self.open(place, path);
         let Some(table) = self.tree.table_at(&sections, place) else {
             let message = "another variable sets the whole section to a single value";
             self.problems.push(Diagnostic::error(place, message));
@@ -298,6 +299,17 @@ impl Layer<'_> {
                 node,
             },
         );
+    }
+
+    /// Makes the sections above a setting, each knowing its own key.
+    fn open(&mut self, place: &Place, path: &[String]) {
+        let sections: Vec<&str> = path.iter().map(String::as_str).collect();
+        for depth in 1..sections.len() {
+            let (above, _) = sections.split_at(depth);
+            let mut place = place.clone();
+            place.set_key(&above.join("."));
+            self.tree.table_at(above, &place);
+        }
     }
 
     /// Lists and sections are written as JSON, lists of plain texts also with commas.

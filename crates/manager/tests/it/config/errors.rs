@@ -1,0 +1,202 @@
+//! Every problem at once, each with file, line, key, what is wrong and what is allowed.
+
+use trunkline_core::ErrorKind;
+use trunkline_manager::{Diagnostics, Severity};
+
+use super::{Files, assert_holds, assert_line, check_yaml, yaml};
+
+const EIGHT_MISTAKES: &str = "\
+communication:
+  message_broker:
+    type: rabitmq
+    prot: 5672
+  services:
+    user-service:
+      port: 80801
+      timeout: soon
+      circuit_breaker:
+        failure_treshold: 3
+      policy: critcal
+  policies:
+    critical:
+      retry:
+        max_attempts: 0
+  logging:
+    level: verbos
+";
+
+#[test]
+fn a_file_with_eight_mistakes_reports_all_eight() {
+    let files = Files::new(&[("communication.yaml", EIGHT_MISTAKES)]);
+    let lines = files.load(&[]).unwrap_err();
+    assert_eq!(lines.len(), 8, "{lines:#?}");
+    let expected: [&[&str]; 8] = [
+        &[
+            "communication.yaml:3: message_broker.type: ",
+            "`rabitmq`",
+            "did you mean `rabbitmq`?",
+        ],
+        &[
+            "communication.yaml:4: message_broker.prot: unknown key",
+            "did you mean `port`?",
+        ],
+        &[
+            "communication.yaml:7: services.user-service.port: ",
+            "`80801`",
+            "allowed: 1 to 65535",
+        ],
+        &[
+            "communication.yaml:8: services.user-service.timeout: ",
+            "`soon` is not a duration",
+            "allowed: \"30s\"",
+        ],
+        &[
+            "communication.yaml:10: services.user-service.circuit_breaker.failure_treshold: unknown key",
+            "did you mean `failure_threshold`?",
+        ],
+        &[
+            "communication.yaml:11: services.user-service.policy: ",
+            "`critcal`",
+            "did you mean `critical`?",
+        ],
+        &[
+            "communication.yaml:15: policies.critical.retry.max_attempts: ",
+            "`0`",
+            "allowed: 1 to 100",
+        ],
+        &[
+            "communication.yaml:17: logging.level: ",
+            "`verbos`",
+            "allowed: off, error, warn, info, debug, trace",
+        ],
+    ];
+    for (line, parts) in lines.iter().zip(expected) {
+        assert_holds(line, parts);
+    }
+}
+
+#[test]
+fn the_error_carries_every_problem() {
+    let files = Files::new(&[("communication.yaml", EIGHT_MISTAKES)]);
+    let error = files.loader(&[]).load().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.message(), "8 problems in the configuration");
+    let found = error.find::<Diagnostics>().unwrap();
+    assert_eq!(found.errors().count(), 8);
+    assert!(
+        found
+            .iter()
+            .all(|problem| problem.severity == Severity::Error)
+    );
+    assert_eq!(found.to_string().lines().count(), 8);
+
+    let json = serde_json::to_value(found).unwrap();
+    assert_eq!(json[1]["severity"], "error");
+    assert_eq!(json[1]["place"]["line"], 4);
+    assert_eq!(json[1]["place"]["column"], 5);
+    assert_eq!(json[1]["key"], "message_broker.prot");
+    assert_eq!(json[1]["suggestion"], "port");
+}
+
+#[test]
+fn a_wrong_kind_of_value_says_what_is_there_and_what_should_be() {
+    assert_line(
+        &check_yaml("services: [a, b]\n"),
+        &[
+            "communication.yaml:1: services: it is a list",
+            "allowed: a section",
+        ],
+    );
+    assert_line(
+        &check_yaml("logging:\n  level: {a: 1}\n"),
+        &[
+            "communication.yaml:2: logging.level: it is a section with keys",
+            "allowed: off",
+        ],
+    );
+    assert_line(
+        &check_yaml("debug_mode: maybe\n"),
+        &["debug_mode: `maybe` is neither true nor false; allowed: true, false"],
+    );
+    assert_line(
+        &check_yaml("health:\n  interval: 0\n"),
+        &["communication.yaml:2: health.interval: it is zero; allowed: a duration above zero"],
+    );
+}
+
+#[test]
+fn one_mistake_does_not_hide_those_that_only_the_whole_shows() {
+    let lines =
+        check_yaml("services:\n  a: {port: x, policy: none}\nmetrics: {latency_buckets: [2, 1]}\n");
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert_holds(&lines[0], &["services.a.port", "not a whole number"]);
+    assert_holds(
+        &lines[1],
+        &[
+            "services.a.policy",
+            "there is no policy `none`",
+            "none is configured",
+        ],
+    );
+    assert_holds(&lines[2], &["metrics.latency_buckets", "do not ascend"]);
+}
+
+#[test]
+fn names_that_cannot_be_used_are_refused() {
+    assert_line(
+        &check_yaml("services: {\"a b\": {}}\n"),
+        &["`a b` is not a service name"],
+    );
+    assert_line(
+        &check_yaml("topics: {\"a..b\": {}}\n"),
+        &["a..b", "topic pattern"],
+    );
+    assert_line(
+        &check_yaml("services: {a: {endpoints: {\"fetch it\": {}}}}\n"),
+        &["`FETCH it` is not an endpoint", "GET /users/{id}"],
+    );
+    assert_line(
+        &check_yaml("prefix: \"a b\"\n"),
+        &["prefix", "`a b` is not a prefix"],
+    );
+}
+
+#[test]
+fn a_long_value_is_cut_and_kept_on_one_line() {
+    let text = format!("logging: {{level: \"{}\\nx\"}}\n", "é".repeat(500));
+    let lines = check_yaml(&text);
+    assert_line(&lines, &["…`"]);
+    assert!(lines[0].chars().count() < 250, "{}", lines[0]);
+    assert!(!lines[0].contains('\n'));
+}
+
+#[test]
+fn a_missing_file_that_was_asked_for_is_an_error() {
+    let files = Files::new(&[]);
+    let (config, found) = files.loader(&[]).with_file("nowhere.yaml").check();
+    assert!(config.is_none());
+    assert_line(
+        &files.lines(&found),
+        &["nowhere.yaml: there is no such file"],
+    );
+    let lines = files.check(&[("TRUNKLINE_CONFIG", "nowhere.toml")]);
+    assert_line(&lines, &["nowhere.toml: there is no such file"]);
+    assert!(files.load(&[]).is_ok());
+}
+
+#[test]
+fn a_file_of_another_ending_or_kind_is_refused_politely() {
+    let files = Files::new(&[("a.ini", "x=1"), ("dir.yaml/x", "")]);
+    for (name, part) in [("a.ini", "no known ending"), ("dir.yaml", "is not a file")] {
+        let (_, found) = files.loader(&[]).with_file(name).check();
+        assert_line(&files.lines(&found), &[name, part]);
+    }
+}
+
+#[test]
+fn a_warning_is_not_an_error() {
+    let config = yaml("message_brokers: {a: {type: kafka, host: k, port: 9092}}\n").unwrap();
+    assert_eq!(config.warnings().len(), 1);
+    assert_eq!(config.warnings().warnings().count(), 1);
+    assert!(!config.warnings().has_errors());
+}

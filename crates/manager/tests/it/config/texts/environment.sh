@@ -1,0 +1,20 @@
+# Message Broker
+MESSAGE_BROKER_TYPE=rabbitmq
+MESSAGE_BROKER_HOST=rabbitmq.example.com
+MESSAGE_BROKER_USERNAME=service_user
+MESSAGE_BROKER_PASSWORD=secure_password
+
+# HTTP Client
+HTTP_CLIENT_BASE_URL=https://api.example.com
+HTTP_CLIENT_TIMEOUT=30.0
+HTTP_CLIENT_MAX_RETRIES=3
+
+# Service Discovery
+SERVICE_DISCOVERY_TYPE=consul
+SERVICE_DISCOVERY_HOST=consul.example.com
+SERVICE_DISCOVERY_PORT=8500
+
+# Logging
+LOG_LEVEL=INFO
+LOG_FORMAT=json
+CORRELATION_HEADER=X-Correlation-ID

@@ -1,0 +1,5 @@
+//! Integration tests of the manager.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod config;
