@@ -26,8 +26,9 @@ pub(super) static ENTRY: Entry = Entry {
     run,
 };
 
-/// What window and slow-call modes may cost.
-const WINDOW_BUDGET: f64 = 100.0;
+/// What window and slow-call modes may cost, in looks at the clock: 100 ns where one takes 21 ns, as on the machine that
+/// the performance budget was written on.
+const LOOKS_AT_THE_CLOCK: f64 = 100.0 / 21.0;
 
 fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new();
@@ -45,10 +46,8 @@ fn run(options: &Options) -> Result<Report> {
         for peer in ["recloser", "tower-resilience"] {
             results.target(&mut report, peer, 1.0)?;
         }
-        if threads == 1 {
-            for mode in [COUNT, TIME, SLOW] {
-                within_budget(&mut report, &results, mode)?;
-            }
+        for mode in [COUNT, TIME, SLOW] {
+            within_budget(&mut report, &results, mode, threads)?;
         }
     }
     let results = without_futures(calls).run(options.rounds())?;
@@ -56,22 +55,28 @@ fn run(options: &Options) -> Result<Report> {
     for peer in ["recloser", "failsafe"] {
         results.target(&mut report, peer, 1.0)?;
     }
-    report.note("a time window reads the clock once a call, slow calls twice; the clock is the last row of its table");
+    report.note("a time window looks at the clock once a call, slow calls twice");
     Ok(report)
 }
 
 const COUNT: &str = "trunkline, count window";
 const TIME: &str = "trunkline, time window";
 const SLOW: &str = "trunkline, time window and slow calls";
+const CLOCK: &str = "one look at the clock";
 
-fn within_budget(report: &mut Report, results: &Results, mode: &str) -> Result<()> {
+fn within_budget(report: &mut Report, results: &Results, mode: &str, threads: usize) -> Result<()> {
     let cost = results.spread(mode).context("the mode was measured")?;
+    let clock = results.spread(CLOCK).context("the clock was measured")?;
     let share = Spread {
-        min: WINDOW_BUDGET / cost.max,
-        median: WINDOW_BUDGET / cost.median,
-        max: WINDOW_BUDGET / cost.min,
+        min: LOOKS_AT_THE_CLOCK * clock.min / cost.max,
+        median: LOOKS_AT_THE_CLOCK * clock.median / cost.median,
+        max: LOOKS_AT_THE_CLOCK * clock.max / cost.min,
     };
-    report.target(format!("{mode}: within {WINDOW_BUDGET} ns"), share, 1.0);
+    let what = format!(
+        "{mode}, {}: within 100 ns where the clock takes 21 ns",
+        on(threads)
+    );
+    report.target(what, share, 1.0);
     Ok(())
 }
 
@@ -133,7 +138,7 @@ fn windows<'a>(threads: usize, calls: u64) -> Race<'a> {
             tower_resilience(&layer, threads, calls)
         })
         .peer("no breaker", move || bare(threads, calls))
-        .peer("one look at the clock", move || {
+        .peer(CLOCK, move || {
             nanoseconds_each(threads, calls, |_, calls| {
                 for _ in 0..calls {
                     black_box(tokio::time::Instant::now());
