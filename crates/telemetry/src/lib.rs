@@ -41,4 +41,9 @@ pub mod metrics;
 
 pub use config::{Install, LogFormat, LogLevel, LoggingConfig, MetricsConfig};
 pub use logs::{LogOutput, Logs};
-pub use metrics::{Format, Metrics};
+pub use metrics::{
+    ActiveGuard, AttemptMetrics, CircuitMetrics, CircuitPosition, ConsumeMetrics, DiscoveryMetrics,
+    EventStoreMetrics, Format, HttpClientEndpointMetrics, HttpClientMetrics, HttpServerMetrics,
+    MessagingMetrics, Metrics, Processed, PublishMetrics, Rejection, RelayMetrics,
+    ResilienceMetrics, RouteMetrics,
+};
