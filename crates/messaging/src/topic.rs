@@ -136,6 +136,26 @@ fn matches(pattern: &[&str], topic: &[&str]) -> bool {
     pattern.iter().skip(at).all(|segment| *segment == "#")
 }
 
+/// Whether a text is a name; for constants, which cannot make an error.
+pub(crate) const fn is_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() || bytes.len() > LONGEST {
+        return false;
+    }
+    let mut at = 0;
+    let mut before = b'.';
+    while at < bytes.len() {
+        let byte = bytes[at];
+        let fits = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if !fits && (byte != b'.' || before == b'.') {
+            return false;
+        }
+        before = byte;
+        at += 1;
+    }
+    before != b'.'
+}
+
 fn check(text: &str, wildcards: bool) -> Result<()> {
     let what = if wildcards {
         "topic pattern"
@@ -276,6 +296,48 @@ impl fmt::Display for Source {
         match self {
             Self::Topics(pattern) => write!(f, "topics {pattern}"),
             Self::Queue(name) => write!(f, "queue {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the documentation says, without cleverness.
+    fn expected(pattern: &[&str], topic: &[&str]) -> bool {
+        match (pattern.split_first(), topic.split_first()) {
+            (None, None) => true,
+            (Some((&"#", rest)), None) => expected(rest, topic),
+            (Some((&"#", rest)), Some((_, later))) => {
+                expected(rest, topic) || expected(pattern, later)
+            }
+            (Some((&first, rest)), Some((&segment, later))) => {
+                (first == "*" || first == segment) && expected(rest, later)
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_match_what_the_documentation_says(
+            pattern in "(a|b|[*]|#)([.](a|b|[*]|#)){0,5}",
+            topic in "(a|b)([.](a|b)){0,6}",
+        ) {
+            let segments: Vec<&str> = pattern.split('.').collect();
+            let parts: Vec<&str> = topic.split('.').collect();
+            let matches = TopicPattern::new(&pattern)
+                .unwrap()
+                .matches(&TopicName::new(&topic).unwrap());
+            prop_assert_eq!(matches, expected(&segments, &parts), "{} {}", pattern, topic);
+        }
+
+        #[test]
+        fn constants_are_checked_by_the_same_grammar(text in "[a-b.*_é -]{0,6}|[a.]{195,205}") {
+            prop_assert_eq!(is_name(&text), TopicName::new(&text).is_ok());
         }
     }
 }

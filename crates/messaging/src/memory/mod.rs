@@ -23,6 +23,7 @@ use shared::Shared;
 
 use crate::broker::{Browse, BrowsePage, MessageBroker, QueueInfo};
 use crate::capabilities::{Capabilities, OrderingGuarantee};
+use crate::config::MessageBrokerConfig;
 use crate::message::{Publish, Receipt};
 use crate::subscription::{Subscribe, Subscription};
 use crate::topic::{Destination, Source, TopicName};
@@ -60,6 +61,14 @@ impl MemoryBroker {
     /// `Config` when the limits do not fit together.
     pub fn new(config: MemoryConfig) -> Result<Self> {
         Self::with_clock(config, SystemClock::shared())
+    }
+
+    /// A broker as configuration describes it: its `options` are those of [`MemoryConfig`].
+    ///
+    /// # Errors
+    /// `Config` when an option is unknown or wrong; says which.
+    pub fn from_config(config: &MessageBrokerConfig) -> Result<Self> {
+        Self::new(MemoryConfig::from_options(&config.options)?)
     }
 
     /// A broker whose messages are dated by this clock.

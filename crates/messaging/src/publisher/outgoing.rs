@@ -1,0 +1,160 @@
+//! One message with options.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use trunkline_core::{Context, MetadataValue, Result};
+
+use super::Publisher;
+use crate::codec::{AnyCodec, Codec};
+use crate::message::{Message, Publish, Receipt};
+use crate::topic::Destination;
+
+/// A message that is being put together; see [`Publisher::to`].
+#[must_use = "nothing is published before `send`"]
+pub struct Outgoing<'a, T: ?Sized> {
+    publisher: &'a Publisher,
+    destination: Result<Destination>,
+    message: Message,
+    codec: AnyCodec,
+    context: Option<Context>,
+    delay: Option<Duration>,
+    expires_in: Option<Duration>,
+    mandatory: bool,
+    payload: PhantomData<fn(&T)>,
+}
+
+impl<T: ?Sized> fmt::Debug for Outgoing<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("destination", &self.destination)
+            .field("id", &self.message.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: ?Sized> Outgoing<'a, T> {
+    pub(super) fn new(publisher: &'a Publisher, destination: Result<Destination>) -> Self {
+        Self {
+            publisher,
+            destination,
+            message: Message::new(Bytes::new()),
+            codec: publisher.around().codec,
+            context: None,
+            delay: None,
+            expires_in: None,
+            mandatory: false,
+            payload: PhantomData,
+        }
+    }
+
+    /// Sets the id: the same fact published again carries the same id, so that consumers recognise it.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.message.id = id.into();
+        self
+    }
+
+    /// Sets the key that keeps order.
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.message.key = Some(key.into());
+        self
+    }
+
+    /// Sets a header.
+    pub fn header(mut self, name: &str, value: impl Into<MetadataValue>) -> Self {
+        self.message.headers.insert(name, value);
+        self
+    }
+
+    /// Chooses the format of the payload. Default: the publisher's.
+    pub fn codec(mut self, codec: AnyCodec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Carries this context instead of the running one.
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// Delivers it no earlier than this from now. Needs the capability `delayed_publish`.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// Does not deliver it later than this from now. Needs the capability `expiry`.
+    pub fn expires_in(mut self, span: Duration) -> Self {
+        self.expires_in = Some(span);
+        self
+    }
+
+    /// Makes it an error that nobody listens. Needs the capability `mandatory`.
+    pub fn mandatory(mut self) -> Self {
+        self.mandatory = true;
+        self
+    }
+
+    /// Publishes a value and waits for the confirm.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    ///
+    /// # Cancel safety
+    /// As [`Publisher::publish`].
+    pub fn send(self, value: &T) -> impl Future<Output = Result<Receipt>> + Send + use<'a, T>
+    where
+        T: Serialize,
+    {
+        let codec = self.codec;
+        let written = codec
+            .encode(value)
+            .map(|payload| (payload, Some(codec.content_type().to_owned())));
+        self.send_written(written)
+    }
+
+    /// Publishes a payload that is written already.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    ///
+    /// # Cancel safety
+    /// As [`Publisher::publish`].
+    pub fn send_bytes(
+        self,
+        payload: Bytes,
+        content_type: Option<&str>,
+    ) -> impl Future<Output = Result<Receipt>> + Send + use<'a, T> {
+        let written = (payload, content_type.map(str::to_owned));
+        self.send_written(Ok(written))
+    }
+
+    fn send_written(
+        self,
+        written: Result<(Bytes, Option<String>)>,
+    ) -> impl Future<Output = Result<Receipt>> + Send + use<'a, T> {
+        let publisher = self.publisher;
+        let context = self
+            .context
+            .unwrap_or_else(|| publisher.around().propagation.current_or_new())
+            .child();
+        let mut message = self.message;
+        let (delay, expires_in, mandatory) = (self.delay, self.expires_in, self.mandatory);
+        let publish = self.destination.and_then(|destination| {
+            let (payload, content_type) = written?;
+            message.payload = payload;
+            message.content_type = content_type;
+            let mut publish = Publish::new(destination, message);
+            publish.delay = delay;
+            publish.expires_in = expires_in;
+            publish.mandatory |= mandatory;
+            Ok(publisher.completed(publish, &context))
+        });
+        async move { publisher.carry(publish?, context).await }
+    }
+}

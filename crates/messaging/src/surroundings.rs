@@ -1,0 +1,58 @@
+//! What publishers and routers of one broker share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use trunkline_core::{Health, Propagation, SharedClock, SystemClock};
+use trunkline_telemetry::Metrics;
+use trunkline_telemetry::metrics::MessagingMetrics;
+
+use crate::broker::MessageBroker;
+use crate::capabilities::Capabilities;
+use crate::codec::AnyCodec;
+use crate::erased::AnyBroker;
+use crate::inbox::AnyInbox;
+use crate::policies::{SamePolicies, TopicPolicies};
+
+/// A broker and everything that goes with it.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) broker: AnyBroker,
+    pub(crate) capabilities: Capabilities,
+    /// The name of the own service; `trunkline` where it has none.
+    pub(crate) service: Arc<str>,
+    pub(crate) propagation: Propagation,
+    pub(crate) clock: SharedClock,
+    pub(crate) codec: AnyCodec,
+    pub(crate) policies: Arc<dyn TopicPolicies>,
+    pub(crate) metrics: MessagingMetrics,
+    pub(crate) health: Option<Health>,
+    pub(crate) inbox: Option<AnyInbox>,
+}
+
+impl Surroundings {
+    pub(crate) fn new(broker: AnyBroker) -> Self {
+        Self {
+            capabilities: broker.capabilities(),
+            metrics: Metrics::disabled().messaging(broker.kind()),
+            broker,
+            service: "trunkline".into(),
+            propagation: Propagation::default(),
+            clock: SystemClock::shared(),
+            codec: AnyCodec::default(),
+            policies: Arc::new(SamePolicies::default()),
+            health: None,
+            inbox: None,
+        }
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("broker", &self.broker)
+            .field("service", &self.service)
+            .field("codec", &self.codec)
+            .finish_non_exhaustive()
+    }
+}
