@@ -14,7 +14,7 @@ use crate::retry::{BudgetSettings, RetryBudget};
 use crate::target::Target;
 
 /// What can be seen of one circuit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct CircuitStatus {
     /// Whose circuit.
@@ -24,7 +24,7 @@ pub struct CircuitStatus {
 }
 
 /// What can be seen of one bulkhead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct BulkheadStatus {
     /// Whose bulkhead.
@@ -179,7 +179,8 @@ impl PolicyRegistry {
     }
 
     /// Gives every policy new values and keeps all state, as a reload of the configuration does. What a limit counts
-    /// starts anew only where its scope changes.
+    /// starts anew only where its scope changes. Let [`PolicyRegistry::policy`] see the new configuration first: a policy
+    /// made meanwhile is not reached.
     pub fn reload(&self, mut settings: impl FnMut(&Target) -> Arc<EffectivePolicy>) {
         let policies: Vec<Arc<Policy>> = {
             let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
@@ -213,6 +214,7 @@ impl PolicyRegistry {
     }
 
     /// Every circuit, by service, endpoint and instance.
+    #[doc(alias = "get_circuit_state")]
     #[must_use]
     pub fn circuit_states(&self) -> Vec<CircuitStatus> {
         let breakers: Vec<Arc<Breaker>> = {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 /// What a breaker, a budget or a bulkhead belongs to: a service, one of its endpoints, one of its instances.
 ///
 /// An *endpoint* is `METHOD /template`, an *instance* is `host:port`.
@@ -13,14 +15,17 @@ use std::sync::Arc;
 /// let target = Target::service("users").with_endpoint("GET /users/{id}");
 /// assert_eq!(target.to_string(), "users GET /users/{id}");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct Target {
     /// The service, or the topic.
+    #[serde(serialize_with = "text")]
     pub service: Arc<str>,
     /// The endpoint; `None` for all of them together.
+    #[serde(serialize_with = "optional_text")]
     pub endpoint: Option<Arc<str>>,
     /// The instance; `None` for all of them together.
+    #[serde(serialize_with = "optional_text")]
     pub instance: Option<Arc<str>>,
 }
 
@@ -73,4 +78,12 @@ impl fmt::Display for Target {
         }
         Ok(())
     }
+}
+
+fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+fn optional_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    text.as_deref().serialize(serializer)
 }

@@ -102,7 +102,7 @@ impl fmt::Debug for Breaker {
 }
 
 /// What can be seen of a circuit at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// Whether calls pass.
@@ -116,8 +116,10 @@ pub struct Snapshot {
     /// When a call failed last.
     pub last_failure_time: Option<Timestamp>,
     /// How long the present state has lasted.
+    #[serde(with = "trunkline_core::duration")]
     pub since: Duration,
     /// Time until an open circuit lets a probe through; zero in the other states.
+    #[serde(with = "trunkline_core::duration")]
     pub retry_after: Duration,
 }
 

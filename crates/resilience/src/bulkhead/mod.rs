@@ -72,7 +72,7 @@ pub struct Bulkhead {
 }
 
 /// What can be seen of a bulkhead at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Occupancy {
     /// Calls under way.

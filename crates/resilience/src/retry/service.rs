@@ -16,7 +16,8 @@ use crate::failure::{Classify, Standard};
 use crate::stack::{Describe, Undescribed};
 use crate::timeout::Deadline;
 
-/// Repeats the requests of a service. Services made by one layer share its budget.
+/// Repeats the requests of a service, or by [`RetryLayer::run`] anything else. Services made by one layer share its budget.
+#[doc(alias = "retry_on_failure")]
 #[derive(Clone, Debug)]
 pub struct RetryLayer<C = Standard, D = Undescribed> {
     settings: Arc<RetrySettings>,

@@ -174,6 +174,17 @@ async fn circuits_can_be_seen_in_order() {
         (0, None)
     );
     assert!(registry.circuit(&instance).is_some());
+    let shown = serde_json::to_value(&seen[2]).unwrap();
+    assert_eq!(
+        shown,
+        serde_json::json!({
+            "target": { "service": "users", "endpoint": "GET /b", "instance": null },
+            "circuit": {
+                "state": "closed", "control": "automatic", "failure_count": 1, "calls": 0,
+                "last_failure_time": "2025-01-09T10:30:00Z", "since": "0s", "retry_after": "0s"
+            }
+        })
+    );
 
     registry.retain(|target| target.instance.is_none());
     assert_eq!(registry.circuit_states().len(), 2);
