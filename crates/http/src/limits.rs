@@ -26,6 +26,8 @@ pub struct Limits {
     pub read: Duration,
     /// When everything has to be over, the body of the answer included. Default: never.
     pub deadline: Option<Instant>,
+    /// Whoever waits for the answer gives up by then anyway: an alarm that would ring later is not set.
+    pub(crate) given_up: Option<Instant>,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl From<&TimeoutSettings> for Limits {
             pool: settings.pool,
             read: settings.read,
             deadline: None,
+            given_up: None,
         }
     }
 }

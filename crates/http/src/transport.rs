@@ -331,8 +331,12 @@ async fn watched<F: Future>(
             match alarm.as_mut().as_pin_mut() {
                 Some(alarm) => ready!(alarm.poll(cx)),
                 None => {
+                    let ring = next(Instant::now());
+                    if limits.given_up.is_some_and(|given_up| given_up <= ring) {
+                        return Poll::Pending;
+                    }
                     seen = meter.moved();
-                    alarm.set(Some(sleep_until(next(Instant::now()))));
+                    alarm.set(Some(sleep_until(ring)));
                     continue;
                 }
             }

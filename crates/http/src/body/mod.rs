@@ -4,6 +4,7 @@ mod received;
 mod replay;
 mod uploading;
 
+use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -81,7 +82,13 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Kind::Stream(Box::pin(body.map_err(stream_failed))))
+        // One that has been one of ours all the time stays what it is.
+        let mut body = Some(body);
+        if let Some(own) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return own.take().unwrap_or_default();
+        }
+        let body = body.map(|body| body.map_err(stream_failed));
+        Self(body.map_or(Kind::Empty, |body| Kind::Stream(Box::pin(body))))
     }
 
     /// A stream of pieces: sent as they come, without a length.
@@ -112,6 +119,27 @@ impl Body {
         }
     }
 
+    /// Whether [`Body::try_clone`] would give a body.
+    pub(crate) fn can_repeat(&self) -> bool {
+        match &self.0 {
+            Kind::Empty | Kind::Bytes(_) => true,
+            Kind::Replay(replay) => replay.can_repeat(),
+            Kind::Stream(_) | Kind::Received(_) => false,
+        }
+    }
+
+    /// Whether it was to be repeated and too much has passed for that.
+    pub(crate) fn is_spent(&self) -> bool {
+        matches!(&self.0, Kind::Replay(replay) if !replay.can_repeat())
+    }
+
+    /// Keeps a guard until the body has been read or dropped; drops it at once when there is nothing to read any more.
+    pub(crate) fn hold(&mut self, guard: impl Send + 'static) {
+        if let Kind::Received(received) = &mut self.0 {
+            received.hold(guard);
+        }
+    }
+
     /// Whether the body is a stream, which passes once.
     #[must_use]
     pub fn is_stream(&self) -> bool {
@@ -122,15 +150,17 @@ impl Body {
     }
 
     /// A stream that keeps what passed, up to so many bytes: as long as no more has passed, [`Body::try_clone`] gives a
-    /// body that can be sent again from the start. Nothing is held back for it. Other bodies, and streams that say
-    /// themselves that they are longer, stay what they are.
+    /// body that can be sent again from the start. Nothing is held back for it, and of a stream that says itself that
+    /// it is longer nothing is kept: it can be sent again only until it has begun. Other bodies stay what they are.
     #[must_use]
     pub fn replayable(self, up_to: usize) -> Self {
         match self.0 {
-            Kind::Stream(_) | Kind::Received(_)
-                if self.size_hint().lower() <= up_to.try_into().unwrap_or(u64::MAX) =>
-            {
-                Self(Kind::Replay(Replay::new(self, up_to)))
+            Kind::Stream(_) | Kind::Received(_) => {
+                let longer = self.size_hint().lower() > u64::try_from(up_to).unwrap_or(u64::MAX);
+                Self(Kind::Replay(Replay::new(
+                    self,
+                    if longer { 0 } else { up_to },
+                )))
             }
             _ => self,
         }

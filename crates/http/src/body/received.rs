@@ -41,6 +41,8 @@ pub(crate) struct Received {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Whether the alarm is set for the present silence.
     armed: bool,
+    /// Kept for as long as something is still to come.
+    guard: Option<Box<dyn Send>>,
 }
 
 impl Received {
@@ -58,6 +60,16 @@ impl Received {
             deadline: limits.deadline,
             alarm: None,
             armed: false,
+            guard: None,
+        }
+    }
+
+    pub(super) fn hold(&mut self, guard: impl Send + 'static) {
+        if !matches!(self.source, Source::Here) {
+            self.guard = Some(match self.guard.take() {
+                Some(other) => Box::new((other, guard)),
+                None => Box::new(guard),
+            });
         }
     }
 
@@ -137,6 +149,7 @@ impl Received {
     /// It is complete: the connection may carry the next request.
     fn finish(&mut self) {
         self.incoming = None;
+        self.guard = None;
         if let Source::Own(lease) = std::mem::replace(&mut self.source, Source::Here) {
             lease.finish();
         }
@@ -145,6 +158,7 @@ impl Received {
     /// It will not be complete: the connection is of no use any more.
     fn give_up(&mut self, error: Error) -> Error {
         self.incoming = None;
+        self.guard = None;
         self.source = Source::Here;
         error
     }

@@ -59,6 +59,10 @@ impl Replay {
         })
     }
 
+    pub(super) fn can_repeat(&self) -> bool {
+        self.lock().room.is_some()
+    }
+
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,0 +1,109 @@
+//! One attempt of a call: choose an instance, write the context, send, and say how it went.
+
+use std::time::Duration;
+
+use http::Response;
+use trunkline_core::{Error, Result};
+use trunkline_discovery::Picked;
+use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
+
+use super::core::Core;
+use super::destination::{Destination, Peer, Tried};
+use super::judge::outcome_of_status;
+use super::outgoing::Outgoing;
+use crate::body::Body;
+use crate::connect::ConnectFailed;
+use crate::error::NoAnswer;
+use crate::limits::Limits;
+
+/// How often a request is sent again at once because the connection had been closed for being unused.
+const STALE: usize = 2;
+
+impl Core {
+    /// Makes one attempt.
+    pub(super) async fn attempt(
+        &self,
+        destination: &Destination,
+        outgoing: &Outgoing,
+        tried: &Tried,
+        attempt: Attempt,
+        limits: Limits,
+    ) -> Result<Response<Body>> {
+        match destination {
+            Destination::Fixed(peer) => {
+                let result = self.send(peer, outgoing, attempt, limits).await;
+                let succeeded = outcome(&result) != Outcome::Failure;
+                peer.attempts.observe(succeeded, attempt.began.elapsed());
+                result
+            }
+            Destination::Balanced(balanced) => {
+                let (picked, peer) = balanced.pick(tried, attempt.deadline).await?;
+                let result = self.send(&peer, outgoing, attempt, limits).await;
+                let (outcome, elapsed) = (outcome(&result), attempt.began.elapsed());
+                peer.attempts.observe(outcome != Outcome::Failure, elapsed);
+                if outcome != Outcome::Success {
+                    tried.add(picked.instance());
+                }
+                report(picked, outcome, elapsed, result)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        peer: &Peer,
+        outgoing: &Outgoing,
+        attempt: Attempt,
+        mut limits: Limits,
+    ) -> Result<Response<Body>> {
+        limits.given_up = Some(attempt.deadline);
+        let mut stale = 0;
+        loop {
+            let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
+            match self.transport.send(&peer.origin, request, &limits).await {
+                // Not a failure of the service, so not an attempt: it closed a connection that it saw unused. RFC 9110
+                // (9.2.2) lets a client repeat at once what is idempotent.
+                Err(error)
+                    if stale < STALE && is_stale(&error) && outgoing.can_repeat_harmlessly() =>
+                {
+                    stale += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+fn is_stale(error: &Error) -> bool {
+    error
+        .find::<NoAnswer>()
+        .is_some_and(|lost| lost.reused && !lost.received)
+}
+
+/// Tells discovery how the instance did; as long as the body is read, the request counts as under way there.
+fn report(
+    mut picked: Picked,
+    outcome: Outcome,
+    elapsed: Duration,
+    result: Result<Response<Body>>,
+) -> Result<Response<Body>> {
+    let unreachable = result
+        .as_ref()
+        .is_err_and(|error| error.find::<ConnectFailed>().is_some());
+    if unreachable {
+        picked.unreachable();
+        return result;
+    }
+    picked.record(outcome, elapsed);
+    result.map(|mut response| {
+        response.body_mut().hold(picked);
+        response
+    })
+}
+
+fn outcome(result: &Result<Response<Body>>) -> Outcome {
+    match result {
+        Ok(response) => outcome_of_status(response.status()),
+        Err(_) => Standard.outcome(result),
+    }
+}

@@ -1,0 +1,91 @@
+//! What answers when a call has failed for good: the same request to another service, else a fixed value.
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+use trunkline_core::{Error, Result};
+use trunkline_discovery::ServiceName;
+use trunkline_resilience::fallback::FallbackSettings;
+use trunkline_resilience::timeout::Deadline;
+
+use super::core::Core;
+use super::destination::{Balanced, Tried};
+use super::outgoing::Outgoing;
+use crate::body::Body;
+use crate::limits::Limits;
+
+/// Marks an answer as that of a fallback: in the extensions of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fallback {
+    /// Another service answered.
+    Service,
+    /// It is the fixed value.
+    Value,
+}
+
+impl Core {
+    /// Answers in place of a result, which is handed on where there is nothing to answer with.
+    pub(super) async fn fall_back(
+        &self,
+        settings: &FallbackSettings,
+        outgoing: &Outgoing,
+        limits: Limits,
+        result: Result<Response<Body>>,
+        deadline: Deadline,
+    ) -> Result<Response<Body>> {
+        if let Some(service) = &settings.service
+            && outgoing.can_repeat()
+        {
+            match self.ask(service, outgoing, limits, deadline.at).await {
+                Ok(response) if !response.status().is_server_error() => {
+                    return Ok(marked(response, Fallback::Service));
+                }
+                Ok(response) => tracing::debug!(
+                    target: "trunkline", service = %service, status = response.status().as_u16(),
+                    "the fallback's service failed, too"
+                ),
+                Err(error) => tracing::debug!(
+                    target: "trunkline", service = %service, error = %error.report(),
+                    "the fallback's service failed, too"
+                ),
+            }
+        }
+        match &settings.value {
+            Some(value) => {
+                let mut response = Response::new(Body::json(value)?);
+                *response.status_mut() = StatusCode::OK;
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(CONTENT_TYPE, json);
+                Ok(marked(response, Fallback::Value))
+            }
+            None => result,
+        }
+    }
+
+    async fn ask(
+        &self,
+        service: &str,
+        outgoing: &Outgoing,
+        limits: Limits,
+        deadline: Instant,
+    ) -> Result<Response<Body>> {
+        let discovery = self.discovery.as_ref().ok_or_else(|| {
+            Error::config(format!(
+                "fallback.service {service} cannot be found without discovery"
+            ))
+        })?;
+        let instances = discovery.instances(&ServiceName::new(service)?);
+        let balanced = Balanced::new(instances, self.metrics.clone());
+        let (picked, peer) = balanced.pick(&Tried::default(), deadline).await?;
+        let request = outgoing.request(&self.injector, Some(deadline))?;
+        let mut response = self.transport.send(&peer.origin, request, &limits).await?;
+        response.body_mut().hold(picked);
+        Ok(response)
+    }
+}
+
+fn marked(mut response: Response<Body>, fallback: Fallback) -> Response<Body> {
+    response.extensions_mut().insert(fallback);
+    response
+}

@@ -1,0 +1,169 @@
+//! What the results of an attempt mean, in HTTP.
+
+use std::borrow::Cow;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Response, StatusCode};
+use trunkline_core::{Clock, Error, Retry, SystemClock};
+use trunkline_resilience::{Classify, Outcome, Standard};
+
+use crate::body::Body;
+use crate::pool::{PoolFull, PoolTimeout};
+
+type Answered = Result<Response<Body>, Error>;
+
+/// Judges the attempts of one call.
+pub(crate) struct Judge<'a> {
+    /// Statuses that are worth another attempt.
+    pub(crate) on_status: &'a [u16],
+    /// Whether the request can be sent once more: its body may have been a stream that has passed.
+    pub(crate) repeatable: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+/// What an answer says about the other side: 5xx and 429 speak against it, every other answer for it.
+pub(crate) fn outcome_of_status(status: StatusCode) -> Outcome {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        Outcome::Failure
+    } else {
+        Outcome::Success
+    }
+}
+
+impl Classify<Answered> for Judge<'_> {
+    fn outcome(&self, result: &Answered) -> Outcome {
+        match result {
+            Ok(response) => outcome_of_status(response.status()),
+            Err(_) => Standard.outcome(result),
+        }
+    }
+
+    fn retry(&self, result: &Answered) -> Retry {
+        let retry = match result {
+            Ok(response) if self.on_status.contains(&response.status().as_u16()) => {
+                Retry::IfIdempotent
+            }
+            Ok(_) => Retry::Never,
+            // Waiting for a connection is what was just done for as long as it is allowed.
+            Err(error) if no_connection(error) => Retry::Never,
+            Err(_) => Standard.retry(result),
+        };
+        if retry != Retry::Never && !(self.repeatable)() {
+            return Retry::Never;
+        }
+        retry
+    }
+
+    fn retry_after(&self, result: &Answered) -> Option<Duration> {
+        match result {
+            Ok(response) => retry_after(response.headers(), &SystemClock),
+            Err(_) => Standard.retry_after(result),
+        }
+    }
+
+    fn describe(&self, result: &Answered) -> Cow<'static, str> {
+        match result {
+            Ok(response) => Cow::Owned(response.status().to_string()),
+            Err(error) => Cow::Owned(error.to_string()),
+        }
+    }
+}
+
+pub(crate) fn no_connection(error: &Error) -> bool {
+    error.find::<PoolTimeout>().is_some() || error.find::<PoolFull>().is_some()
+}
+
+/// `Retry-After`: seconds, or a date of HTTP.
+fn retry_after(headers: &HeaderMap, clock: &dyn Clock) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let date = date.duration_since(UNIX_EPOCH).ok()?;
+    let now = u64::try_from(clock.now().unix_millis()).ok()?;
+    Some(date.saturating_sub(Duration::from_millis(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_core::{ErrorKind, ManualClock, Timestamp};
+
+    use super::*;
+
+    fn judge() -> Judge<'static> {
+        Judge {
+            on_status: &[429, 502, 503, 504],
+            repeatable: &|| true,
+        }
+    }
+
+    fn answer(status: u16) -> Answered {
+        Ok(Response::builder()
+            .status(status)
+            .body(Body::empty())
+            .unwrap())
+    }
+
+    #[test]
+    fn statuses_speak_for_or_against_the_other_side() {
+        for (status, outcome, retry) in [
+            (200, Outcome::Success, Retry::Never),
+            (304, Outcome::Success, Retry::Never),
+            (404, Outcome::Success, Retry::Never),
+            (408, Outcome::Success, Retry::Never),
+            (429, Outcome::Failure, Retry::IfIdempotent),
+            (500, Outcome::Failure, Retry::Never),
+            (501, Outcome::Failure, Retry::Never),
+            (502, Outcome::Failure, Retry::IfIdempotent),
+            (503, Outcome::Failure, Retry::IfIdempotent),
+            (504, Outcome::Failure, Retry::IfIdempotent),
+        ] {
+            assert_eq!(judge().outcome(&answer(status)), outcome, "{status}");
+            assert_eq!(judge().retry(&answer(status)), retry, "{status}");
+        }
+    }
+
+    #[test]
+    fn errors_say_themselves_whether_to_repeat() {
+        for (kind, said, retry) in [
+            (ErrorKind::Unavailable, Retry::Safe, Retry::Safe),
+            (
+                ErrorKind::Unavailable,
+                Retry::IfIdempotent,
+                Retry::IfIdempotent,
+            ),
+            (ErrorKind::Timeout, Retry::IfIdempotent, Retry::IfIdempotent),
+            (ErrorKind::Invalid, Retry::Never, Retry::Never),
+        ] {
+            let result = Err(Error::new(kind, "failed").with_retry(said));
+            assert_eq!(judge().retry(&result), retry, "{kind}");
+        }
+        let passed = Judge {
+            on_status: &[503],
+            repeatable: &|| false,
+        };
+        assert_eq!(passed.retry(&answer(503)), Retry::Never);
+    }
+
+    #[test]
+    fn the_pause_asked_for_is_read_in_both_forms() {
+        let clock = ManualClock::new(Timestamp::from_unix_millis(784_111_777_000));
+        for (text, pause) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("-5", None),
+            ("soon", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(
+                retry_after(&headers, &clock),
+                pause.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The clients that users hold.
+
+mod attempt;
+mod builder;
+mod core;
+mod destination;
+mod endpoint;
+mod fallback;
+mod inject;
+mod judge;
+mod log;
+mod outgoing;
+mod stack;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use http::{Method, Request, Response};
+use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+use trunkline_core::{BoxError, BoxFuture, Error, Result};
+use trunkline_resilience::{CircuitStatus, PolicyRegistry};
+
+pub use builder::ClientBuilder;
+pub(crate) use core::Core;
+pub use fallback::Fallback;
+pub(crate) use outgoing::IDEMPOTENCY_KEY;
+pub use stack::ClientService;
+pub(crate) use stack::Handle;
+
+use crate::body::Body;
+use crate::config::HttpClientConfig;
+use crate::options::CallOptions;
+use crate::request::RequestBuilder;
+use crate::transport::Transport;
+
+/// Calls one service, or one base URL, within time limits: context and deadline travel along, connections are limited
+/// and reused. It never repeats a request; [`EnhancedHttpClient`] does what else a policy can say. Cloning copies
+/// pointers.
+///
+/// ```no_run
+/// use trunkline_http::HttpClient;
+///
+/// # #[derive(serde::Deserialize)] struct User { name: String }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), trunkline_http::ServiceError> {
+/// let users = HttpClient::new("http://localhost:8001/api/v1")?;
+/// let user: User = users.get("/users/123").send().await?.error_for_status().await?.json().await?;
+/// println!("{}", user.name);
+/// # Ok(()) }
+/// ```
+#[doc(alias = "HTTPClient")]
+#[derive(Clone)]
+pub struct HttpClient {
+    handle: Handle,
+}
+
+/// Calls one service, or one base URL, through a whole policy: timeouts, retry with budget, circuit breaker, bulkhead,
+/// balancing over the instances, fallback; each per service, endpoint or call. It is a tower [`Service`], and takes any
+/// tower [`Layer`]. Cloning copies pointers; clones share circuits, budgets and connections.
+///
+/// ```no_run
+/// use trunkline_http::EnhancedHttpClient;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), trunkline_http::ServiceError> {
+/// let client = EnhancedHttpClient::new("https://api.example.com")?;
+/// let response = client.get("/users/123").await?;
+/// println!("{}", response.status());
+/// for circuit in client.circuit_states() {
+///     println!("{}: {}", circuit.target, circuit.circuit.state);
+/// }
+/// # Ok(()) }
+/// ```
+#[doc(alias = "EnhancedHTTPClient")]
+#[doc(alias = "AdvancedHTTPClient")]
+#[doc(alias = "ServiceHttpClient")]
+#[derive(Clone)]
+pub struct EnhancedHttpClient {
+    handle: Handle,
+    registry: PolicyRegistry,
+}
+
+macro_rules! client {
+    ($client:ident) => {
+        impl $client {
+            /// A client of a base URL, with the settings that apply where nothing is configured.
+            ///
+            /// # Errors
+            /// `Invalid` or `Config` when it is no URL of HTTP.
+            pub fn new(base_url: impl Into<String>) -> Result<Self> {
+                Self::builder().base_url(base_url).build()
+            }
+
+            /// A client by its settings; `service` in them needs discovery, which [`ClientBuilder`] takes.
+            ///
+            /// # Errors
+            /// As [`ClientBuilder`]'s `build`.
+            pub fn from_config(config: HttpClientConfig) -> Result<Self> {
+                Self::builder().config(config).build()
+            }
+
+            /// Starts setting one up.
+            pub fn builder() -> ClientBuilder<Self> {
+                ClientBuilder::new()
+            }
+
+            /// The service that requests lead to, or the host of the base URL.
+            #[must_use]
+            pub fn service_name(&self) -> &str {
+                self.handle.core().service.as_ref()
+            }
+
+            /// Asks for something.
+            pub fn get(&self, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                self.request(Method::GET, path)
+            }
+
+            /// Sends something new. It is repeated only with an idempotency key, or where it provably was not
+            /// processed.
+            pub fn post(&self, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                self.request(Method::POST, path)
+            }
+
+            /// Replaces something.
+            pub fn put(&self, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                self.request(Method::PUT, path)
+            }
+
+            /// Changes something. Repeated as [`Self::post`] is.
+            pub fn patch(&self, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                self.request(Method::PATCH, path)
+            }
+
+            /// Removes something.
+            pub fn delete(&self, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                self.request(Method::DELETE, path)
+            }
+
+            /// Any request; its path follows that of the base URL.
+            pub fn request(&self, method: Method, path: impl AsRef<str>) -> RequestBuilder<'_> {
+                RequestBuilder::new(&self.handle, method, path.as_ref())
+            }
+
+            /// Puts a layer around the client. The first one added is the outermost; all are outside the policy, so
+            /// they see a call once, however many attempts it takes.
+            #[must_use]
+            pub fn layer<L, B>(mut self, layer: L) -> Self
+            where
+                L: Layer<ClientService> + Send + Sync + 'static,
+                L::Service:
+                    Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+                <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
+                <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+                B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+                B::Error: Into<BoxError>,
+            {
+                self.handle.add(layer);
+                self
+            }
+
+            /// The connections.
+            #[must_use]
+            pub fn transport(&self) -> &Transport {
+                &self.handle.core().transport
+            }
+
+            /// Closes the connections of the client, and of all who share them; waits for those in use until the
+            /// deadline. Further calls fail with `Cancelled`.
+            ///
+            /// # Cancel safety
+            /// Dropping it stops the waiting; no further calls are made all the same.
+            pub async fn shutdown(&self, deadline: Instant) {
+                self.transport().shutdown(deadline).await;
+            }
+        }
+
+        impl fmt::Debug for $client {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.handle.core(), f)
+            }
+        }
+
+        /// Always ready; [`CallOptions`] in the extensions of a request apply.
+        impl Service<Request<Body>> for $client {
+            type Response = Response<Body>;
+            type Error = Error;
+            type Future = BoxFuture<'static, Result<Response<Body>>>;
+
+            fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+                let handle = self.handle.clone();
+                let options = request.extensions_mut().remove::<CallOptions>();
+                Box::pin(async move { handle.call(request, options.unwrap_or_default()).await })
+            }
+        }
+    };
+}
+
+client!(HttpClient);
+client!(EnhancedHttpClient);
+
+impl HttpClient {
+    fn of(core: Core) -> Self {
+        Self {
+            handle: Handle::new(Arc::new(core)),
+        }
+    }
+}
+
+impl EnhancedHttpClient {
+    fn of(core: Core, registry: PolicyRegistry) -> Self {
+        Self {
+            handle: Handle::new(Arc::new(core)),
+            registry,
+        }
+    }
+
+    /// The circuits of the service: that of the whole service, and those of its endpoints.
+    #[doc(alias = "get_circuit_state")]
+    #[must_use]
+    pub fn circuit_states(&self) -> Vec<CircuitStatus> {
+        let mut states = self.registry.circuit_states();
+        states.retain(|state| *state.target.service == *self.service_name());
+        states
+    }
+
+    /// The policies that this client's calls go through, and their state.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyRegistry {
+        &self.registry
+    }
+}

@@ -1,0 +1,90 @@
+//! One request, to be sent as often as the policy asks for.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use http::header::{HeaderMap, HeaderName};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri};
+use tokio::time::Instant;
+use trunkline_core::{Context, Error, Result};
+
+use super::inject::Injector;
+use crate::body::Body;
+
+/// The name of [`trunkline_core::names::header::IDEMPOTENCY_KEY`], as header maps want it.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Headers of the context that an attempt adds.
+const ADDED: usize = 7;
+
+/// What every attempt of a call sends.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) path: PathAndQuery,
+    pub(crate) context: Context,
+    headers: HeaderMap,
+    /// Taken by the first attempt if it cannot be copied.
+    body: Mutex<Option<Body>>,
+    /// A second time does no harm.
+    pub(crate) idempotent: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn new(
+        parts: Parts,
+        path: PathAndQuery,
+        body: Body,
+        context: Context,
+        idempotent: bool,
+    ) -> Self {
+        Self {
+            method: parts.method,
+            path,
+            context,
+            headers: parts.headers,
+            body: Mutex::new(Some(body)),
+            idempotent,
+        }
+    }
+
+    /// Whether the body can be sent once more.
+    pub(crate) fn can_repeat(&self) -> bool {
+        self.body().as_ref().is_some_and(Body::can_repeat)
+    }
+
+    /// Whether it can be sent once more and a second time does no harm.
+    pub(crate) fn can_repeat_harmlessly(&self) -> bool {
+        self.idempotent && self.can_repeat()
+    }
+
+    /// The request of the next attempt.
+    pub(crate) fn request(
+        &self,
+        injector: &Injector,
+        deadline: Option<Instant>,
+    ) -> Result<Request<Body>> {
+        let body = self.next_body()?;
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);
+        headers.extend(self.headers.clone());
+        injector.inject(&self.context, deadline, &mut headers);
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn next_body(&self) -> Result<Body> {
+        let mut body = self.body();
+        let same = body.as_ref().and_then(Body::try_clone);
+        // A stream that was to be repeated and has passed is of no use, not even its rest.
+        let whole = |body: &mut Body| !body.is_spent();
+        same.or_else(|| body.take_if(whole))
+            .ok_or_else(|| Error::internal("the body has passed and cannot be sent again"))
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<Body>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,106 @@
+//! The user's layers around a client.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use tower::util::{BoxCloneSyncService, ServiceExt};
+use tower::{ServiceBuilder, service_fn};
+use tower_layer::Layer;
+use tower_service::Service;
+use trunkline_core::{BoxError, Error, Result};
+
+use super::core::Core;
+use crate::body::Body;
+use crate::options::CallOptions;
+
+/// What a user's layer is put around.
+pub type ClientService = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
+
+type Wrap = Arc<dyn Fn(ClientService) -> ClientService + Send + Sync>;
+
+/// A client's core with the layers around it.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    core: Arc<Core>,
+    /// The first is the outermost.
+    layers: Vec<Wrap>,
+    /// All of them around the core; `None` without layers.
+    stack: Option<ClientService>,
+}
+
+impl Handle {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            layers: Vec::new(),
+            stack: None,
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Makes a call through the layers.
+    pub(crate) async fn call(
+        &self,
+        mut request: Request<Body>,
+        options: CallOptions,
+    ) -> Result<Response<Body>> {
+        match &self.stack {
+            None => self.core.call(request, &options).await,
+            Some(stack) => {
+                // The context is that of whoever called, on whichever task the layers go on.
+                let context = options.context.clone();
+                let context = context.unwrap_or_else(|| self.core.current_context());
+                request
+                    .extensions_mut()
+                    .insert(options.with_context(context));
+                stack.clone().oneshot(request).await
+            }
+        }
+    }
+
+    /// Adds a layer inside those that are there.
+    pub(super) fn add<L, B>(&mut self, layer: L)
+    where
+        L: Layer<ClientService> + Send + Sync + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<BoxError>,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.layers.push(Arc::new(move |inner| {
+            let wrapped = ServiceBuilder::new()
+                .map_response(|response: Response<B>| response.map(Body::new))
+                .map_err(|error: <L::Service as Service<Request<Body>>>::Error| {
+                    Error::from_boxed(error.into())
+                })
+                .service(layer.layer(inner));
+            BoxCloneSyncService::new(wrapped)
+        }));
+        let innermost = self.innermost();
+        let around = |inner, wrap: &Wrap| wrap(inner);
+        self.stack = Some(self.layers.iter().rev().fold(innermost, around));
+    }
+
+    fn innermost(&self) -> ClientService {
+        let core = Arc::clone(&self.core);
+        BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+            let core = Arc::clone(&core);
+            let options = request.extensions_mut().remove::<CallOptions>();
+            async move { core.call(request, &options.unwrap_or_default()).await }
+        }))
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("core", &self.core)
+            .field("layers", &self.layers.len())
+            .finish_non_exhaustive()
+    }
+}

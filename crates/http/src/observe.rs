@@ -1,0 +1,87 @@
+//! Turns what the policies tell into metrics.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use trunkline_resilience::breaker::State;
+use trunkline_resilience::{CircuitChange, Observer, Refusal, Target};
+use trunkline_telemetry::Metrics;
+use trunkline_telemetry::metrics::{
+    CircuitMetrics, CircuitPosition, HttpClientEndpointMetrics, Rejection, ResilienceMetrics,
+};
+
+/// The endpoint under which calls are measured that no template fits.
+pub(crate) const WHOLE: &str = "*";
+
+/// Targets whose handles are remembered; the others are looked up each time.
+const MOST_TARGETS: usize = 4096;
+
+/// Counts changes of circuits, retries and refusals of a [`PolicyRegistry`](trunkline_resilience::PolicyRegistry) in
+/// metrics: give it to the registry's builder as an observer.
+#[derive(Debug)]
+pub struct PolicyMetrics {
+    metrics: Metrics,
+    known: Mutex<HashMap<Target, Arc<Handles>>>,
+}
+
+#[derive(Debug)]
+struct Handles {
+    service: ResilienceMetrics,
+    circuit: CircuitMetrics,
+    endpoint: HttpClientEndpointMetrics,
+}
+
+impl PolicyMetrics {
+    /// Counts in these metrics.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: metrics.clone(),
+            known: Mutex::default(),
+        })
+    }
+
+    fn of(&self, target: &Target) -> Arc<Handles> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handles) = known.get(target) {
+            return Arc::clone(handles);
+        }
+        let endpoint = target.endpoint.as_deref().unwrap_or(WHOLE);
+        let service = self.metrics.resilience(&target.service);
+        let handles = Arc::new(Handles {
+            circuit: service.circuit(endpoint),
+            endpoint: self.metrics.http_client(&target.service).endpoint(endpoint),
+            service,
+        });
+        if known.len() < MOST_TARGETS {
+            known.insert(target.clone(), Arc::clone(&handles));
+        }
+        handles
+    }
+}
+
+impl Observer for PolicyMetrics {
+    fn circuit_changed(&self, change: &CircuitChange) {
+        self.of(&change.target).circuit.changed(match change.to {
+            State::Closed => CircuitPosition::Closed,
+            State::HalfOpen => CircuitPosition::HalfOpen,
+            State::Open => CircuitPosition::Open,
+        });
+    }
+
+    fn refused(&self, target: &Target, refusal: Refusal) {
+        let handles = self.of(target);
+        match refusal {
+            Refusal::RetryBudget => handles.service.budget_exhausted(),
+            Refusal::CircuitOpen => handles.service.rejected(Rejection::CircuitOpen),
+            Refusal::BulkheadFull => handles.service.rejected(Rejection::BulkheadFull),
+            Refusal::DeadlineTooShort => handles.service.rejected(Rejection::Deadline),
+            _ => handles.service.rejected(Rejection::Other),
+        }
+    }
+
+    fn retrying(&self, target: &Target, _: u32, _: Duration) {
+        self.of(target).endpoint.retried();
+    }
+}

@@ -1,0 +1,93 @@
+//! What one call asks for, over the settings of its client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_core::Context;
+
+/// What one call asks for, over the settings of its client. Put it into the extensions of a request that goes through
+/// the client as a tower service; [`RequestBuilder`](crate::RequestBuilder) has a method for each.
+///
+/// ```
+/// use std::time::Duration;
+/// use trunkline_http::CallOptions;
+///
+/// let options = CallOptions::default().with_timeout(Duration::from_secs(2)).without_retry();
+/// assert_eq!(options.max_attempts, Some(1));
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// In place of the context of the running scope.
+    pub context: Option<Context>,
+    /// Limit of the whole call.
+    pub timeout: Option<Duration>,
+    /// Limit of one attempt.
+    pub request_timeout: Option<Duration>,
+    /// Attempts altogether, the first one included.
+    pub max_attempts: Option<u32>,
+    /// Whether a second time does no harm. Default: as the method says, or an `Idempotency-Key`.
+    pub idempotent: Option<bool>,
+    /// The endpoint, such as `GET /users/{id}`. Default: found by the path.
+    pub endpoint: Option<Arc<str>>,
+    /// Whether the body of the answer may go on beyond the limit of the whole call, for as long as it moves; the limit is
+    /// that of the answer's head then. Default: no.
+    pub open_end: bool,
+}
+
+impl CallOptions {
+    /// Uses a context in place of that of the running scope.
+    #[must_use]
+    pub fn with_context(mut self, context: Context) -> Self {
+        self.context = Some(context);
+        self
+    }
+
+    /// Sets the limit of the whole call.
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the limit of one attempt.
+    #[must_use]
+    pub const fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the number of attempts, the first one included.
+    #[must_use]
+    pub const fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// Makes one attempt only.
+    #[must_use]
+    pub const fn without_retry(self) -> Self {
+        self.with_max_attempts(1)
+    }
+
+    /// Says whether a second time does no harm.
+    #[must_use]
+    pub const fn with_idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Lets the body of the answer go on beyond the limit of the whole call, for as long as it moves.
+    #[must_use]
+    pub const fn with_open_end(mut self) -> Self {
+        self.open_end = true;
+        self
+    }
+
+    /// Names the endpoint.
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+}

@@ -1,0 +1,265 @@
+//! Puts a request together and sends it.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::Serialize;
+use trunkline_core::{BoxFuture, Context, Error, Result};
+
+use crate::body::Body;
+use crate::client::{Handle, IDEMPOTENCY_KEY};
+use crate::error::ServiceError;
+use crate::options::CallOptions;
+use crate::query;
+use crate::response::Response;
+
+/// What has to be encoded in a path and query that are otherwise taken as they are.
+const UNSAFE: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// A request to be sent. What is wrong with one of its parts is said when it is sent.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use trunkline_http::EnhancedHttpClient;
+/// # async fn order(client: EnhancedHttpClient) -> Result<(), trunkline_http::ServiceError> {
+/// let orders: serde_json::Value = client
+///     .get("/orders")
+///     .param("limit", 50)
+///     .param("active", true)
+///     .timeout(Duration::from_secs(2))
+///     .await?
+///     .json()
+///     .await?;
+/// let placed = client
+///     .post("/orders")
+///     .json(&serde_json::json!({ "user_id": 123 }))
+///     .idempotency_key("order-123-1")
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a request is sent by `send` or `.await`"]
+pub struct RequestBuilder<'a> {
+    handle: &'a Handle,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Body,
+    options: CallOptions,
+    wrong: Option<Error>,
+}
+
+impl fmt::Debug for RequestBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBuilder")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> RequestBuilder<'a> {
+    pub(crate) fn new(handle: &'a Handle, method: Method, path: &str) -> Self {
+        Self {
+            handle,
+            method,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            body: Body::empty(),
+            options: CallOptions::default(),
+            wrong: None,
+        }
+    }
+
+    /// Adds a parameter to the query. Booleans are written as `true` and `false`.
+    pub fn param(mut self, name: &str, value: impl fmt::Display) -> Self {
+        query::append(&mut self.path, name, &value.to_string());
+        self
+    }
+
+    /// Adds the fields of a value to the query: lists repeat the name, what is absent is left out.
+    #[doc(alias = "query")]
+    pub fn params<T: Serialize + ?Sized>(mut self, params: &T) -> Self {
+        if let Err(error) = query::append_all(&mut self.path, params) {
+            self.wrong.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Sets a header, in place of the client's own of that name.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        let pair = name
+            .try_into()
+            .map_err(Into::into)
+            .and_then(|name| Ok((name, value.try_into().map_err(Into::into)?)));
+        match pair {
+            Ok((name, value)) => drop(self.headers.insert(name, value)),
+            Err(error) => self.refuse("a header cannot be sent", error),
+        }
+        self
+    }
+
+    /// Sets several headers.
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    /// Sends a token: `Authorization: Bearer …`, kept out of every log.
+    pub fn bearer(mut self, token: impl AsRef<str>) -> Self {
+        match HeaderValue::try_from(format!("Bearer {}", token.as_ref())) {
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                self.headers.insert(AUTHORIZATION, value);
+            }
+            Err(error) => self.refuse("the token cannot be sent in a header", error),
+        }
+        self
+    }
+
+    /// Sends a value as JSON, with its content type.
+    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        match Body::json(value) {
+            Ok(body) => {
+                self.body = body;
+                let json = HeaderValue::from_static("application/json");
+                self.headers.entry(CONTENT_TYPE).or_insert(json);
+            }
+            Err(error) => drop(self.wrong.get_or_insert(error)),
+        }
+        self
+    }
+
+    /// Sends a body as it is, without a content type.
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sends an `Idempotency-Key`, which is what makes a repetition of POST and PATCH safe.
+    pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
+        self.header(IDEMPOTENCY_KEY, key.as_ref())
+    }
+
+    /// Limits the whole call.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options = self.options.with_timeout(timeout);
+        self
+    }
+
+    /// Limits each attempt.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.options = self.options.with_request_timeout(timeout);
+        self
+    }
+
+    /// Makes one attempt only.
+    pub fn no_retry(mut self) -> Self {
+        self.options = self.options.without_retry();
+        self
+    }
+
+    /// Sets the number of attempts, the first one included.
+    #[doc(alias = "retry_attempts")]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options = self.options.with_max_attempts(attempts);
+        self
+    }
+
+    /// Says whether a second time does no harm, whatever the method says.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.options = self.options.with_idempotent(idempotent);
+        self
+    }
+
+    /// Names the endpoint whose policy, circuit and measures apply.
+    pub fn endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
+        self.options = self.options.with_endpoint(endpoint);
+        self
+    }
+
+    /// Uses a context in place of that of the running scope.
+    pub fn context(mut self, context: Context) -> Self {
+        self.options = self.options.with_context(context);
+        self
+    }
+
+    /// Sends the request and waits for the head of the answer. `.await` on the builder does the same.
+    ///
+    /// # Errors
+    /// [`ServiceError`] when there is no answer; an answer with an error status is `Ok`, see
+    /// [`Response::error_for_status`].
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the call and the connection in use; the request may have been processed.
+    pub async fn send(self) -> Result<Response, ServiceError> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong.into());
+        }
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri(self.path)?;
+        *request.headers_mut() = self.headers;
+        let response = self.handle.call(request, self.options).await?;
+        let core = self.handle.core();
+        Ok(Response::new(
+            response,
+            &core.service,
+            core.max_response_size,
+        ))
+    }
+
+    fn refuse(&mut self, what: &'static str, error: impl Into<http::Error>) {
+        self.wrong
+            .get_or_insert_with(|| Error::invalid(what).with_source(error.into()));
+    }
+}
+
+impl<'a> IntoFuture for RequestBuilder<'a> {
+    type Output = Result<Response, ServiceError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+/// Takes a path and query as they are, but for what can never stand in a URL.
+fn uri(path: String) -> Result<Uri> {
+    let wrong = |error| Error::invalid("the path cannot stand in a URL").with_source(error);
+    let clean = path
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !UNSAFE_BYTES.contains(&byte));
+    let path = if clean {
+        path
+    } else {
+        utf8_percent_encode(&path, UNSAFE).to_string()
+    };
+    if path.starts_with('/') || path.contains("://") {
+        return Uri::from_maybe_shared(bytes::Bytes::from(path)).map_err(wrong);
+    }
+    let path = format!("/{path}");
+    Uri::from_maybe_shared(bytes::Bytes::from(path)).map_err(wrong)
+}
+
+const UNSAFE_BYTES: &[u8] = b"\"<>`\\^{|}";

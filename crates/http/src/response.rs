@@ -1,0 +1,230 @@
+//! The answer to a call.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{StatusCode, Version};
+use serde::de::DeserializeOwned;
+use trunkline_core::{Error, Origin, Problem, Result};
+
+use crate::body::Body;
+use crate::client::Fallback;
+use crate::error::{ServiceError, StatusError};
+
+/// Bytes of an answer with an error status that are read to learn what is wrong.
+const MOST_OF_A_PROBLEM: usize = 64 * 1024;
+
+/// Characters of a text that stands in for a problem document.
+const MOST_OF_A_TEXT: usize = 1024;
+
+/// The answer to a call: its head is here, its body comes.
+pub struct Response {
+    inner: http::Response<Body>,
+    service: Arc<str>,
+    /// Bytes of a body that are read into memory at most.
+    limit: usize,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("service", &self.service)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Response {
+    pub(crate) fn new(inner: http::Response<Body>, service: &Arc<str>, limit: usize) -> Self {
+        Self {
+            inner,
+            service: Arc::clone(service),
+            limit,
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// The first value of a header, if it is text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// The version of HTTP that was spoken.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    /// Whether a fallback answered, and which.
+    #[must_use]
+    pub fn fallback(&self) -> Option<Fallback> {
+        self.inner.extensions().get().copied()
+    }
+
+    /// The body, whole.
+    ///
+    /// # Errors
+    /// `Other` when it is larger than the client's `max_response_size`; `ServiceTimeout` or `ServiceUnavailable` when
+    /// it does not come to its end.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the body.
+    pub async fn bytes(self) -> Result<Bytes, ServiceError> {
+        self.read().await.map_err(ServiceError::from)
+    }
+
+    /// The body as text.
+    ///
+    /// # Errors
+    /// As [`Response::bytes`]; `Validation` when it is not UTF-8.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the body.
+    pub async fn text(self) -> Result<String, ServiceError> {
+        let service = Arc::clone(&self.service);
+        String::from_utf8(self.read().await?.into()).map_err(|error| {
+            let text = format!("the answer of {service} is not UTF-8");
+            Error::invalid(text)
+                .with_origin(Origin::Remote)
+                .with_source(error)
+                .into()
+        })
+    }
+
+    /// The body as a value, from JSON.
+    ///
+    /// # Errors
+    /// As [`Response::bytes`]; `Validation` when it is not JSON or not of this form, with the place.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the body.
+    pub async fn json<T: DeserializeOwned>(self) -> Result<T, ServiceError> {
+        let service = Arc::clone(&self.service);
+        let bytes = self.read().await?;
+        serde_json::from_slice(&bytes).map_err(|error| undecodable(&service, error).into())
+    }
+
+    /// The body as a stream of pieces. Time limits apply; a limit of its size does not.
+    pub fn stream(self) -> impl Stream<Item = Result<Bytes>> + Send {
+        self.inner.into_body().into_stream()
+    }
+
+    /// The answer as `http` knows it.
+    #[must_use]
+    pub fn into_inner(self) -> http::Response<Body> {
+        self.inner
+    }
+
+    /// The answer, unless its status is an error (4xx, 5xx): then what its body says is wrong.
+    ///
+    /// # Errors
+    /// `Status`; the problem is read from a problem document (RFC 9457) or other JSON object, else made of the body's
+    /// text.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the body.
+    pub async fn error_for_status(self) -> Result<Self, ServiceError> {
+        if !is_error(self.status()) {
+            return Ok(self);
+        }
+        let status = self.status();
+        let service = self.service.to_string();
+        let problem = self.problem().await;
+        Err(ServiceError::Status(Box::new(StatusError::new(
+            service, status, problem,
+        ))))
+    }
+
+    /// Like [`Response::error_for_status`], with one's own type of what the body says.
+    ///
+    /// # Errors
+    /// `Status`; `Validation` when the body of the error is not of this form.
+    ///
+    /// # Cancel safety
+    /// Dropping it gives up the body.
+    pub async fn error_for_status_as<B>(self) -> Result<Self, ServiceError<B>>
+    where
+        B: DeserializeOwned + fmt::Debug + fmt::Display + Clone + Send + Sync + 'static,
+    {
+        if !is_error(self.status()) {
+            return Ok(self);
+        }
+        let (status, service) = (self.status(), self.service.to_string());
+        let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await?;
+        let problem = serde_json::from_slice(&bytes)
+            .map_err(|error| undecodable(&service, error).with_context("status", status))?;
+        Err(ServiceError::Status(Box::new(StatusError::new(
+            service, status, problem,
+        ))))
+    }
+
+    async fn read(self) -> Result<Bytes> {
+        let Self {
+            inner,
+            service,
+            limit,
+        } = self;
+        let read = inner.into_body().bytes(limit).await;
+        read.map_err(|error| error.with_component(service.to_string()))
+    }
+
+    /// What the body of an error says. One that cannot be read leaves the status, which is known.
+    async fn problem(self) -> Problem {
+        let status = self.status();
+        let json = self.header(CONTENT_TYPE.as_str()).is_some_and(is_json);
+        let plain = || {
+            let title = status.canonical_reason().unwrap_or("unknown status");
+            Problem::new(status.as_u16(), title)
+        };
+        let Ok(bytes) = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await else {
+            return plain();
+        };
+        if json && let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) {
+            return filled(problem, plain());
+        }
+        match String::from_utf8_lossy(&bytes).trim() {
+            "" => plain(),
+            text => plain().with_detail(text.chars().take(MOST_OF_A_TEXT).collect::<String>()),
+        }
+    }
+}
+
+/// A document that leaves out title or status has them from the answer.
+fn filled(mut problem: Problem, plain: Problem) -> Problem {
+    if problem.title.is_empty() {
+        problem.title = plain.title;
+    }
+    problem.status = problem.status.or(plain.status);
+    problem
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
+}
+
+fn undecodable(service: &str, error: serde_json::Error) -> Error {
+    Error::invalid(format!("the answer of {service} cannot be read: {error}"))
+        .with_origin(Origin::Remote)
+        .with_component(service.to_owned())
+        .with_source(error)
+}
