@@ -35,7 +35,7 @@ pub struct RetrySettings {
     pub delay: Duration,
     /// Factor by which each further wait grows.
     pub backoff: f64,
-    /// No wait grows beyond this; a pause that the other side asks for may.
+    /// No wait grows beyond this; a pause that the other side asks for may, within a deadline.
     pub max_delay: Duration,
     /// Whether each wait is shortened at random by up to a half.
     pub jitter: bool,

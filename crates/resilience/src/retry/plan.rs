@@ -122,7 +122,11 @@ impl<'a, C, E> Plan<'a, C, E> {
         }
         let planned = self.settings.schedule().before(self.number + 1);
         let asked = self.judge.retry_after(result).unwrap_or_default();
-        let delay = planned.max(asked);
+        let delay = match self.bounds.deadline {
+            Some(_) => planned.max(asked),
+            // Nobody else bounds the wait.
+            None => planned.max(asked.min(self.settings.max_delay)),
+        };
         let now = Instant::now();
         let left = |until: Instant| until.saturating_duration_since(now);
         if let Some(deadline) = self.bounds.deadline

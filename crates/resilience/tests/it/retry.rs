@@ -141,6 +141,26 @@ async fn a_pause_that_is_asked_for_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_beyond_all_measure_is_bounded() {
+    for deadline in [None, Some(10 * SECOND)] {
+        let began = Instant::now();
+        let mut call = Call::default().with_max_attempts(2);
+        call.deadline = deadline.map(|span| began + span);
+        let error = RetryLayer::new(steady())
+            .run(call, |_| async {
+                let pause = RetryAfter(Duration::MAX);
+                let error = Error::unavailable("busy").with_retry(Retry::Safe);
+                Err::<(), _>(error.with_source(pause))
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let waited = if deadline.is_some() { 0 } else { 30 };
+        assert_eq!(began.elapsed().as_secs(), waited);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_begins_after_the_deadline_and_nobody_waits_for_it() {
     let began = Instant::now();
     let mut call = Call::default();
