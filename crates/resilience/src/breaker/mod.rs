@@ -10,12 +10,14 @@
 
 mod calling;
 mod error;
+mod hot;
 mod permit;
 mod service;
 mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::future::Future;
@@ -37,8 +39,9 @@ pub use service::{BreakerLayer, BreakerService, ResponseFuture};
 pub use settings::{BreakerSettings, SlowCallSettings, WindowKind, WindowSettings};
 pub use state::{Control, State};
 
+use hot::Hot;
 use permit::Ticket;
-use state::{Change, Hot, Machine};
+use state::{Change, Machine};
 
 /// A circuit breaker. Share it behind an `Arc`, or by reference.
 ///

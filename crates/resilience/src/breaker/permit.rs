@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Admission, Hot};
+use super::hot::Hot;
+use super::state::Admission;
 use super::{Breaker, NEVER, nanos};
 use crate::failure::Outcome;
 use crate::sync::Ordering;

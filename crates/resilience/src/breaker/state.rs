@@ -5,9 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_core::Timestamp;
 
+use super::hot::Hot;
 use super::settings::{BreakerSettings, WindowKind};
+use super::window::Window;
 use crate::failure::Outcome;
-use crate::window::{CountWindow, Sample, TimeWindow, Totals, reaches};
+use crate::window::{Sample, reaches};
 
 /// Whether calls pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -71,77 +73,6 @@ pub(super) struct Admission {
     pub(super) probe: u32,
 }
 
-/// How calls take the path without a lock, and which results they need not report, in one word:
-/// generation (32 bits), probe (28 bits, only in the copy that a permit holds), flags (4 bits).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hot(pub(super) u64);
-
-impl Hot {
-    /// Closed, nothing failed lately, only failures matter: a success has nothing to report.
-    const QUIET: u64 = 0;
-    /// Closed: a success that was not slow is counted, which takes no lock.
-    const COUNTED: u64 = 1;
-    /// Closed: every result is reported.
-    const NOISY: u64 = 2;
-    /// Admission takes the lock.
-    const LOCKED: u64 = 3;
-    /// Everything passes and nothing is reported.
-    const OFF: u64 = 4;
-    const PATH: u64 = 7;
-    /// Calls note when they began.
-    const TIMED: u64 = 8;
-    const PROBE_SHIFT: u32 = 4;
-    /// Numbers of probes are below this.
-    const PROBES: u32 = 1 << 28;
-
-    fn new(path: u64, timed: bool, generation: u32) -> Self {
-        let timed = if timed { Self::TIMED } else { 0 };
-        Self(u64::from(generation) << 32 | timed | path)
-    }
-
-    #[inline]
-    pub(super) fn is_quiet(self) -> bool {
-        self.0 & Self::PATH == Self::QUIET
-    }
-
-    #[inline]
-    pub(super) fn is_counted(self) -> bool {
-        self.0 & Self::PATH == Self::COUNTED
-    }
-
-    #[inline]
-    pub(super) fn is_locked(self) -> bool {
-        self.0 & Self::PATH == Self::LOCKED
-    }
-
-    pub(super) fn is_off(self) -> bool {
-        self.0 & Self::PATH == Self::OFF
-    }
-
-    #[inline]
-    pub(super) fn is_timed(self) -> bool {
-        self.0 & Self::TIMED != 0
-    }
-
-    pub(super) fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(super) fn with_probe(self, probe: u32) -> Self {
-        Self(self.0 | u64::from(probe) << Self::PROBE_SHIFT)
-    }
-
-    #[inline]
-    pub(super) fn without_probe(self) -> Self {
-        Self(self.0 & !(u64::from(Self::PROBES - 1) << Self::PROBE_SHIFT))
-    }
-
-    #[inline]
-    pub(super) fn probe(self) -> u32 {
-        (self.0 as u32) >> Self::PROBE_SHIFT
-    }
-}
-
 #[derive(Debug)]
 enum Phase {
     Closed,
@@ -160,75 +91,6 @@ struct Probe {
     id: u32,
     /// When it stops blocking others.
     lease: Instant,
-}
-
-#[derive(Debug)]
-enum Window {
-    /// Failures in a row need no window.
-    None,
-    Count(CountWindow),
-    Time(Box<TimeWindow>),
-}
-
-impl Window {
-    fn new(settings: &BreakerSettings, now: Instant) -> Self {
-        match settings.window.kind {
-            WindowKind::Consecutive if settings.slow_call.is_none() => Self::None,
-            WindowKind::Consecutive | WindowKind::Count => {
-                Self::Count(CountWindow::new(settings.window.size))
-            }
-            WindowKind::Time => {
-                Self::Time(Box::new(TimeWindow::new(settings.window.duration, now)))
-            }
-        }
-    }
-
-    fn record(&mut self, sample: Sample, now: Instant) {
-        match self {
-            Self::None => {}
-            Self::Count(window) => window.record(sample),
-            Self::Time(window) => window.record(sample, now),
-        }
-    }
-
-    fn record_successes(&mut self, calls: u64, at: Instant) {
-        match self {
-            Self::None => {}
-            Self::Count(window) => window.record_successes(calls),
-            Self::Time(window) => {
-                let successes = Totals {
-                    calls,
-                    ..Totals::default()
-                };
-                window.add(successes, at);
-            }
-        }
-    }
-
-    fn totals(&self, now: Instant) -> Totals {
-        match self {
-            Self::None => Totals::default(),
-            Self::Count(window) => window.totals(),
-            Self::Time(window) => window.totals(now),
-        }
-    }
-
-    fn clear(&mut self) {
-        match self {
-            Self::None => {}
-            Self::Count(window) => window.clear(),
-            Self::Time(window) => window.clear(),
-        }
-    }
-
-    /// Fewest calls from which a share means something.
-    fn minimum(&self, settings: &BreakerSettings) -> u64 {
-        let wanted = settings.window.minimum_calls;
-        u64::from(match self {
-            Self::Count(_) => wanted.min(settings.window.size),
-            Self::None | Self::Time(_) => wanted,
-        })
-    }
 }
 
 /// The state machine. Every method that may change the state returns the change.
