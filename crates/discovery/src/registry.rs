@@ -56,7 +56,8 @@ pub trait Registry: Send + Sync + Sized + 'static {
 pub struct Lease {
     /// The instance announced.
     pub instance_id: String,
-    /// What the backend knows it by.
+    /// What the backend knows it by. Empty, it stands for whichever announcement of the instance there is: so an operator
+    /// withdraws what somebody else announced.
     pub token: String,
     /// How long it stands without renewal.
     pub ttl: Duration,

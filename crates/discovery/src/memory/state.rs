@@ -99,9 +99,10 @@ impl State {
         Ok(())
     }
 
-    /// Withdraws what the lease stands for; does nothing when it was withdrawn or replaced.
+    /// Withdraws what the lease stands for; does nothing when it was withdrawn or replaced. An empty token stands for
+    /// whatever there is.
     pub(super) fn remove(&mut self, lease: &Lease) {
-        if self.held(lease).is_some() {
+        if lease.token.is_empty() || self.held(lease).is_some() {
             self.take(&lease.instance_id);
         }
     }
