@@ -39,6 +39,10 @@ pub mod message_header {
     pub const CE_TYPE: &str = "ce-type";
     /// CloudEvents: when it happened.
     pub const CE_TIME: &str = "ce-time";
+    /// CloudEvents: to whom it happened, which is the aggregate of a relayed event.
+    pub const CE_SUBJECT: &str = "ce-subject";
+    /// The version that the aggregate of a relayed event had after it.
+    pub const AGGREGATE_VERSION: &str = "trunkline-aggregate-version";
     /// Attempts made before this copy of the message.
     pub const ATTEMPTS: &str = "trunkline-attempts";
     /// Where a copy was first published to: `topic order.created`, `queue work`.
@@ -133,6 +137,8 @@ pub mod metric {
     pub const EVENTS_RELAYED: &str = "trunkline_events_relayed";
     /// Gauge: events appended and not yet published, by relay.
     pub const RELAY_LAG: &str = "trunkline_events_relay_lag";
+    /// Gauge, seconds: age of the oldest event appended and not yet published, by relay.
+    pub const RELAY_AGE: &str = "trunkline_events_relay_age";
     /// Gauge: 1 healthy, 0.5 degraded, 0 unhealthy, by component.
     pub const COMPONENT_HEALTH: &str = "trunkline_component_health";
 }

@@ -1,6 +1,8 @@
 //! Events appended and published.
 
-use super::instrument::{Counter, Gauge};
+use std::time::Duration;
+
+use super::instrument::{Counter, Gauge, Seconds};
 use super::table::{self, Table};
 
 /// What is measured about one event store.
@@ -27,6 +29,7 @@ impl EventStoreMetrics {
 pub struct RelayMetrics {
     published: Counter,
     lag: Gauge,
+    age: Seconds,
 }
 
 impl RelayMetrics {
@@ -34,6 +37,7 @@ impl RelayMetrics {
         Self {
             published: table::counter(table, |t| t.relayed.series([relay])),
             lag: table::gauge(table, |t| t.relay_lag.series([relay])),
+            age: table::seconds(table, |t| t.relay_age.series([relay])),
         }
     }
 
@@ -45,5 +49,11 @@ impl RelayMetrics {
     /// How many events are appended and not yet published.
     pub fn lag(&self, events: u64) {
         self.lag.set(events);
+    }
+
+    /// The age of the oldest event that is appended and not yet published; zero when there is none. A lag that is small
+    /// and an age that grows mean that one event is stuck.
+    pub fn age(&self, age: Duration) {
+        self.age.set(age);
     }
 }

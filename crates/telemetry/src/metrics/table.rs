@@ -50,6 +50,7 @@ pub(super) struct Table {
     pub(super) appended: Family<1, Counter>,
     pub(super) relayed: Family<1, Counter>,
     pub(super) relay_lag: Family<1, Gauge>,
+    pub(super) relay_age: Family<1, RealGauge>,
     pub(super) health: ComponentHealth,
     detailed: Arc<AtomicBool>,
 }
@@ -177,6 +178,7 @@ impl Table {
             appended: r.counter(name::EVENTS_APPENDED, "Events appended", ["store"]),
             relayed: r.counter(name::EVENTS_RELAYED, "Events published by a relay", ["relay"]),
             relay_lag: r.gauge(name::RELAY_LAG, "Events appended and not yet published", ["relay"]),
+            relay_age: r.seconds_gauge(name::RELAY_AGE, "Age of the oldest event appended and not yet published, else 0", ["relay"]),
             health: r.add(name::COMPONENT_HEALTH, "1 healthy, 0.5 degraded, 0 unhealthy", ComponentHealth::default()),
             detailed: Arc::clone(detailed),
         };

@@ -58,6 +58,7 @@ fn everything(metrics: &Metrics) {
     metrics.events("default").appended(5);
     metrics.relay("orders").published(4);
     metrics.relay("orders").lag(1);
+    metrics.relay("orders").age(Duration::from_secs(2));
 }
 
 fn text(metrics: &Metrics) -> String {
@@ -105,7 +106,7 @@ fn every_metric_has_a_head_and_base_units() {
         }
     }
     // One for each constant in `names::metric`.
-    assert_eq!(described.len(), 30, "{described:#?}");
+    assert_eq!(described.len(), 31, "{described:#?}");
     for expected in [
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="200",error_type=""} 1"#,
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="",error_type="timeout"} 1"#,
