@@ -4,6 +4,7 @@ mod graph;
 mod layer;
 mod lexer;
 mod manifest;
+mod purity;
 mod source;
 
 use std::fs;
@@ -23,6 +24,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: Arguments) -> Result<()> {
 /// Applies every rule and reports all that is wrong.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut wrong = graph::violations(workspace);
+    wrong.extend(purity::violations(workspace));
     for package in &workspace.packages {
         let relative = package.directory.join("Cargo.toml");
         let text = read(&workspace.root.join(&relative))?;
