@@ -7,6 +7,7 @@ use std::time::Duration;
 use trunkline_core::{Error, ErrorKind, Health};
 use trunkline_telemetry::metrics::{CircuitPosition, Processed, Rejection};
 use trunkline_telemetry::{Format, Metrics, MetricsConfig};
+use trunkline_testing::servers::{self, PROMTOOL};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -127,20 +128,9 @@ fn every_metric_has_a_head_and_base_units() {
 
 #[test]
 fn promtool_accepts_the_text() {
-    let found = Command::new("promtool").arg("--version").output();
-    if found.is_err() {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "how CI says what must not be skipped"
-        )]
-        let required = std::env::var("TRUNKLINE_REQUIRE_LIVE").unwrap_or_default();
-        assert!(
-            !required.contains("promtool"),
-            "promtool is required and missing"
-        );
-        eprintln!("SKIP: promtool is not installed (Debian package prometheus)");
+    let Some(promtool) = servers::tool(&PROMTOOL) else {
         return;
-    }
+    };
     let metrics = Metrics::new();
     metrics.set_detailed(true);
     everything(&metrics);
@@ -149,7 +139,7 @@ fn promtool_accepts_the_text() {
         .http_client("a\"b\\c\nd")
         .endpoint("#\u{0} {x=\"y\"}")
         .retried();
-    let mut check = Command::new("promtool")
+    let mut check = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
