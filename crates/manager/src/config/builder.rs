@@ -17,13 +17,11 @@ use super::place::Place;
 
 impl CommunicationConfig {
     /// Begins with the defaults.
-    #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
     }
 
     /// Begins with this configuration: what is set in code wins over every source.
-    #[must_use]
     pub fn into_builder(self) -> ConfigBuilder {
         ConfigBuilder {
             config: self,

@@ -105,7 +105,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Every problem found in a configuration. `Display` prints one line each; as JSON it is an array of objects.
+/// Most problems that are listed. A file of another kind could hold tens of thousands.
+const MOST: usize = 100;
+
+/// Every problem found in a configuration, the first 100 of them. `Display` prints one line each; as JSON it is an array of objects.
 ///
 /// An error of [`CommunicationConfig::load`](super::CommunicationConfig::load) carries one:
 /// `error.find::<Diagnostics>()`.
@@ -114,6 +117,11 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
+    /// Whether further problems would not be listed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() > MOST
+    }
+
     /// Whether the same value was found wrong before: once by its shape is enough.
     pub(crate) fn has_error_at(&self, diagnostic: &Diagnostic) -> bool {
         self.errors()
@@ -121,6 +129,14 @@ impl Diagnostics {
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        if self.is_full() {
+            return;
+        }
+        if self.0.len() == MOST {
+            let message = format!("there are more problems than these {MOST}; mend them first");
+            self.0.push(Diagnostic::new(Severity::Error, None, message));
+            return;
+        }
         // An alias repeats what is wrong with its anchor.
         if !self.0.contains(&diagnostic) {
             self.0.push(diagnostic);
@@ -171,10 +187,12 @@ impl Diagnostics {
             }
         }
         self.0.sort_by_key(|diagnostic| {
-            diagnostic.place.as_ref().map(|place| {
+            let place = diagnostic.place.as_ref().map(|place| {
                 let file = files.iter().position(|known| known == place.source());
                 (file, place.line(), place.column())
-            })
+            });
+            // What concerns no place stands at the end.
+            (place.is_none(), place)
         });
     }
 

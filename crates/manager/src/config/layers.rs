@@ -50,19 +50,6 @@ impl CommunicationConfig {
         Stack::new(self).service(&places, endpoint)
     }
 
-    /// The configured endpoint that a request of the gateway (`GET /users/1`) belongs to.
-    #[cfg(feature = "gateway")]
-    pub(crate) fn gateway_endpoint(&self, service: &ServiceName, asked: &str) -> Option<&str> {
-        let behind = self
-            .gateway
-            .as_ref()
-            .and_then(|gateway| gateway.services.get(service));
-        let places = [behind, self.services.get(service)];
-        places.into_iter().flatten().find_map(|settings| {
-            find_endpoint(&settings.endpoints, asked).map(|(template, _)| template)
-        })
-    }
-
     /// The layers of calls of a configured client: `policies.default`, the named policy, the client.
     #[cfg(feature = "http")]
     #[must_use]

@@ -100,6 +100,9 @@ impl Walker<'_> {
     }
 
     fn unknown(&mut self, key: &str, place: &Place, section: Section<'_>) {
+        if self.problems.is_full() {
+            return;
+        }
         let known: Vec<&str> = section.keys().collect();
         let meant = closest(
             key,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{ROOT, Schemas};
+use crate::config::kinds::{self, Area};
 use crate::config::seeds::words::{self, How};
 
 /// The JSON schema (draft 2020-12) of configuration files, for editors.
@@ -60,6 +61,30 @@ fn widen(name: &str, definition: &mut Value) {
         }
         _ => widen_object(name, definition),
     }
+    widen_words(name, definition);
+}
+
+/// One of some words: in any case, other words that mean the same, or `${VARIABLE:default}`.
+fn widen_words(name: &str, definition: &mut Value) {
+    let known = super::Scalar::words(definition);
+    if known.is_empty() {
+        return;
+    }
+    let mut spellings: Vec<String> = known.into_iter().map(any_case).collect();
+    spellings.extend(words::values(name).map(any_case));
+    let pattern = format!("^({})$|\\$\\{{", spellings.join("|"));
+    let exact = definition.take();
+    *definition = json!({"anyOf": [exact, {"type": "string", "pattern": pattern}]});
+}
+
+/// A pattern for a word in any case; `_` may be `-`.
+fn any_case(word: &str) -> String {
+    word.chars()
+        .map(|c| match c {
+            '_' => "[_-]".to_owned(),
+            c => format!("[{}{}]", c.to_ascii_lowercase(), c.to_ascii_uppercase()),
+        })
+        .collect()
 }
 
 fn widen_object(name: &str, definition: &mut Value) {
@@ -127,11 +152,26 @@ fn short_form(section: &str) -> Option<Value> {
     Some(short)
 }
 
+fn area_of(format: &str) -> Option<Area> {
+    match format {
+        "broker-kind" => Some(Area::MessageBroker),
+        "registry-kind" => Some(Area::ServiceDiscovery),
+        "event-store-kind" => Some(Area::EventStore),
+        _ => None,
+    }
+}
+
 /// A single value may be `${VARIABLE:default}`; numbers and truths may be texts then.
 fn widen_value(property: &mut Value) {
     let Some(object) = property.as_object_mut() else {
         return;
     };
+    let format = object.get("format").and_then(Value::as_str);
+    if let Some(area) = format.and_then(area_of) {
+        let known = kinds::KINDS.iter().filter(|kind| kind.area == area);
+        let names: Vec<&str> = known.map(|kind| kind.name).collect();
+        object.insert("examples".to_owned(), names.into());
+    }
     let single = match object.get("type") {
         Some(Value::String(kind)) => matches!(kind.as_str(), "integer" | "number" | "boolean"),
         Some(Value::Array(kinds)) => {

@@ -29,7 +29,7 @@ impl Schemas {
         SCHEMAS.get_or_init(|| {
             let generator = SchemaSettings::draft2020_12().into_generator();
             let root = generator.into_root_schema_for::<CommunicationConfig>();
-            Schemas {
+            Self {
                 root: root.to_value(),
             }
         })

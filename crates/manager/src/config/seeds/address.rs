@@ -10,7 +10,7 @@ use crate::config::place::Place;
 use crate::config::tree::{Entry, Node, ScalarKind, Table, Value};
 
 /// Takes the address of a section apart and puts its parts into the section.
-pub(super) fn split(section: &str, table: &mut Table, entry: Entry, problems: &mut Diagnostics) {
+pub(super) fn split(section: &str, table: &mut Table, entry: &Entry, problems: &mut Diagnostics) {
     let Some(text) = entry.node.as_text() else {
         let problem = Diagnostic::error(&entry.node.place, format!("it is {}", entry.node.what()));
         problems.push(problem.allow("a text"));

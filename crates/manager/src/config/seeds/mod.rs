@@ -248,7 +248,7 @@ impl Normaliser<'_> {
             }
         }
         if let Some(entry) = found {
-            address::split(section.name, table, entry, self.problems);
+            address::split(section.name, table, &entry, self.problems);
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn unwrap(mut tree: Node, problems: &mut Diagnostics) -> Node {
                     .node
                     .as_table()
                     .is_some_and(|t| t.get("install").is_some()));
-        if is_known || key == "$schema" {
+        if is_known || key == "$schema" || problems.is_full() {
             return is_known;
         }
         let meant = closest(key, known.iter().copied().chain([COMMUNICATION]));

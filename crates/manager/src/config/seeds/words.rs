@@ -296,6 +296,12 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("event-store-kind", "postgresql", "postgres"),
 ];
 
+/// Further words for the values of a type.
+pub(crate) fn values(of: &str) -> impl Iterator<Item = &'static str> + use<'_> {
+    let words = VALUES.iter().filter(move |(kind, ..)| *kind == of);
+    words.map(|(_, word, _)| *word)
+}
+
 /// What a word for a value means here.
 pub(crate) fn value(of: &str, word: &str) -> Option<&'static str> {
     VALUES

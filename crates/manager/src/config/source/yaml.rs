@@ -95,7 +95,7 @@ impl<'t> Reader<'t> {
             return Err(too_deep(&place));
         }
         let (anchor, value) = match event {
-            Event::Alias(anchor) => return self.alias(anchor, place),
+            Event::Alias(anchor) => return self.alias(anchor, &place),
             Event::Scalar(text, style, anchor, tag) => {
                 (anchor, self.scalar(&text, style, tag.as_deref(), &place))
             }
@@ -137,18 +137,18 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    fn alias(&mut self, anchor: usize, place: Place) -> Result<Node, Fatal> {
+    fn alias(&mut self, anchor: usize, place: &Place) -> Result<Node, Fatal> {
         match self.anchors.get(&anchor) {
             Some(Some(node)) => {
                 let node = node.clone();
-                self.count(size(&node), &place)?;
+                self.count(size(&node), place)?;
                 Ok(node)
             }
             Some(None) => Err(Diagnostic::error(
-                &place,
+                place,
                 "the alias stands inside the value that it repeats",
             )),
-            None => Err(Diagnostic::error(&place, "the alias has no anchor")),
+            None => Err(Diagnostic::error(place, "the alias has no anchor")),
         }
     }
 

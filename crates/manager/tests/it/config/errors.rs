@@ -194,6 +194,23 @@ fn a_file_of_another_ending_or_kind_is_refused_politely() {
 }
 
 #[test]
+fn a_file_full_of_mistakes_is_cut_short() {
+    let keys: String = (0..20_000)
+        .map(|n| format!("  debug_mod{n}: 1\n"))
+        .collect();
+    let lines = check_yaml(&format!("communication:\n{keys}"));
+    assert_eq!(lines.len(), 101);
+    assert_holds(
+        &lines[0],
+        &[
+            "communication.yaml:2: debug_mod0: unknown key",
+            "`debug_mode`",
+        ],
+    );
+    assert_holds(&lines[100], &["more problems than these 100"]);
+}
+
+#[test]
 fn a_warning_is_not_an_error() {
     let config = yaml("message_brokers: {a: {type: kafka, host: k, port: 9092}}\n").unwrap();
     assert_eq!(config.warnings().len(), 1);

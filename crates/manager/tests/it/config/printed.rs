@@ -59,6 +59,7 @@ fn the_printed_yaml_loads_verbatim() {
     assert_eq!(config.logging.correlation_header, "X-Correlation-ID");
     assert!(config.logging.enable_security_logging);
 
+    assert_eq!(config.check(), *config.warnings());
     // It says what this version does not serve, and that the port is the one without TLS.
     let warnings = files.lines(config.warnings());
     assert_eq!(

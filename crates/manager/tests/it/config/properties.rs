@@ -125,13 +125,13 @@ proptest! {
             files.write("version.json", &json.to_string());
             files.loader(variables).with_file("version.json").only_file().load().unwrap().service.version
         });
-        prop_assert_eq!(version("${V}", &[("V", &value)]), value.clone());
+        prop_assert_eq!(&version("${V}", &[("V", &value)]), &value);
         let with_default = format!("${{V:{default}}}");
-        prop_assert_eq!(version(&with_default, &[]), default.clone());
-        prop_assert_eq!(version(&with_default, &[("V", &value)]), value.clone());
-        prop_assert_eq!(version(&format!("a${{V}}b$${{V}}"), &[("V", &value)]), format!("a{value}b${{V}}"));
+        prop_assert_eq!(&version(&with_default, &[]), &default);
+        prop_assert_eq!(&version(&with_default, &[("V", &value)]), &value);
+        prop_assert_eq!(version("a${V}b$${V}", &[("V", &value)]), format!("a{value}b${{V}}"));
         // What holds no `${` is left alone.
-        prop_assert_eq!(version(&value, &[("V", "x")]), value);
+        prop_assert_eq!(&version(&value, &[("V", "x")]), &value);
     }
 }
 

@@ -65,6 +65,19 @@ fn it_takes_what_the_reader_takes() {
     ] {
         assert!(long.get(word).is_some(), "{word}");
     }
+    let level = root["$defs"]["LogLevel"]["anyOf"][1]["pattern"]
+        .as_str()
+        .unwrap();
+    for spelling in ["[iI][nN][fF][oO]", "[wW][aA][rR][nN][iI][nN][gG]", "\\$\\{"] {
+        assert!(level.contains(spelling), "{level}");
+    }
+    let kinds = root["$defs"]["MessageBrokerConfig"]["anyOf"][0]["properties"]["type"]["examples"]
+        .to_string();
+    assert!(
+        kinds.contains("embedded") && kinds.contains("rabbitmq"),
+        "{kinds}"
+    );
+
     // A port may be `${PORT:8001}`.
     assert!(
         long["port"]["anyOf"][1]["pattern"]

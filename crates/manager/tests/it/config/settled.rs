@@ -520,6 +520,33 @@ fn x_17_switches_have_the_guides_other_names() {
 }
 
 #[test]
+fn the_words_of_the_service_sdk_are_understood() {
+    let config = yaml(
+        "default_timeout: 12\ndefault_circuit_breaker_enabled: false\nservice_discovery_enabled: false\n\
+         health_check_interval: 7\ncache_enabled: false\nmetrics_enabled: true\nservice_name: orders\n\
+         telemetry: {install: never}\nserver: {listen: \"0.0.0.0:9000\"}\n",
+    )
+    .unwrap();
+    assert!(config.warnings().is_empty(), "{}", config.warnings());
+    let default = &config.policies["default"];
+    assert_eq!(default.timeout.total, millis(12_000));
+    assert_eq!(default.circuit_breaker.enabled, Some(false));
+    let discovery = config.service_discovery.as_ref().unwrap();
+    assert!(!discovery.enabled);
+    assert_eq!(discovery.health_check.interval, Duration::from_secs(7));
+    assert_eq!(config.service.name.as_deref(), Some("orders"));
+    assert_eq!(config.logging.install, trunkline_telemetry::Install::Never);
+    assert_eq!(
+        (config.server.host.as_str(), config.server.port),
+        ("0.0.0.0", 9000)
+    );
+    assert_line(
+        &check_yaml("server: {listen: \"0.0.0.0:9000\", port: 1}\n"),
+        &["says the same as `server.port`"],
+    );
+}
+
+#[test]
 fn x_18_interpolation_is_typed_by_the_setting_and_points_at_its_line() {
     let text = "services:\n  a:\n    host: \"${HOST}\"\n    port: \"${PORT:8001}\"\n";
     let files = Files::new(&[("communication.yaml", text)]);
