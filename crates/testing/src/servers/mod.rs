@@ -11,6 +11,14 @@
 //! - [`own`]: a [`Server`] for one test, which may kill, restart and pause it.
 //! - [`tool`]: the path of a program.
 //!
+//! A crate of this workspace whose tests need one names it in its manifest, so that
+//! `cargo xtask test` installs and starts it:
+//!
+//! ```toml
+//! [package.metadata.trunkline]
+//! servers = ["redis", "promtool"]
+//! ```
+//!
 //! Each returns `None`, after a `SKIP` line on standard error, if the program is not installed. With
 //! `TRUNKLINE_REQUIRE_LIVE=redis,promtool` (or `all`) that is a failure.
 //!
