@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
 use trunkline_discovery::{ServiceConfig, ServiceName};
+use trunkline_http::TransportConfig;
 
 /// Settings of the API gateway.
 ///
@@ -34,7 +35,10 @@ pub struct GatewayConfig {
     pub prefix: String,
     /// Further routes; they win over those made by convention. Default: none.
     pub routes: Vec<RouteConfig>,
-    /// Time for a whole request; a shorter deadline that it brings wins. Default `30s`.
+    /// Whether the headers `Forwarded` and `X-Forwarded-*` of a request are believed and handed on, because another proxy
+    /// stands in front and sets them. Default false: whatever a client claims there is removed.
+    pub trust_forwarded: bool,
+    /// Time for a whole request until its answer begins; a shorter deadline that it brings wins. Default `30s`.
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub request_timeout: Duration,
@@ -64,6 +68,7 @@ impl Default for GatewayConfig {
             services: IndexMap::new(),
             prefix: "/api/v1".to_owned(),
             routes: Vec::new(),
+            trust_forwarded: false,
             request_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
             keepalive_expiry: Duration::from_secs(75),
@@ -104,10 +109,27 @@ impl GatewayConfig {
         Ok(self)
     }
 
+    /// The limits of the connections to the services: as many as there may be requests under way.
+    #[must_use]
+    pub fn transport(&self) -> TransportConfig {
+        let mut transport = TransportConfig::default();
+        transport.max_connections = usize::try_from(self.max_in_flight).unwrap_or(usize::MAX);
+        // Enough that a gateway under load hardly ever connects anew, few enough that a quiet one lets go of most.
+        transport.max_keepalive_connections = transport.max_connections.div_ceil(4);
+        transport
+    }
+
     /// Adds a route.
     #[must_use]
     pub fn with_route(mut self, route: RouteConfig) -> Self {
         self.routes.push(route);
+        self
+    }
+
+    /// Believes the headers of a proxy in front.
+    #[must_use]
+    pub fn with_trust_forwarded(mut self, trust: bool) -> Self {
+        self.trust_forwarded = trust;
         self
     }
 

@@ -1,123 +1,109 @@
 //! A request on its way through the gateway.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 
+use axum::body::Body as AxumBody;
 use axum::extract::ConnectInfo;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use http::header::ALLOW;
-use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
-use tokio::time::Instant;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body::Body as _;
+use tower_service::Service as _;
 use trunkline_core::Context;
-use trunkline_core::names::header::IDEMPOTENCY_KEY;
-use trunkline_core::names::target;
-use trunkline_http::{Body, Limits};
-use trunkline_resilience::Call;
+use trunkline_http::{Body, CallOptions};
 use trunkline_server::ProblemResponse;
+use trunkline_server::layers::RouteTemplate;
 
-use crate::attempt::Attempts;
-use crate::failure::{climbs, has_deadline, problem_of};
+use crate::failure::problem_of;
 use crate::gateway::Shared;
-use crate::headers;
-use crate::judge::Judge;
+use crate::path::climbs;
 use crate::table::{Lookup, Route};
-
-/// Most of a streamed body that is kept so that the request can be sent again.
-const KEPT_FOR_REPETITION: usize = 64 * 1024;
+use crate::upload::Upload;
 
 /// Finds the service, asks it, and passes its answer on.
-pub(crate) async fn forward(
-    shared: &Shared,
-    request: Request<axum::body::Body>,
-) -> axum::response::Response {
-    if climbs(request.uri().path()) {
+pub(crate) async fn forward(shared: &Shared, request: Request<AxumBody>) -> Response {
+    let path = request.uri().path();
+    if climbs(path) {
         return ProblemResponse::bad_request("the path has `.` or `..` segments").into_response();
     }
-    match shared.routes.lookup(request.method(), request.uri().path()) {
-        Lookup::Found(route) => through(shared, route, request).await,
-        Lookup::OtherMethods(methods) => method_not_allowed(&methods),
+    let route = match shared.table.lookup(request.method(), path) {
+        Lookup::Found(route) => route,
+        Lookup::OtherMethods(methods) => return method_not_allowed(&methods),
         Lookup::Unknown => {
-            ProblemResponse::not_found("no service answers below this path").into_response()
+            return ProblemResponse::not_found("no service answers below this path")
+                .into_response();
         }
-    }
+    };
+    let mut response = through(shared, route, request).await;
+    let template = RouteTemplate(route.path.clone());
+    response.extensions_mut().insert(template);
+    response
 }
 
-async fn through(
-    shared: &Shared,
-    route: &Route,
-    request: Request<axum::body::Body>,
-) -> axum::response::Response {
-    let context = Context::current_or_new();
+async fn through(shared: &Shared, route: &Route, request: Request<AxumBody>) -> Response {
     let (mut parts, body) = request.into_parts();
-    let limits = limits(shared, &parts, &context);
     let peer = parts
         .extensions
         .get::<ConnectInfo<SocketAddr>>()
         .map(|info| info.0);
-    headers::end_hop(&mut parts.headers);
-    headers::tell_origin(&mut parts.headers, peer);
-    let policy = shared
-        .upstreams
-        .policy(&route.service, &parts.method, parts.uri.path());
-    let settings = policy.settings();
-    let attempts = Attempts {
-        transport: &shared.transport,
-        propagation: &shared.propagation,
-        instances: shared.instances(&route.service),
-        context: &context,
-        limits: limits
-            .with_connection(settings.timeout.connection)
-            .with_read(settings.timeout.read)
-            .with_pool(settings.timeout.pool),
-        body: Mutex::new(Some(Body::new(body).replayable(KEPT_FOR_REPETITION))),
-        parts: &parts,
-        tried: Mutex::default(),
+    if shared.headers.onward(&mut parts, peer).is_err() {
+        return ProblemResponse::new(
+            StatusCode::LOOP_DETECTED,
+            format!("{} leads back to this gateway", route.service),
+        )
+        .into_response();
+    }
+    let context = parts.extensions.get::<Context>().cloned();
+    let options = CallOptions::default()
+        .with_context(context.unwrap_or_else(Context::current_or_new))
+        .with_open_end();
+    let upload = Upload::default();
+    let body = if body.is_end_stream() {
+        Body::empty()
+    } else {
+        upload.watch(body)
     };
-    let call = Call::new(&context).repeatable(is_repeatable(&parts));
-    let (attempts, began) = (&attempts, Instant::now());
-    let answer = policy
-        .run_with(call, &Judge(attempts), |attempt| attempts.run(attempt))
-        .await;
-    let metrics = shared.metrics(&route.service);
-    match answer {
-        Ok(response) => {
-            metrics.answered(response.status().as_u16(), began.elapsed());
-            pass_on(response)
+    let mut onward = Request::new(body);
+    *onward.method_mut() = parts.method;
+    *onward.uri_mut() = path_only(parts.uri);
+    *onward.headers_mut() = parts.headers;
+    onward.extensions_mut().insert(options);
+
+    let mut client = shared.clients[route.slot].clone();
+    match client.call(onward).await {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            // It was not asked to.
+            ProblemResponse::new(
+                StatusCode::BAD_GATEWAY,
+                format!("{} gave no sound answer", route.service),
+            )
+            .into_response()
         }
-        Err(error) => {
-            metrics.failed(error.kind(), began.elapsed());
-            tracing::warn!(
-                target: target::CALL, service = %route.service, method = %parts.method, url = %parts.uri.path(),
-                message = %error.report(), "no answer to pass on"
-            );
-            problem_of(&route.service, error).into_response()
+        Ok(answer) => {
+            let mut response = answer.map(AxumBody::new);
+            shared.headers.back(response.headers_mut());
+            response
         }
+        // The client has logged it, with service, address and causes.
+        Err(error) => match upload.problem() {
+            Some(problem) => problem.into_response(),
+            None => problem_of(&route.service, &error).into_response(),
+        },
     }
 }
 
-/// A body may stream for as long as it moves, unless the client said until when it waits.
-fn limits(shared: &Shared, parts: &Parts, context: &Context) -> Limits {
-    let asked = has_deadline(&parts.headers, shared.propagation.deadline_header());
-    match context.deadline().filter(|_| asked) {
-        Some(deadline) => Limits::default().with_deadline(deadline),
-        None => Limits::default(),
+/// HTTP/2 and requests in absolute form name a host in their URI: it is not the service's.
+fn path_only(uri: Uri) -> Uri {
+    match uri.into_parts().path_and_query {
+        Some(path) => Uri::from(path),
+        None => Uri::from(PathAndQuery::from_static("/")),
     }
 }
 
-fn is_repeatable(parts: &Parts) -> bool {
-    parts.method.is_idempotent() || parts.headers.contains_key(IDEMPOTENCY_KEY)
-}
-
-fn pass_on(response: Response<Body>) -> axum::response::Response {
-    let (mut parts, body) = response.into_parts();
-    headers::end_hop(&mut parts.headers);
-    Response::from_parts(parts, axum::body::Body::new(body))
-}
-
-fn method_not_allowed(methods: &[Method]) -> axum::response::Response {
+fn method_not_allowed(methods: &[Method]) -> Response {
     let allowed: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    let status = http::StatusCode::METHOD_NOT_ALLOWED;
+    let status = StatusCode::METHOD_NOT_ALLOWED;
     let problem = ProblemResponse::new(status, "the path is known, for other methods");
     let mut response = problem.into_response();
     if let Ok(allowed) = HeaderValue::try_from(allowed.join(", ")) {

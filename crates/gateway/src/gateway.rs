@@ -1,143 +1,170 @@
 //! The gateway as a router that any server can serve.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use trunkline_core::{Propagation, Result};
-use trunkline_discovery::{Instances, ServiceName};
-use trunkline_http::Transport;
-use trunkline_server::ServerConfig;
+use trunkline_discovery::{Discovery, ServiceName};
+use trunkline_http::{EnhancedHttpClient, Transport};
+use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
 use trunkline_telemetry::Metrics;
-use trunkline_telemetry::metrics::HttpClientEndpointMetrics;
 
 use crate::config::GatewayConfig;
 use crate::forward::forward;
+use crate::headers::Headers;
 use crate::table::RouteTable;
-use crate::upstream::Upstreams;
 
-/// An API gateway: routes, and what is needed to follow them. Cloning copies a pointer.
+/// An API gateway: routes, and a client for each service behind them. Cloning copies a pointer.
+///
+/// [`ApiGateway::app`] makes a whole service of it, with `/health` and `/metrics`; [`ApiGateway::router`] is for a server
+/// of your own.
 #[doc(alias = "APIGateway")]
 #[derive(Clone)]
 pub struct ApiGateway {
     shared: Arc<Shared>,
-    server: ServerConfig,
+    server: Arc<ServerConfig>,
+    propagation: Propagation,
+    metrics: Metrics,
 }
 
 /// What every request needs.
 pub(crate) struct Shared {
-    pub(crate) routes: RouteTable,
-    pub(crate) upstreams: Box<dyn Upstreams>,
-    pub(crate) transport: Transport,
-    pub(crate) propagation: Propagation,
-    services: HashMap<ServiceName, Behind>,
-}
-
-/// What is kept for each service behind the gateway.
-struct Behind {
-    instances: Instances,
-    metrics: HttpClientEndpointMetrics,
-}
-
-impl Shared {
-    pub(crate) fn instances(&self, service: &ServiceName) -> &Instances {
-        &self.behind(service).instances
-    }
-
-    pub(crate) fn metrics(&self, service: &ServiceName) -> &HttpClientEndpointMetrics {
-        &self.behind(service).metrics
-    }
-
-    fn behind(&self, service: &ServiceName) -> &Behind {
-        self.services
-            .get(service)
-            .expect("every route's service was put there")
-    }
+    pub(crate) table: RouteTable,
+    /// As the table counts the services.
+    pub(crate) clients: Vec<EnhancedHttpClient>,
+    pub(crate) headers: Headers,
 }
 
 impl ApiGateway {
-    /// A gateway without metrics and with the usual headers.
-    ///
-    /// # Errors
-    /// `Config` when two services would answer below one path, or a route is wrong.
-    ///
-    /// # Panics
-    /// Outside a Tokio runtime: the services are watched from now on.
-    pub fn new(
-        config: &GatewayConfig,
-        upstreams: impl Upstreams,
-        transport: Transport,
-    ) -> Result<Self> {
-        Self::with(
+    /// Starts setting one up.
+    pub fn builder(config: GatewayConfig) -> ApiGatewayBuilder {
+        ApiGatewayBuilder {
             config,
-            upstreams,
-            transport,
-            Propagation::default(),
-            &Metrics::disabled(),
-        )
-    }
-
-    /// A gateway that measures, and carries the context as told.
-    ///
-    /// # Errors
-    /// As [`ApiGateway::new`].
-    ///
-    /// # Panics
-    /// As [`ApiGateway::new`].
-    pub fn with(
-        config: &GatewayConfig,
-        upstreams: impl Upstreams,
-        transport: Transport,
-        propagation: Propagation,
-        metrics: &Metrics,
-    ) -> Result<Self> {
-        let routes = RouteTable::new(config)?;
-        let behind = |service: ServiceName| {
-            let metrics = metrics.http_client(service.as_str()).endpoint("*");
-            let instances = upstreams.instances(&service);
-            (service, Behind { instances, metrics })
-        };
-        let services = routes.services().into_iter().map(behind).collect();
-        let upstreams: Box<dyn Upstreams> = Box::new(upstreams);
-        let shared = Shared {
-            routes,
-            upstreams,
-            transport,
-            propagation,
-            services,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-            server: server_config(config),
-        })
+            propagation: Propagation::default(),
+            metrics: Metrics::default(),
+        }
     }
 
     /// The settings of the server in front.
     #[must_use]
     pub fn server_config(&self) -> ServerConfig {
-        self.server.clone()
+        ServerConfig::clone(&self.server)
     }
 
-    /// The gateway as a router: every path that the server does not answer itself goes through it.
+    /// The gateway as a router: every path that the server does not answer itself goes through it. It expects the layers
+    /// of [`MicroserviceApp`] around it: they read the context, keep the deadline and bound the body.
     pub fn router(&self) -> Router {
         Router::new()
             .fallback(handle)
             .with_state(Arc::clone(&self.shared))
+    }
+
+    /// The gateway as a service of its own, to be built, started and drained.
+    pub fn app(&self, name: impl Into<String>) -> MicroserviceAppBuilder {
+        MicroserviceApp::builder(name)
+            .config(self.server_config())
+            .router(self.router())
+            .propagation(self.propagation.clone())
+            .metrics(self.metrics.clone())
+    }
+
+    /// The services behind the gateway.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.shared.table.services().iter()
     }
 }
 
 impl fmt::Debug for ApiGateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiGateway")
-            .field("routes", &self.shared.routes)
+            .field("routes", &self.shared.table)
             .finish_non_exhaustive()
     }
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> axum::response::Response {
     forward(&shared, request).await
+}
+
+/// Sets up an [`ApiGateway`].
+#[derive(Debug)]
+#[must_use = "nothing happens before it is given its clients"]
+pub struct ApiGatewayBuilder {
+    config: GatewayConfig,
+    propagation: Propagation,
+    metrics: Metrics,
+}
+
+impl ApiGatewayBuilder {
+    /// Sets which headers carry the context, and the gateway's name. Default: the usual ones.
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
+        self
+    }
+
+    /// Shares metrics. Default: its own.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Makes the gateway with clients that already exist, one for each service.
+    ///
+    /// # Errors
+    /// `Config` when two services would answer below one path, or a route is wrong; those of `client`.
+    pub fn with_clients(
+        self,
+        client: impl FnMut(&ServiceName) -> Result<EnhancedHttpClient>,
+    ) -> Result<ApiGateway> {
+        let table = RouteTable::new(&self.config)?;
+        let clients = table
+            .services()
+            .iter()
+            .map(client)
+            .collect::<Result<Vec<_>>>()?;
+        let headers = Headers::new(self.config.trust_forwarded, &self.propagation);
+        Ok(ApiGateway {
+            server: Arc::new(server_config(&self.config)),
+            shared: Arc::new(Shared {
+                table,
+                clients,
+                headers,
+            }),
+            propagation: self.propagation,
+            metrics: self.metrics,
+        })
+    }
+
+    /// Makes the gateway with clients of its own, under the policies that the configuration gives each service. A service
+    /// with a place in the configuration is called there, the others are found by discovery.
+    ///
+    /// # Errors
+    /// As [`ApiGatewayBuilder::with_clients`]; `Invalid` or `Config` when the settings of a service are wrong.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime: the services are watched from now on.
+    pub fn with_discovery(self, discovery: &Discovery) -> Result<ApiGateway> {
+        let transport = Transport::new(&self.config.transport())?;
+        let services = self.config.services.clone();
+        let (propagation, metrics) = (self.propagation.clone(), self.metrics.clone());
+        for (name, service) in &services {
+            if let Some(instance) = service.instance(name) {
+                discovery.register_external_service(instance)?;
+            }
+        }
+        self.with_clients(|name| {
+            EnhancedHttpClient::builder()
+                .service(name.as_str())
+                .service_config(services.get(name).cloned().unwrap_or_default())
+                .discovery(discovery)
+                .transport(transport.clone())
+                .propagation(propagation.clone())
+                .metrics(&metrics)
+                .build()
+        })
+    }
 }
 
 fn server_config(config: &GatewayConfig) -> ServerConfig {

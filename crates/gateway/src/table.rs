@@ -1,6 +1,7 @@
 //! The routes: which path goes to which service.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::Method;
 use trunkline_core::{Error, Result};
@@ -13,8 +14,10 @@ use crate::convention::segment_of;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     /// Without a slash at the end.
-    pub(crate) path: String,
+    pub(crate) path: Arc<str>,
     pub(crate) service: ServiceName,
+    /// Where the service stands among [`RouteTable::services`].
+    pub(crate) slot: usize,
     /// Empty means every method.
     pub(crate) methods: Vec<Method>,
 }
@@ -32,8 +35,11 @@ pub(crate) enum Lookup<'a> {
 
 /// All routes, by path. A lookup cuts segments off the end until a path is known: as many steps as the path has
 /// segments, however many routes there are.
-#[derive(Debug)]
-pub(crate) struct RouteTable(HashMap<String, Vec<Route>>);
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable {
+    routes: HashMap<Arc<str>, Vec<Route>>,
+    services: Vec<ServiceName>,
+}
 
 impl RouteTable {
     /// Makes the routes of a configuration.
@@ -41,7 +47,7 @@ impl RouteTable {
     /// # Errors
     /// `Config` when two services give one path by convention, two routes are the same, or a path or method is wrong.
     pub(crate) fn new(config: &GatewayConfig) -> Result<Self> {
-        let mut table = Self(HashMap::new());
+        let mut table = Self::default();
         for route in &config.routes {
             let methods = route
                 .methods
@@ -52,11 +58,7 @@ impl RouteTable {
             })?;
             let path = path_of(&route.path)?;
             let methods = methods.collect::<Result<Vec<_>>>()?;
-            table.add(Route {
-                path,
-                service,
-                methods,
-            })?;
+            table.add(path, service, methods)?;
         }
         table.add_by_convention(config)?;
         Ok(table)
@@ -73,28 +75,36 @@ impl RouteTable {
                      gateway.routes and remove it from gateway.services"
                 )));
             }
-            // A route that was written wins over the convention.
-            if !self.0.contains_key(&path) {
-                self.add(Route {
-                    path,
-                    service: service.clone(),
-                    methods: Vec::new(),
-                })?;
+            // A route that was written wins over the convention, for all its methods.
+            if !self.routes.contains_key(path.as_str()) {
+                self.add(path, service.clone(), Vec::new())?;
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, route: Route) -> Result<()> {
-        let same_path = self.0.entry(route.path.clone()).or_default();
+    fn add(&mut self, path: String, service: ServiceName, methods: Vec<Method>) -> Result<()> {
+        let known = self.services.iter().position(|known| *known == service);
+        let slot = known.unwrap_or_else(|| {
+            self.services.push(service.clone());
+            self.services.len() - 1
+        });
+        let path: Arc<str> = path.into();
+        let route = Route {
+            path: Arc::clone(&path),
+            service,
+            slot,
+            methods,
+        };
+        let same_path = self.routes.entry(path).or_default();
         if same_path.iter().any(|known| overlaps(known, &route)) {
+            let shown = if route.path.is_empty() {
+                "/"
+            } else {
+                &route.path
+            };
             return Err(Error::config(format!(
-                "two gateway routes take the same requests below {}",
-                if route.path.is_empty() {
-                    "/"
-                } else {
-                    &route.path
-                }
+                "two gateway routes take the same requests below {shown}"
             )));
         }
         same_path.push(route);
@@ -106,7 +116,7 @@ impl RouteTable {
         let mut other = Vec::new();
         let mut prefix = path.trim_end_matches('/');
         loop {
-            if let Some(routes) = self.0.get(prefix) {
+            if let Some(routes) = self.routes.get(prefix) {
                 let takes =
                     |route: &&Route| route.methods.is_empty() || route.methods.contains(method);
                 if let Some(route) = routes.iter().find(takes) {
@@ -127,16 +137,8 @@ impl RouteTable {
     }
 
     /// Every service that a route leads to, once.
-    pub(crate) fn services(&self) -> Vec<ServiceName> {
-        let mut services: Vec<_> = self
-            .0
-            .values()
-            .flatten()
-            .map(|route| route.service.clone())
-            .collect();
-        services.sort();
-        services.dedup();
-        services
+    pub(crate) fn services(&self) -> &[ServiceName] {
+        &self.services
     }
 }
 

@@ -20,6 +20,14 @@ const UNMATCHED: &str = "unmatched";
 /// The status that is logged when the client went away before the answer was ready, as nginx calls it.
 const CLIENT_GONE: u16 = 499;
 
+/// The route that a response belongs to, where one handler serves many: put it into the response's extensions. It must
+/// come from configuration, never from the path of a request.
+#[derive(Clone, Debug)]
+pub struct RouteTemplate(
+    /// Such as `/api/v1/users`.
+    pub Arc<str>,
+);
+
 /// By template, then by method.
 type Routes = HashMap<Box<str>, Vec<(Method, RouteMetrics)>>;
 
@@ -120,13 +128,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let matched = request.extensions().get::<MatchedPath>().cloned();
-        let template = matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
         let running = Running {
-            route: self.shared.route(&bounded(request.method()), template),
+            shared: Arc::clone(&self.shared),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
-            matched,
+            matched: request.extensions().get::<MatchedPath>().cloned(),
+            named: None,
             context: request
                 .extensions()
                 .get::<Context>()
@@ -141,9 +148,11 @@ where
             // Named whole, so that the whole of it is dropped with this future.
             let mut running = running;
             let result = future.await;
-            running.status = result
-                .as_ref()
-                .map_or(500, |response| response.status().as_u16());
+            running.status = 500;
+            if let Ok(response) = &result {
+                running.status = response.status().as_u16();
+                running.named = response.extensions().get::<RouteTemplate>().cloned();
+            }
             result
         })
     }
@@ -151,10 +160,11 @@ where
 
 /// Reports when it is dropped, so that a request whose client went away is reported too.
 struct Running {
-    route: RouteMetrics,
+    shared: Arc<Shared>,
     method: Method,
     path: String,
     matched: Option<MatchedPath>,
+    named: Option<RouteTemplate>,
     context: Option<Context>,
     start: Instant,
     status: u16,
@@ -164,7 +174,14 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let elapsed = self.start.elapsed();
-        self.route.served(self.status, elapsed);
+        let route = match (&self.named, &self.matched) {
+            (Some(named), _) => &*named.0,
+            (None, Some(matched)) => matched.as_str(),
+            (None, None) => UNMATCHED,
+        };
+        self.shared
+            .route(&bounded(&self.method), route)
+            .served(self.status, elapsed);
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
         let route = self.matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
         let identity = self.context.as_ref().and_then(Context::identity);

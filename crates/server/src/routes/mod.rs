@@ -6,4 +6,4 @@ mod publish;
 
 pub use health::health_routes;
 pub use metrics::metrics_routes;
-pub use publish::{BrokerSource, publish_routes};
+pub use publish::{BrokerSource, ToPublisher, publish_routes};

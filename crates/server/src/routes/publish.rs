@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use tokio::time::timeout;
 use trunkline_core::{Context, Error, ErrorKind, Propagation, Result};
 use trunkline_messaging::{
-    AnyBroker, Destination, Message, MessageBroker as _, Publish, TopicName, TopicPattern,
+    AnyBroker, Destination, Message, Publish, Publisher, TopicName, TopicPattern,
 };
 
 use crate::extract::{Json, unread};
@@ -22,31 +22,56 @@ use crate::{ProblemResponse, PublishRouteConfig};
 /// Longest wait for the broker's confirmation; less when the request has less time.
 const CONFIRM_TIME: Duration = Duration::from_secs(10);
 
-/// Where the publish route finds brokers by name.
+/// Where the publish route finds brokers by name. A closure from a name to an [`AnyBroker`] or a [`Publisher`] will do,
+/// and a map of either.
 pub trait BrokerSource: Send + Sync + 'static {
-    /// The broker of that name.
+    /// What publishes to the broker of that name.
     ///
     /// # Errors
     /// `NotFound` when there is none; the message names those there are.
-    fn broker(&self, name: &str) -> Result<AnyBroker>;
+    fn publisher(&self, name: &str) -> Result<Publisher>;
 }
 
-impl<F: Fn(&str) -> Result<AnyBroker> + Send + Sync + 'static> BrokerSource for F {
-    fn broker(&self, name: &str) -> Result<AnyBroker> {
-        self(name)
+/// What messages can be published with. A bare broker publishes with the default settings.
+pub trait ToPublisher {
+    /// The publisher.
+    fn to_publisher(&self) -> Publisher;
+}
+
+impl ToPublisher for AnyBroker {
+    fn to_publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
     }
 }
 
-impl BrokerSource for HashMap<String, AnyBroker> {
-    fn broker(&self, name: &str) -> Result<AnyBroker> {
-        self.get(name).cloned().ok_or_else(|| {
-            let mut known: Vec<&str> = self.keys().map(String::as_str).collect();
-            known.sort_unstable();
-            Error::not_found(format!(
-                "there is no broker `{name}`; there are: {}",
-                known.join(", ")
-            ))
-        })
+impl ToPublisher for Publisher {
+    fn to_publisher(&self) -> Publisher {
+        self.clone()
+    }
+}
+
+impl<F, P> BrokerSource for F
+where
+    F: Fn(&str) -> Result<P> + Send + Sync + 'static,
+    P: ToPublisher,
+{
+    fn publisher(&self, name: &str) -> Result<Publisher> {
+        self(name).map(|found| found.to_publisher())
+    }
+}
+
+impl<P: ToPublisher + Send + Sync + 'static> BrokerSource for HashMap<String, P> {
+    fn publisher(&self, name: &str) -> Result<Publisher> {
+        self.get(name)
+            .map(ToPublisher::to_publisher)
+            .ok_or_else(|| {
+                let mut known: Vec<&str> = self.keys().map(String::as_str).collect();
+                known.sort_unstable();
+                Error::not_found(format!(
+                    "there is no broker `{name}`; there are: {}",
+                    known.join(", ")
+                ))
+            })
     }
 }
 
@@ -108,7 +133,7 @@ async fn publish(
             "there is no broker `{broker}` to publish to"
         )));
     }
-    let broker = shared.brokers.broker(&broker)?;
+    let publisher = shared.brokers.publisher(&broker)?;
     let topic = TopicName::new(&topic)?;
     if !shared
         .allowed
@@ -130,7 +155,7 @@ async fn publish(
     let mut message = Message::new(body).with_content_type("application/json");
     shared.propagation.inject(&context, &mut message.headers);
     let wait = wait(&context);
-    let publish = broker.publish(Publish::new(Destination::Topic(topic), message));
+    let publish = publisher.send(Publish::new(Destination::Topic(topic), message));
     let confirmed = timeout(wait, publish).await.unwrap_or_else(|_| {
         Err(Error::unavailable(
             "the broker did not confirm in time; the message may have been published",

@@ -184,8 +184,13 @@ async fn a_message_is_published() {
         published[0].message.content_type.as_deref(),
         Some("application/json")
     );
-    let id = published[0].message.headers.get("x-correlation-id");
-    assert_eq!(id, Some(context.correlation_id().as_str()));
+    let headers = &published[0].message.headers;
+    assert_eq!(
+        headers.get("x-correlation-id"),
+        Some(context.correlation_id().as_str())
+    );
+    // What every message carries, whoever publishes it.
+    assert_eq!(headers.get("ce-type"), Some("user.created"), "{headers:?}");
 }
 
 #[tokio::test]
@@ -221,7 +226,8 @@ async fn only_named_brokers_are_open() {
     config.topics = vec!["#".to_owned()];
     config.brokers = vec!["public".to_owned()];
     let any = AnyBroker::new(broker);
-    let source = move |_: &str| Ok(any.clone());
+    let publisher = trunkline_messaging::Publisher::new(any);
+    let source = move |_: &str| Ok(publisher.clone());
     let router = publish_routes(&config, Arc::new(source), Propagation::default()).unwrap();
     assert_eq!(
         ask(&router, post("/publish/internal/a", "1"))

@@ -1,0 +1,367 @@
+//! What a client sees when something behind the gateway fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::{any, get};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+use trunkline_discovery::ServiceConfig;
+
+use crate::system::{Gateway, SOON, nobody, problem, upstream, whole};
+
+/// Retries come at once, so that tests need not wait for them.
+fn quick(mut service: ServiceConfig) -> ServiceConfig {
+    service.retry.delay = Some(Duration::from_millis(1));
+    service.retry.max_attempts = Some(3);
+    service
+}
+
+fn counting(answer: u16) -> (Router, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let handler = any(async move |_: Request| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        http::StatusCode::from_u16(answer).unwrap()
+    });
+    (Router::new().fallback(handler), calls)
+}
+
+fn post(path: &str, body: &str) -> http::Request<String> {
+    http::Request::post(path).body(body.to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn a_dead_instance_costs_nothing_but_a_retry() {
+    let (router, calls) = counting(200);
+    let (alive, dead) = (upstream(router).await, nobody().await);
+    let gateway = Gateway::with(
+        &[("user-service", &[dead, alive.local_addr()])],
+        |config| config,
+        quick,
+    )
+    .await;
+    // A POST too: nothing of it was sent to the dead one.
+    for round in 0..10 {
+        assert_eq!(
+            gateway.ask(post("/api/v1/users", "a body")).await.status(),
+            200,
+            "{round}"
+        );
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 10);
+}
+
+#[tokio::test]
+async fn nobody_to_ask_is_503() {
+    let gateway = Gateway::with(
+        &[("user-service", &[nobody().await]), ("order-service", &[])],
+        |config| config,
+        quick,
+    )
+    .await;
+    let document = problem(&gateway.get("/api/v1/users").await);
+    assert_eq!(
+        (document["status"].as_u64(), document["service"].as_str()),
+        (Some(503), Some("user-service"))
+    );
+    assert!(!document.to_string().contains("127.0.0.1"), "{document}");
+    assert_eq!(problem(&gateway.get("/api/v1/orders").await)["status"], 503);
+}
+
+#[tokio::test]
+async fn a_slow_service_is_504_within_the_clients_deadline() {
+    let stuck = get(async || std::future::pending::<()>().await);
+    let users = upstream(Router::new().route("/api/v1/users", stuck)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    let request = http::Request::get("/api/v1/users")
+        .header("x-request-timeout-ms", "100")
+        .body(String::new())
+        .unwrap();
+    assert_eq!(problem(&gateway.ask(request).await)["status"], 504);
+}
+
+#[tokio::test]
+async fn a_slow_service_is_504_within_the_policys_limit() {
+    let stuck = get(async || std::future::pending::<()>().await);
+    let users = upstream(Router::new().route("/api/v1/users", stuck)).await;
+    let limited = |service: ServiceConfig| service.with_timeout(Duration::from_millis(100));
+    let gateway = Gateway::with(
+        &[("user-service", &[users.local_addr()])],
+        |config| config,
+        limited,
+    )
+    .await;
+    let document = problem(&gateway.get("/api/v1/users").await);
+    assert_eq!(document["status"], 504);
+    assert_eq!(document["service"], "user-service");
+}
+
+#[tokio::test]
+async fn what_is_idempotent_is_tried_elsewhere_and_the_rest_is_not() {
+    let (failing, failed) = counting(503);
+    let (sound, answered) = counting(200);
+    let (one, other) = (upstream(failing).await, upstream(sound).await);
+    let places = [one.local_addr(), other.local_addr()];
+    let gateway = Gateway::with(&[("user-service", &places)], |config| config, quick).await;
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/api/v1/users").await.status(), 200);
+    }
+    let gateway = Gateway::with(
+        &[("user-service", &[one.local_addr()])],
+        |config| config,
+        quick,
+    )
+    .await;
+    let before = failed.load(Ordering::SeqCst);
+    // Passed on as it is, and asked once.
+    assert_eq!(gateway.ask(post("/api/v1/users", "")).await.status(), 503);
+    assert_eq!(failed.load(Ordering::SeqCst), before + 1);
+    let mut keyed = post("/api/v1/users", "a body");
+    keyed
+        .headers_mut()
+        .insert("idempotency-key", "k".parse().unwrap());
+    assert_eq!(gateway.ask(keyed).await.status(), 503);
+    assert_eq!(failed.load(Ordering::SeqCst), before + 4);
+    assert!(answered.load(Ordering::SeqCst) >= 6);
+}
+
+/// Reads a request's head, answers with these bytes, and closes.
+async fn breaking_off(answer: &'static str) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(trunkline_core::task::spawn("broken", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            drop(stream.read(&mut head).await);
+            drop(stream.write_all(answer.as_bytes()).await);
+        }
+    }));
+    address
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_502() {
+    for answer in [
+        "",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "HTTP/1.1 99999 No\r\n\r\n",
+    ] {
+        let broken = breaking_off(answer).await;
+        let gateway = Gateway::with(&[("user-service", &[broken])], |config| config, quick).await;
+        let document = problem(&gateway.ask(post("/api/v1/users", "")).await);
+        assert_eq!(document["status"], 502, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_made_whole() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly a part",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nb\r\nonly a part\r\n",
+    ] {
+        let broken = breaking_off(answer).await;
+        let gateway = Gateway::before(&[("user-service", &[broken])]).await;
+        let got = gateway
+            .raw("GET /api/v1/users HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await;
+        // Nothing at all, a length that is not reached, or no last chunk: the client can tell.
+        let whole = got.contains(&format!("{:100}", "only a part")) || got.ends_with("0\r\n\r\n");
+        assert!(
+            !whole && (got.is_empty() || got.starts_with("HTTP/1.1 200")),
+            "{got}"
+        );
+        // Over HTTP/2 the stream is reset, before its head or after it.
+        let request = http::Request::get("/api/v1/users")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        if let Ok(response) = gateway.try_http2(request).await {
+            assert!(
+                timeout(SOON, response.into_body().collect())
+                    .await
+                    .unwrap()
+                    .is_err()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_dies_in_the_middle_ends_the_answer() {
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let receiver = Arc::new(tokio::sync::Mutex::new(Some(receiver)));
+    let stream = get(async move || {
+        let receiver = receiver.lock().await.take().unwrap();
+        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
+            let piece = receiver.recv().await?;
+            Some((Ok::<_, std::io::Error>(piece), receiver))
+        });
+        Body::from_stream(pieces)
+    });
+    let users = upstream(Router::new().route("/api/v1/users", stream)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    sender.send(Bytes::from("first")).await.unwrap();
+    let request = http::Request::get("/api/v1/users")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut body = gateway.open(request).await.into_body();
+    let first = timeout(SOON, body.frame()).await.unwrap().unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "first");
+    // The deadline has passed: its connections are dropped.
+    assert_eq!(users.stop(Instant::now()).await, 1);
+    assert!(timeout(SOON, body.collect()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_not_worked_for() {
+    struct Dropped(Arc<Notify>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell_begun, tell_ended) = (Arc::clone(&begun), Arc::clone(&ended));
+    let handler = get(async move || {
+        let _dropped = Dropped(Arc::clone(&tell_ended));
+        tell_begun.notify_one();
+        std::future::pending::<()>().await;
+    });
+    let users = upstream(Router::new().route("/api/v1/users", handler)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    let mut stream = tokio::net::TcpStream::connect(gateway.address)
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /api/v1/users HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    timeout(SOON, begun.notified()).await.unwrap();
+    drop(stream);
+    timeout(SOON, ended.notified()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failing_service_opens_its_circuit_and_the_client_is_told_when_to_come_back() {
+    let (router, calls) = counting(500);
+    let users = upstream(router).await;
+    let breaking = |mut service: ServiceConfig| {
+        service.circuit_breaker.failure_threshold = Some(3);
+        service
+    };
+    let gateway = Gateway::with(
+        &[("user-service", &[users.local_addr()])],
+        |config| config,
+        breaking,
+    )
+    .await;
+    for _ in 0..3 {
+        assert_eq!(gateway.ask(post("/api/v1/users", "")).await.status(), 500);
+    }
+    let refused = gateway.ask(post("/api/v1/users", "")).await;
+    assert_eq!(problem(&refused)["status"], 503);
+    let wait: u64 = refused.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=60).contains(&wait));
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_has_passed_is_not_sent_again() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let read_and_fail = any(async move |request: Request| {
+        drop(request.into_body().collect().await);
+        counted.fetch_add(1, Ordering::SeqCst);
+        http::StatusCode::SERVICE_UNAVAILABLE
+    });
+    let users = upstream(Router::new().fallback(read_and_fail)).await;
+    let gateway = Gateway::with(
+        &[("user-service", &[users.local_addr()])],
+        |config| config,
+        quick,
+    )
+    .await;
+    let piece = || Bytes::from(vec![0u8; 32 * 1024]);
+    for (pieces, expected) in [(1, 3), (10, 1)] {
+        calls.store(0, Ordering::SeqCst);
+        let stream = futures_util::stream::iter(
+            (0..pieces).map(move |_| Ok::<_, std::io::Error>(Frame::data(piece()))),
+        );
+        let request = http::Request::put("/api/v1/users/1")
+            .body(StreamBody::new(stream.boxed()))
+            .unwrap();
+        assert_eq!(whole(gateway.open(request).await).await.status(), 503);
+        assert_eq!(calls.load(Ordering::SeqCst), expected, "{pieces}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_may_last_longer_than_the_limit_of_its_head() {
+    let slow = get(async || {
+        let pieces = futures_util::stream::unfold(0, async |at| {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            (at < 6).then(|| (Ok::<_, std::io::Error>(at.to_string()), at + 1))
+        });
+        Body::from_stream(pieces)
+    });
+    let users = upstream(Router::new().route("/api/v1/users", slow)).await;
+    let limited = |service: ServiceConfig| service.with_timeout(Duration::from_millis(150));
+    let gateway = Gateway::with(
+        &[("user-service", &[users.local_addr()])],
+        |config| config,
+        limited,
+    )
+    .await;
+    assert_eq!(gateway.get("/api/v1/users").await.body(), "012345");
+}
+
+#[tokio::test]
+async fn a_service_that_leads_back_is_a_loop() {
+    // Bound first, so that the gateway's own address is known before it is built.
+    let listener = trunkline_server::serve::Listener::bind("127.0.0.1", 0)
+        .await
+        .unwrap();
+    let own = listener.local_addr();
+    let discovery = trunkline_discovery::Discovery::builder().build();
+    let config = trunkline_gateway::GatewayConfig::default()
+        .with_service_at(
+            "user-service",
+            ServiceConfig::at(own.ip().to_string(), own.port()),
+        )
+        .unwrap();
+    let gateway = trunkline_gateway::ApiGateway::builder(config)
+        .with_discovery(&discovery)
+        .unwrap();
+    let router = gateway.router();
+    let _serving = listener.serve(
+        trunkline_server::serve::ConnectionLimits::default(),
+        move |_| router.clone(),
+    );
+    let mut stream = tokio::net::TcpStream::connect(own).await.unwrap();
+    stream
+        .write_all(b"GET /api/v1/users HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut bytes = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut bytes))
+        .await
+        .unwrap()
+        .unwrap();
+    let got = String::from_utf8_lossy(&bytes).into_owned();
+    assert!(got.starts_with("HTTP/1.1 508"), "{got}");
+}
