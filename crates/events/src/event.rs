@@ -7,9 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use trunkline_core::{Clock, Context, CorrelationId, Error, Id, Result, SystemClock, Timestamp};
+use trunkline_messaging::TopicName;
 
 /// Longest name of a stream in bytes.
 const LONGEST: usize = 255;
+
+/// Longest id of an event, and of a conversation.
+const LONGEST_ID: usize = 128;
 
 /// The name of a stream: `<type>-<aggregate id>`, 1 to 255 bytes without control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,6 +138,39 @@ impl Event {
             timestamp: SystemClock.now(),
             correlation_id: correlation_id(),
         })
+    }
+
+    /// Checks that it can be appended: an id of 1 to 128 visible ASCII characters, a type that could be a topic (letters,
+    /// digits, `_` and `-`, joined by dots), an aggregate id of 1 to 255 bytes, a correlation id of at most 128 bytes,
+    /// neither with control characters. Stores refuse what does not pass.
+    ///
+    /// # Errors
+    /// `Invalid`, saying which part is wrong and what would be right.
+    pub fn validate(&self) -> Result<()> {
+        let id = &self.event_id;
+        if !(1..=LONGEST_ID).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::invalid(format!(
+                "an event id must have 1 to {LONGEST_ID} visible ASCII characters"
+            )));
+        }
+        let unsound = |what: String| Error::invalid(what).with_context("event_id", id);
+        if let Err(error) = TopicName::new(&self.event_type) {
+            return Err(unsound(format!("the event type {error}")).with_source(error));
+        }
+        let texts = [
+            ("aggregate id", &self.aggregate_id, 1..=LONGEST),
+            ("correlation id", &self.correlation_id, 0..=LONGEST_ID),
+        ];
+        for (what, text, length) in texts {
+            if !length.contains(&text.len()) || text.chars().any(char::is_control) {
+                let (least, most) = (length.start(), length.end());
+                return Err(unsound(format!(
+                    "the {what} must have {least} to {most} bytes and no control characters"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the id, so that a repetition of the same decision is appended once.

@@ -1,5 +1,6 @@
 //! The contract that every event store fulfils.
 
+use std::fmt;
 use std::future::Future;
 
 use tokio::sync::watch;
@@ -18,8 +19,19 @@ pub enum ExpectedVersion {
     NoStream,
     /// It must exist.
     Exists,
-    /// It must have exactly this version.
+    /// It must have exactly this version; 0 means that it must not exist.
     Exact(u64),
+}
+
+impl fmt::Display for ExpectedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::NoStream => f.write_str("no stream"),
+            Self::Exists => f.write_str("an existing stream"),
+            Self::Exact(version) => write!(f, "version {version}"),
+        }
+    }
 }
 
 /// An append that succeeded, now or at an earlier attempt.
@@ -181,19 +193,26 @@ pub type ChangeSignal = watch::Receiver<u64>;
 ///
 /// What every implementation promises, and the conformance suite checks:
 /// - an append is atomic: all events or none, under the expected version, durable when it returns (where the store is);
-/// - appending the same event ids to the same stream again succeeds and changes nothing; the same id with other data is
-///   a `Conflict`;
-/// - versions in a stream have no gap; positions grow in the order in which readers see events, and no reader that
-///   goes forwards ever skips an event, however many append at once;
+/// - **idempotent by event id**: when all events of an append are in that stream already, it succeeds, changes nothing
+///   and answers where they are, whatever version is expected. Same means the same id with the same type, aggregate,
+///   data and, where it is stated, version; metadata, timestamp and correlation id of the first attempt stay. An id that
+///   is taken by anything else, in whichever stream, is a `Conflict`, and so is an append of which only some events are
+///   there. ([`decide`](crate::decide) says it in code.)
+/// - versions in a stream begin with 1 and have no gap; positions grow in the order in which readers see events, and no
+///   reader that goes forwards ever skips an event, however many append at once;
+/// - a read returns fewer events than its limit only when there are no more;
+/// - what an event says comes back as it was, its timestamp to the microsecond;
 /// - after shutdown every call fails with `Cancelled`.
+///
+/// All methods may be called from many tasks at once.
 pub trait EventStore: Send + Sync + Sized + 'static {
     /// The kind of store, as configuration names it.
     fn kind(&self) -> &'static str;
 
     /// Appends events to a stream.
     ///
-    /// Errors: `Conflict` with [`VersionConflict`], or when an id is used with other data; `Invalid` when there are no
-    /// events or a stated `aggregate_version` does not fit; `Exhausted`, `Unavailable`. When dropped, the events may or
+    /// Errors: `Conflict` with [`VersionConflict`], or when an id is taken; `Invalid` when there are no events, too many
+    /// ([`check_batch`](crate::check_batch)), or a stated `aggregate_version` does not fit; `Exhausted`, `Unavailable`. When dropped, the events may or
     /// may not have been appended: append them again, under the same ids.
     fn append(
         &self,
@@ -214,7 +233,8 @@ pub trait EventStore: Send + Sync + Sized + 'static {
     /// Tells when there may be new events, whichever process appended them.
     fn changes(&self) -> ChangeSignal;
 
-    /// The position that a reader has stored under its name; 0 when there is none. Cancel safe.
+    /// The position that a reader has stored under its name, 1 to 128 bytes of any text; 0 when there is none. Cancel
+    /// safe.
     fn checkpoint(&self, reader: &str) -> impl Future<Output = Result<u64>> + Send;
 
     /// Stores a reader's position; one that is lower than what is stored is ignored. Cancel safe: may be called again.

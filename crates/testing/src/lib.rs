@@ -21,6 +21,9 @@ pub mod registry;
 #[cfg(feature = "servers")]
 pub mod servers;
 
+#[cfg(feature = "store")]
+pub mod store;
+
 #[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
 pub use live::{Missing, block_on, no_task_left, skip};
 #[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
