@@ -1,6 +1,5 @@
 //! Looking at what is stored, removing it, and numbers about it.
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use trunkline_core::{Error, Timestamp};
 use trunkline_messaging::{
@@ -94,11 +93,10 @@ fn read(
 ) -> rusqlite::Result<Option<StoredMessage>> {
     let place = position(row.get(0)?);
     let at: i64 = row.get(1)?;
-    let key: Option<Vec<u8>> = row.get(2)?;
-    let head: Vec<u8> = row.get(3)?;
-    let payload: Vec<u8> = row.get(4)?;
+    let key = row.get_ref(2)?.as_blob_or_null()?;
+    let (head, payload) = (row.get_ref(3)?.as_blob()?, row.get_ref(4)?.as_blob()?);
     let attempt: u32 = row.get(5)?;
-    let message = row::decode(Bytes::from(head), key.map(Bytes::from), Bytes::from(payload));
+    let message = row::decode(head, key, payload);
     let info = DeliveryInfo::new(destination.clone())
         .with_attempt(attempt.max(1))
         .at(place.unsigned_abs());

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::claim::{self, Claim, DueSpan, FreshTopic, Slot};
@@ -390,15 +389,14 @@ fn read(
     position: i64,
     at: i64,
 ) -> rusqlite::Result<Option<Ready>> {
-    let key: Option<Vec<u8>> = row.get(3)?;
-    let head: Vec<u8> = row.get(4)?;
-    let payload: Vec<u8> = row.get(5)?;
-    let size = head.len() + payload.len() + key.as_ref().map_or(0, Vec::len);
-    let keyed = key.as_ref().map(|key| Keyed {
+    let key = row.get_ref(3)?.as_blob_or_null()?;
+    let (head, payload) = (row.get_ref(4)?.as_blob()?, row.get_ref(5)?.as_blob()?);
+    let size = head.len() + payload.len() + key.map_or(0, <[u8]>::len);
+    let keyed = key.map(|key| Keyed {
         digest: row::digest(key),
         ord: at,
     });
-    let message = row::decode(Bytes::from(head), key.map(Bytes::from), Bytes::from(payload));
+    let message = row::decode(head, key, payload);
     Ok(message.map(|message| Ready {
         message,
         destination: topic.destination.clone(),

@@ -176,13 +176,17 @@ impl EmbeddedBroker {
         }
     }
 
-    fn open(config: &EmbeddedBrokerConfig, clock: &SharedClock) -> Result<Core> {
+    fn open(
+        config: &EmbeddedBrokerConfig,
+        clock: &SharedClock,
+        consumers: Consumers,
+    ) -> Result<Core> {
         let directory = EmbeddedDirectory::open(&config.directory)?;
         let database = Database::open(&directory, FILE, &schema::SCHEMA)?;
         let jobs = database.queue().clone();
         let outbox = Outbox::new(jobs.clone(), Arc::clone(clock), config);
         let retention = Retention::new(jobs, Arc::clone(clock), outbox.clone(), config);
-        database.every_second(retention::chore(retention));
+        database.every_second(retention::chore(retention, consumers));
         Ok(Core {
             database,
             outbox,
@@ -251,7 +255,8 @@ impl MessageBroker for EmbeddedBroker {
             return Err(Error::config(problems.join("; ")).with_operation("connect"));
         }
         let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
-        let open = tokio::task::spawn_blocking(move || Self::open(&config, &clock));
+        let consumers = self.consumers.clone();
+        let open = tokio::task::spawn_blocking(move || Self::open(&config, &clock, consumers));
         let core = timeout_at(deadline, open)
             .await
             .map_err(|_| late())?

@@ -6,11 +6,12 @@ use trunkline_messaging::{Destination, TopicName};
 
 use super::book::{Book, first_wanted, remove_before};
 use super::config::EmbeddedBrokerConfig;
+use super::consumer::Consumers;
 use super::group::first_at;
 use super::outbox::Outbox;
 use super::outgoing::micros;
 use super::schema::{position, row};
-use crate::engine::JobSender;
+use crate::engine::{Chore, JobSender, Next};
 use crate::error::Failure;
 
 /// Messages removed in one transaction.
@@ -202,13 +203,16 @@ fn stored(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     Ok(stored)
 }
 
-/// The chore that looks after every topic, as long as somebody has written something.
-pub(super) fn chore(retention: Retention) -> Box<dyn FnMut(&Connection) + Send> {
-    let mut version = -1;
-    let mut idle = 0;
+/// The chore that looks after every topic whenever somebody has written something.
+pub(super) fn chore(retention: Retention, consumers: Consumers) -> Chore {
     // What only age makes removable is noticed a little later.
     const IDLE_TICKS: u32 = 30;
+    let mut version = -1;
+    let mut idle = 0;
     Box::new(move |connection| {
+        if consumers.is_closed() {
+            return Next::Over;
+        }
         let now = connection
             .query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0))
             .unwrap_or(version - 1);
@@ -218,5 +222,6 @@ pub(super) fn chore(retention: Retention) -> Box<dyn FnMut(&Connection) + Send> 
             idle = 0;
             retention.look(connection);
         }
+        Next::GoOn
     })
 }

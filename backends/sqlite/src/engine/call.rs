@@ -77,15 +77,6 @@ impl Calls {
         self.run(manner, Repeatable(function)).await
     }
 
-    /// Runs a function in the next transaction, undoing what it wrote when it fails. For code that is not ours.
-    pub(crate) async fn write_apart<T, F>(&self, manner: Manner, function: F) -> Result<T>
-    where
-        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.run(manner, Apart(Some(function))).await
-    }
-
     async fn run<T, B>(&self, manner: Manner, body: B) -> Result<T>
     where
         B: Body<T>,
@@ -131,37 +122,6 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> std::result::Result<T, Stop> {
         (self.0)(tx)
-    }
-}
-
-struct Apart<F>(Option<F>);
-
-impl<T, F> Body<T> for Apart<F>
-where
-    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
-{
-    fn run(&mut self, tx: &mut Tx<'_>) -> std::result::Result<T, Stop> {
-        let Some(function) = self.0.take() else {
-            return Err(Stop::Refused(
-                Error::unavailable("the transaction was undone because another one failed")
-                    .with_retry(Retry::Safe),
-            ));
-        };
-        let connection = tx.connection();
-        connection
-            .prepare_cached("SAVEPOINT apart")?
-            .execute([])?;
-        let outcome = function(tx);
-        // After an error such as a full disk SQLite has ended the transaction itself; the writer notices.
-        if !connection.is_autocommit() {
-            if outcome.is_err() {
-                connection
-                    .prepare_cached("ROLLBACK TO apart")?
-                    .execute([])?;
-            }
-            connection.prepare_cached("RELEASE apart")?.execute([])?;
-        }
-        outcome.map_err(Stop::Refused)
     }
 }
 

@@ -27,8 +27,15 @@ const FEW_PAGES: i64 = 500;
 const MOST_FREE: i64 = 8192;
 const GIVEN_BACK: i64 = 500;
 
-/// Called about once a second, on the keeper's thread, with a connection that only reads.
-pub(crate) type Chore = Box<dyn FnMut(&Connection) + Send>;
+/// Called about once a second, on the keeper's thread, with a connection that only reads, until it says that it is over.
+pub(crate) type Chore = Box<dyn FnMut(&Connection) -> Next + Send>;
+
+/// Whether a chore goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    GoOn,
+    Over,
+}
 
 /// Asks for checkpoints.
 #[derive(Clone)]
@@ -150,7 +157,7 @@ impl Keeper {
                 let error = trunkline_core::task::panic_error(panic.as_ref());
                 tracing::error!(target: "trunkline", %error, "housekeeping failed and is switched off");
             }
-            outcome.is_ok()
+            outcome.is_ok_and(|next| next == Next::GoOn)
         });
     }
 
