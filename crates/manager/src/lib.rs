@@ -1,9 +1,79 @@
-//! CommunicationManager: configuration from every source, components by name, ordered start and stop, health.
+//! The `CommunicationManager`: configuration from every source, components by name, ordered start and stop, health.
+//!
+//! Applications use it through the `trunkline` facade. Depend on this crate directly only to build a facade of your own.
+//!
+//! ```
+//! use trunkline_manager::{CommunicationConfig, CommunicationManager};
+//! use trunkline_messaging::MessageBrokerConfig;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline_core::Result<()> {
+//! let config = CommunicationConfig::builder()
+//!     .service_name("order-service")
+//!     .message_broker("default", MessageBrokerConfig::memory())
+//!     .without_discovery()
+//!     .without_event_store()
+//!     .build()?;
+//! CommunicationManager::new(config)
+//!     .lifespan(async |manager| {
+//!         manager.publish_message("default", "order.created", &serde_json::json!({ "id": 1 })).await
+//!     })
+//!     .await
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `http` | HTTP clients by name and by service |
+//! | `server` | serving a router as a service |
+//! | `gateway` | serving an API gateway |
+//! | `embedded` | broker, registry, event store and inbox on local disk; supplies what is not configured |
+//!
+//! # What is promised
+//! - A start connects required parts or undoes itself; optional parts are picked up when they come.
+//! - A stop takes no new work, lets what runs finish, and keeps what it sends working until then.
+//! - Nothing global is installed over the application's own.
 
+mod assemble;
+pub mod backends;
+mod brokers;
+mod builder;
+mod callbacks;
+#[cfg(feature = "http")]
+mod circuits;
+mod component;
 pub mod config;
+mod conveniences;
+#[cfg(feature = "gateway")]
+mod gateway;
+mod global;
+#[cfg(feature = "http")]
+mod http;
+mod lifespan;
+mod logs;
+mod manager;
+mod messaging;
+mod monitor;
+mod named;
+mod phase;
+mod prefix;
+mod relay;
+#[cfg(feature = "server")]
+mod service;
+mod signal;
+mod stages;
 
+pub use brokers::BrokerInfo;
+pub use builder::CommunicationManagerBuilder;
+pub use callbacks::CallbackOutcome;
+#[cfg(feature = "http")]
+pub use circuits::CircuitInfo;
 pub use config::{
     CommunicationConfig, ConfigBuilder, ConfigLoader, ConfigState, ConfigWatch, Diagnostic,
     Diagnostics, EmbeddedConfig, Environment, HealthConfig, Place, PolicyExplanation, ServiceInfo,
     Setting, Severity, Source,
 };
+pub use global::{communication_manager, initialize_communication, shutdown_communication};
+pub use manager::CommunicationManager;
+pub use stages::Stage;

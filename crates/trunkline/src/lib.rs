@@ -1,1 +1,65 @@
 //! How services talk to each other in Rust: one library, one configuration, one binary.
+//!
+//! A service gets resilient HTTP calls, messaging, service discovery, an event store, logs and metrics from one
+//! [`CommunicationManager`], and starts with nothing installed. It is for backend engineers who would otherwise glue an
+//! HTTP client, a broker's driver, a breaker and a retry crate together by hand. It is not a web framework (it serves
+//! your axum router) and not a workflow engine.
+//!
+//! ```no_run
+//! use trunkline::{CommunicationConfig, CommunicationManager};
+//!
+//! #[tokio::main]
+//! async fn main() -> trunkline::Result<()> {
+//!     // File < profile < environment; every problem reported at once.
+//!     let config = CommunicationConfig::load()?;
+//!     CommunicationManager::new(config)
+//!         .lifespan(async |manager| {
+//!             manager.publish_message("default", "order.created", &serde_json::json!({ "id": 1 })).await?;
+//!             manager.until_shutdown().await;
+//!             Ok(())
+//!         })
+//!         .await
+//! }
+//! ```
+//!
+//! # Concepts
+//! - [`CommunicationManager`]: what there is by name, started in order, drained and stopped in the reverse order.
+//! - [`Context`]: correlation id, trace, deadline; it travels through HTTP and messages by itself.
+//! - Policies ([`resilience`]): timeout, retry with budget, circuit breaker, bulkhead, fallback, the same on every path.
+//! - [`messaging`], [`discovery`], [`events`]: contracts that every backend fulfils, checked by conformance suites.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `http` | yes | HTTP clients with policies |
+//! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
+//! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
+//! | `gateway` | | the API gateway |
+//! | `full` | | all of them |
+//!
+//! # Guarantees
+//! Messages are delivered at least once, and handled once behind an inbox; messages of one key keep their order. What
+//! was confirmed survives the death of any process. A request that may have been processed is sent again only when that
+//! does no harm. Nothing global is installed over the application's own.
+
+pub use trunkline_core::{
+    Clock, ComponentStatus, Context, CorrelationId, Error, ErrorKind, Health, HealthDocument, Id,
+    Metadata, Problem, Propagation, Result, Retry, Secret, Status, Timestamp, duration, task,
+};
+pub use trunkline_manager::*;
+
+pub use trunkline_core as core;
+pub use trunkline_discovery as discovery;
+pub use trunkline_events as events;
+#[cfg(feature = "gateway")]
+pub use trunkline_gateway as gateway;
+#[cfg(feature = "http")]
+pub use trunkline_http as http;
+pub use trunkline_messaging as messaging;
+pub use trunkline_resilience as resilience;
+#[cfg(feature = "server")]
+pub use trunkline_server as server;
+#[cfg(feature = "embedded")]
+pub use trunkline_sqlite as sqlite;
+pub use trunkline_telemetry as telemetry;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use trunkline_core::{Clock as _, Error, Id, Result, SharedClock, SystemClock};
+use trunkline_core::{Error, Id, Result, SharedClock, SystemClock};
 use trunkline_discovery::{
     InstanceList, InstanceWatch, Lease, Registry, Resolver, ServiceInstance, ServiceName,
 };

@@ -7,12 +7,12 @@ mod append;
 mod read;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::{OnceCell, watch};
-use trunkline_core::{Clock as _, Error, Result, SharedClock, SystemClock};
+use trunkline_core::{Error, Result, SharedClock, SystemClock};
 use trunkline_events::{
     AppendOutcome, ChangeSignal, Event, EventStore, ExpectedVersion, ReadAll, ReadStream,
     RecordedEvent, StreamName,
@@ -98,7 +98,8 @@ impl EmbeddedEventStore {
         let newest = self.newest.clone();
         self.listening
             .get_or_try_init(|| async {
-                database.listen(|_| Box::new(Signal { newest })).map(drop)
+                let store = Arc::downgrade(&self.listening);
+                database.listen(|_| Box::new(Signal { newest, store })).map(drop)
             })
             .await?;
         Ok(database)
@@ -181,6 +182,8 @@ impl EventStore for EmbeddedEventStore {
 /// Tells the highest position whenever it grows, whichever process appended.
 struct Signal {
     newest: watch::Sender<u64>,
+    /// Gone when every handle of the store is.
+    store: Weak<OnceCell<()>>,
 }
 
 impl Listener for Signal {
@@ -204,6 +207,6 @@ impl Listener for Signal {
     }
 
     fn is_over(&self) -> bool {
-        false
+        self.store.strong_count() == 0
     }
 }

@@ -2,4 +2,7 @@
 //! Tests of the embedded directory.
 
 mod conformance;
+mod database;
 mod directory;
+mod inbox;
+mod registry;

@@ -1,0 +1,163 @@
+//! Circuits as health and `/circuits` show them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use trunkline_core::Health;
+use trunkline_core::health::ComponentHealth;
+use trunkline_resilience::breaker::State;
+use trunkline_resilience::{CircuitChange, Observer, PolicyRegistry, Target};
+
+/// A circuit, as `GET /circuits` answers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct CircuitInfo {
+    /// The service called.
+    pub service: String,
+    /// One endpoint of it, or all of them together.
+    pub endpoint: Option<String>,
+    /// One instance of it, or all of them together.
+    pub instance: Option<String>,
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// Failures in a row or in the window.
+    pub failure_count: u32,
+    /// Milliseconds until an open circuit lets a probe through.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// Every circuit of a process.
+pub(crate) fn list(policies: &PolicyRegistry) -> Vec<CircuitInfo> {
+    let info = |status: trunkline_resilience::CircuitStatus| {
+        let (target, circuit) = (status.target, status.circuit);
+        let wait = u64::try_from(circuit.retry_after.as_millis()).unwrap_or(u64::MAX);
+        CircuitInfo {
+            service: target.service.to_string(),
+            endpoint: target.endpoint.map(|endpoint| endpoint.to_string()),
+            instance: target.instance.map(|instance| instance.to_string()),
+            state: circuit.state.as_str(),
+            failure_count: circuit.failure_count,
+            retry_after_ms: (circuit.state == State::Open).then_some(wait),
+        }
+    };
+    policies.circuit_states().into_iter().map(info).collect()
+}
+
+/// Shows each client in the health document: degraded while one of its circuits is not closed.
+#[derive(Debug)]
+pub(crate) struct CircuitHealth {
+    health: Health,
+    clients: Mutex<HashMap<Arc<str>, Client>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    component: ComponentHealth,
+    /// Circuits that are not closed, with the number of the change that made them so.
+    troubled: BTreeMap<Target, State>,
+    /// The last change heard of each circuit: two may arrive in the other order.
+    heard: HashMap<Target, u32>,
+}
+
+impl CircuitHealth {
+    pub(crate) fn new(health: Health) -> Arc<Self> {
+        Arc::new(Self {
+            health,
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Adds a client to the document. It never makes the whole unhealthy: the service works, in part.
+    pub(crate) fn show(&self, name: &str, service: &str, metadata: &[(&str, String)]) {
+        let component =
+            self.health
+                .register(&format!("http_client_{name}"), name, "http_client", false);
+        for (key, value) in metadata {
+            component.set_metadata(key, value.clone());
+        }
+        component.mark_healthy();
+        let client = Client {
+            component,
+            troubled: BTreeMap::new(),
+            heard: HashMap::new(),
+        };
+        self.clients().entry(service.into()).or_insert(client);
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<Arc<str>, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for CircuitHealth {
+    fn circuit_changed(&self, change: &CircuitChange) {
+        let mut clients = self.clients();
+        let Some(client) = clients.get_mut(&change.target.service) else {
+            return;
+        };
+        let heard = client.heard.entry(change.target.clone()).or_default();
+        if *heard > change.sequence {
+            return;
+        }
+        *heard = change.sequence;
+        if change.to == State::Closed {
+            client.troubled.remove(&change.target);
+        } else {
+            client.troubled.insert(change.target.clone(), change.to);
+        }
+        match client.troubled.first_key_value() {
+            None => client.component.mark_healthy(),
+            Some((target, state)) => {
+                client
+                    .component
+                    .mark_degraded(&format!("circuit of {target} is {}", state.as_str()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use trunkline_core::{Error, Status};
+    use trunkline_resilience::{Call, EffectivePolicy};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_circuit_degrades_its_client_until_it_closes() {
+        let health = Health::default();
+        let observer = CircuitHealth::new(health.clone());
+        observer.show("payment-service", "payment-service", &[]);
+        let policies = PolicyRegistry::builder().observer(observer).build();
+        let target = Target::service("payment-service").with_endpoint("POST /charges");
+        let policy = policies.policy(&target, |_| Arc::new(EffectivePolicy::default()));
+        let attempt = |outcome: fn() -> Result<(), Error>| {
+            let policy = Arc::clone(&policy);
+            async move {
+                let call = Call::default().with_max_attempts(1);
+                drop(policy.run(call, |_| async move { outcome() }).await);
+            }
+        };
+        for _ in 0..5 {
+            attempt(|| Err(Error::unavailable("refused"))).await;
+        }
+        let status = health
+            .component_status("http_client_payment-service")
+            .unwrap();
+        assert_eq!(status.status, Status::Degraded);
+        assert_eq!(
+            status.last_error.unwrap(),
+            "circuit of payment-service POST /charges is open"
+        );
+        assert_eq!(list(&policies)[0].state, "open");
+        tokio::time::advance(Duration::from_secs(61)).await;
+        attempt(|| Ok(())).await;
+        attempt(|| Ok(())).await;
+        let status = health
+            .component_status("http_client_payment-service")
+            .unwrap();
+        assert_eq!((status.status, status.last_error), (Status::Healthy, None));
+        assert_eq!(list(&policies)[0].retry_after_ms, None);
+    }
+}

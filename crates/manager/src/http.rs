@@ -1,0 +1,280 @@
+//! The HTTP clients of a manager: by configured name, or by the name of a service.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use trunkline_core::{Error, Health, Propagation, Result};
+use trunkline_discovery::{Discovery, ServiceName};
+use trunkline_http::{
+    EnhancedHttpClient, HttpClientConfig, PolicyMetrics, Transport, TransportConfig,
+};
+use trunkline_resilience::{Observer, PolicyLayers, PolicyRegistry, Target};
+use trunkline_telemetry::Metrics;
+
+use crate::circuits::CircuitHealth;
+use crate::messaging::settled;
+use crate::named::{DEFAULT, Missing};
+use crate::{CommunicationConfig, CommunicationManager};
+
+/// Most services that have a client of their own at once; names come from code, so this is only a guard.
+const MOST_CLIENTS: usize = 4096;
+
+/// Makes clients when they are asked for and keeps them. All share one circuit, budget and bulkhead per target.
+pub(crate) struct HttpClients {
+    config: Arc<CommunicationConfig>,
+    discovery: Result<Discovery, Missing>,
+    policies: PolicyRegistry,
+    shown: Arc<CircuitHealth>,
+    propagation: Propagation,
+    metrics: Metrics,
+    clients: Mutex<HashMap<String, EnhancedHttpClient>>,
+    /// Shared by clients without limits of their own.
+    transport: Mutex<Option<Transport>>,
+}
+
+impl HttpClients {
+    pub(crate) fn new(
+        config: Arc<CommunicationConfig>,
+        discovery: Result<Discovery, Missing>,
+        propagation: Propagation,
+        metrics: Metrics,
+        health: &Health,
+    ) -> Self {
+        let shown = CircuitHealth::new(health.clone());
+        let policies = PolicyRegistry::builder()
+            .observer(PolicyMetrics::new(&metrics))
+            .observer(Arc::clone(&shown) as Arc<dyn Observer>)
+            .build();
+        Self {
+            config,
+            discovery,
+            policies,
+            shown,
+            propagation,
+            metrics,
+            clients: Mutex::default(),
+            transport: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn policies(&self) -> &PolicyRegistry {
+        &self.policies
+    }
+
+    /// Connections for what has no limits of its own: service clients and the gateway.
+    pub(crate) fn transport(&self) -> Result<Transport> {
+        let mut shared = self
+            .transport
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(transport) = &*shared {
+            return Ok(transport.clone());
+        }
+        let settings = self
+            .config
+            .http_clients
+            .get(DEFAULT)
+            .cloned()
+            .unwrap_or_default();
+        let transport = Transport::new(&TransportConfig::from(&settings))?;
+        *shared = Some(transport.clone());
+        Ok(transport)
+    }
+
+    /// A configured name wins, then a service's name.
+    pub(crate) fn client(&self, name: &str) -> Result<EnhancedHttpClient> {
+        if let Some(client) = self.kept().get(name) {
+            return Ok(client.clone());
+        }
+        let client = match self.config.http_clients.get(name) {
+            Some(settings) => self.configured(name, settings)?,
+            None if name == DEFAULT => self.default_client()?,
+            None => self.for_service(name)?,
+        };
+        let mut kept = self.kept();
+        if !kept.contains_key(name) {
+            self.show(name);
+        }
+        if kept.len() >= MOST_CLIENTS {
+            return Err(Error::exhausted(
+                "there are too many HTTP clients; ask for services by their names",
+            ));
+        }
+        // Two may have made one at the same time: everybody gets the first.
+        Ok(kept.entry(name.to_owned()).or_insert(client).clone())
+    }
+
+    /// Puts a client into the health document.
+    fn show(&self, name: &str) {
+        let configured = self.config.http_clients.get(name);
+        let service = configured
+            .and_then(|settings| settings.service.as_deref())
+            .unwrap_or(name);
+        // As `config show` prints it: without credentials.
+        let shown = self.config.redacted();
+        let place = shown["http_clients"][name]["base_url"].as_str();
+        let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
+        self.shown.show(name, service, &[("base_url", place)]);
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, EnhancedHttpClient>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `default` that is not configured: the only one that is.
+    fn default_client(&self) -> Result<EnhancedHttpClient> {
+        let clients = &self.config.http_clients;
+        match clients.first() {
+            Some((name, settings)) if clients.len() == 1 => self.configured(name, settings),
+            Some(_) => {
+                let known: Vec<&str> = clients.keys().map(String::as_str).collect();
+                Err(Error::not_found(format!(
+                    "there are several HTTP clients and none is named `default`; ask for one of: {}",
+                    known.join(", ")
+                )))
+            }
+            None => Err(Error::not_found(
+                "there is no HTTP client `default`: set http_client.base_url, or ask for a service by its name",
+            )),
+        }
+    }
+
+    fn configured(&self, name: &str, settings: &HttpClientConfig) -> Result<EnhancedHttpClient> {
+        let config = Arc::clone(&self.config);
+        let owner = name.to_owned();
+        let builder = EnhancedHttpClient::builder()
+            .config(settings.clone())
+            .propagation(self.propagation.clone())
+            .metrics(&self.metrics)
+            .policies(&self.policies, move |_| {
+                Arc::new(settled(config.client_policy_layers(&owner)))
+            });
+        let builder = match &self.discovery {
+            Ok(discovery) => builder.discovery(discovery),
+            Err(_) => builder,
+        };
+        builder
+            .build()
+            .map_err(|error| error.with_component(format!("http_client_{name}")))
+    }
+
+    fn for_service(&self, name: &str) -> Result<EnhancedHttpClient> {
+        let service = ServiceName::new(name).map_err(|_| self.unknown(name))?;
+        let discovery = self.discovery.as_ref().map_err(Missing::error)?;
+        let settings = self
+            .config
+            .service_config(name)
+            .cloned()
+            .unwrap_or_default();
+        let config = Arc::clone(&self.config);
+        EnhancedHttpClient::builder()
+            .service(service.as_str())
+            .service_config(settings)
+            .discovery(discovery)
+            .transport(self.transport()?)
+            .propagation(self.propagation.clone())
+            .metrics(&self.metrics)
+            .policies(&self.policies, move |target| {
+                Arc::new(settled(layers(&config, target)))
+            })
+            .build()
+            .map_err(|error| error.with_component(format!("http_client_{service}")))
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known: Vec<&str> = self
+            .config
+            .http_clients
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let known = if known.is_empty() {
+            "none is configured".to_owned()
+        } else {
+            known.join(", ")
+        };
+        Error::not_found(format!(
+            "`{name}` is neither an HTTP client ({known}) nor a service name"
+        ))
+    }
+
+    /// A client for what the gateway passes on to a service: under the policies of the gateway's own section, over the
+    /// gateway's connections.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn behind_gateway(
+        &self,
+        service: &ServiceName,
+        transport: &Transport,
+    ) -> Result<EnhancedHttpClient> {
+        let discovery = self.discovery.as_ref().map_err(Missing::error)?;
+        let behind = self
+            .config
+            .gateway
+            .as_ref()
+            .and_then(|gateway| gateway.services.get(service));
+        let mut settings = behind.cloned().unwrap_or_default();
+        for (template, endpoint) in self
+            .config
+            .services
+            .get(service)
+            .into_iter()
+            .flat_map(|known| &known.endpoints)
+        {
+            settings
+                .endpoints
+                .entry(template.clone())
+                .or_insert_with(|| endpoint.clone());
+        }
+        let config = Arc::clone(&self.config);
+        EnhancedHttpClient::builder()
+            .service(service.as_str())
+            .service_config(settings)
+            .discovery(discovery)
+            .transport(transport.clone())
+            .propagation(self.propagation.clone())
+            .metrics(&self.metrics)
+            .policies(&self.policies, move |target| {
+                Arc::new(settled(config.gateway_policy_layers(
+                    &target.service,
+                    target.endpoint.as_deref(),
+                )))
+            })
+            .build()
+            .map_err(|error| error.with_component(format!("gateway {service}")))
+    }
+}
+
+fn layers<'a>(config: &'a CommunicationConfig, target: &Target) -> PolicyLayers<'a> {
+    config.policy_layers(&target.service, target.endpoint.as_deref())
+}
+
+impl CommunicationManager {
+    /// An HTTP client: a configured one by its name, else one for the service of that name.
+    ///
+    /// # Errors
+    /// `NotFound` with the names that there are; `Config` when its settings are wrong.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime: a service is watched from now on.
+    #[doc(alias = "get_http_client")]
+    pub fn http_client(&self, name: &str) -> Result<EnhancedHttpClient> {
+        self.0.http.client(name)
+    }
+
+    /// The default HTTP client.
+    ///
+    /// # Errors
+    /// As [`http_client`](Self::http_client).
+    ///
+    /// # Panics
+    /// As [`http_client`](Self::http_client).
+    pub fn http(&self) -> Result<EnhancedHttpClient> {
+        self.http_client(DEFAULT)
+    }
+
+    /// Every circuit of this process, by service and endpoint.
+    #[must_use]
+    pub fn circuit_states(&self) -> Vec<trunkline_resilience::CircuitStatus> {
+        self.0.http.policies().circuit_states()
+    }
+}

@@ -1,0 +1,403 @@
+//! The manager itself: what there is by name, started in order, stopped in the reverse order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trunkline_core::health::Gate;
+use trunkline_core::names::target;
+use trunkline_core::task::{self, Scope};
+use trunkline_core::{AnyLifecycle, Health, HealthDocument, Propagation, Result};
+use trunkline_telemetry::{Logs, Metrics};
+
+use crate::CommunicationConfig;
+use crate::assemble::{Parts, assemble};
+use crate::builder::CommunicationManagerBuilder;
+use crate::callbacks::{CallbackOutcome, Callbacks};
+use crate::component::Component;
+use crate::monitor;
+use crate::phase::Phase;
+use crate::stages::{Stage, Stages};
+
+/// Time for closing what has drained.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Everything a service talks with, in one place: brokers, HTTP clients, discovery, the event store, health and
+/// metrics, by name. Cloning copies a pointer.
+///
+/// ```
+/// use trunkline_manager::{CommunicationConfig, CommunicationManager};
+/// use trunkline_messaging::MessageBrokerConfig;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline_core::Result<()> {
+/// let config = CommunicationConfig::builder()
+///     .message_broker("default", MessageBrokerConfig::memory())
+///     .without_discovery()
+///     .without_event_store()
+///     .build()?;
+/// let manager = CommunicationManager::new(config);
+/// manager.initialize().await?;
+/// manager.publish_message("default", "orders.created", &serde_json::json!({ "order_id": "123" })).await?;
+/// assert!(manager.health_status().is_healthy());
+/// manager.shutdown().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct CommunicationManager(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) config: CommunicationConfig,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) logs: Logs,
+    pub(crate) propagation: Propagation,
+    pub(crate) parts: Parts,
+    #[cfg(feature = "http")]
+    pub(crate) http: Arc<crate::http::HttpClients>,
+    pub(crate) stages: Stages,
+    callbacks: Arc<Callbacks>,
+    tasks: Scope,
+    phase: Mutex<Phase>,
+    /// The same as `phase`, for those who cannot wait.
+    seen_phase: std::sync::Mutex<Phase>,
+    /// Cancelled when somebody wants the process to stop.
+    stop_requested: CancellationToken,
+    drained: OnceCell<()>,
+    /// Closed unless running: no traffic before the start and after the stop was asked for.
+    running: Gate,
+}
+
+impl CommunicationManager {
+    /// Makes a manager. Nothing is connected before [`initialize`](Self::initialize); what is wrong with a part is told
+    /// there, and by the part when it is asked for.
+    #[must_use]
+    pub fn new(config: CommunicationConfig) -> Self {
+        Self::builder(config).build()
+    }
+
+    /// Makes a manager with factories for systems that Trunkline does not bring.
+    #[must_use]
+    pub fn builder(config: CommunicationConfig) -> CommunicationManagerBuilder {
+        CommunicationManagerBuilder::new(config)
+    }
+
+    pub(crate) fn from_builder(builder: CommunicationManagerBuilder) -> Self {
+        let health = Health::new(builder.clock.clone());
+        let assembled = assemble(&builder, &health);
+        let running = health.gate("manager", "not initialised yet");
+        assembled.metrics.show_health(&health);
+        Self(Arc::new(Inner {
+            logs: crate::logs::of(&builder.config),
+            config: builder.config,
+            health,
+            metrics: assembled.metrics,
+            propagation: assembled.propagation,
+            parts: assembled.parts,
+            #[cfg(feature = "http")]
+            http: assembled.http,
+            stages: Stages::default(),
+            callbacks: Arc::default(),
+            tasks: Scope::new(),
+            phase: Mutex::new(Phase::New),
+            seen_phase: std::sync::Mutex::new(Phase::New),
+            stop_requested: CancellationToken::new(),
+            drained: OnceCell::new(),
+            running,
+        }))
+    }
+
+    /// Connects every component, in order, required ones within the startup timeout; then health checks, relays and the
+    /// startup callbacks begin. Does nothing when it is running. A failed start undoes what it started.
+    ///
+    /// # Errors
+    /// The error of the first required component that could not be connected: what, where, and how to mend it.
+    /// `Cancelled` after a shutdown.
+    ///
+    /// # Cancel safety
+    /// When dropped, call [`shutdown`](Self::shutdown).
+    pub async fn initialize(&self) -> Result<()> {
+        let mut phase = self.0.phase.lock().await;
+        if !phase.may_start()? {
+            return Ok(());
+        }
+        // An application's own subscriber stays; then this does nothing.
+        let _installed = self.0.logs.install();
+        for warning in self.0.config.warnings().iter() {
+            tracing::warn!(target: target::MANAGER, "{warning}");
+        }
+        tracing::debug!(target: target::MANAGER, components = self.0.parts.components.len(), "initialising");
+        if let Err(error) = self.start_components().await {
+            tracing::error!(target: target::MANAGER, error = %error.report(), "initialisation failed");
+            drop(self.stop_components(Instant::now() + CLOSING).await);
+            return Err(error);
+        }
+        self.watch_over();
+        for (name, entry) in self.0.parts.brokers.iter() {
+            if let Ok(entry) = entry {
+                let messaging = AnyLifecycle::new(entry.messaging.clone());
+                self.attach(format!("messaging {name}"), Stage::Intake, messaging);
+            }
+        }
+        if let Err(error) = self.start_relay().await {
+            drop(self.stop_everything(Instant::now() + CLOSING).await);
+            self.set_phase(&mut phase, Phase::Shutdown);
+            return Err(error);
+        }
+        self.set_phase(&mut phase, Phase::Initialized);
+        self.0.running.open();
+        drop(phase);
+        self.0.callbacks.started(self).await;
+        tracing::info!(target: target::MANAGER, status = %self.health_status().overall_status, "initialised");
+        Ok(())
+    }
+
+    /// Stops: readiness off, intake drained, egress flushed, components closed, all within the drain timeout and five
+    /// seconds. Does nothing the second time. Afterwards it cannot be started again.
+    ///
+    /// # Errors
+    /// The first thing that did not stop cleanly; everything else is stopped all the same.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: parts may be left running.
+    pub async fn shutdown(&self) -> Result<()> {
+        let mut phase = self.0.phase.lock().await;
+        if *phase == Phase::Shutdown {
+            return Ok(());
+        }
+        let was_running = *phase == Phase::Initialized;
+        self.request_shutdown();
+        if was_running {
+            self.0.callbacks.stopping(self).await;
+        }
+        self.drain().await;
+        let stopped = self.stop_everything(Instant::now() + CLOSING).await;
+        self.set_phase(&mut phase, Phase::Shutdown);
+        tracing::info!(target: target::MANAGER, clean = stopped.is_ok(), "stopped");
+        stopped
+    }
+
+    /// Whether it is running.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.seen_phase() == Phase::Initialized
+    }
+
+    /// Whether it has ended for good.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.seen_phase() == Phase::Shutdown
+    }
+
+    /// Asks everything that waits in [`until_shutdown`](Self::until_shutdown) to stop. Readiness turns off at once.
+    pub fn request_shutdown(&self) {
+        self.0.running.close("stopping");
+        self.0.stop_requested.cancel();
+    }
+
+    /// Waits until a signal or [`request_shutdown`](Self::request_shutdown) asks to stop.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn until_shutdown(&self) {
+        self.0.stop_requested.cancelled().await;
+    }
+
+    /// Adds something that runs on top of the components, to be drained and stopped before them.
+    pub fn attach(&self, name: impl Into<String>, stage: Stage, work: AnyLifecycle) {
+        self.0.stages.attach(name.into(), stage, work);
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &CommunicationConfig {
+        &self.0.config
+    }
+
+    /// The health of everything, as last reported.
+    #[doc(alias = "get_health_status")]
+    #[must_use]
+    pub fn health_status(&self) -> HealthDocument {
+        self.0.health.document()
+    }
+
+    /// Checks every component now and returns the health of everything.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn health_check(&self) -> HealthDocument {
+        join_all(
+            self.0
+                .parts
+                .components
+                .iter()
+                .map(|component| component.check()),
+        )
+        .await;
+        self.health_status()
+    }
+
+    /// The shared health, for components of one's own.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// The metrics of this manager.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// How the context travels in headers.
+    #[must_use]
+    pub fn propagation(&self) -> &Propagation {
+        &self.0.propagation
+    }
+
+    /// Called after a start, with the manager, in the order of addition. One that fails harms nothing.
+    pub fn add_startup_callback<F, Fut>(&self, callback: F)
+    where
+        F: Fn(Self) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: CallbackOutcome> + Send + 'static,
+    {
+        self.0.callbacks.add_startup(callback);
+    }
+
+    /// Called before a stop, while everything still works.
+    pub fn add_shutdown_callback<F, Fut>(&self, callback: F)
+    where
+        F: Fn(Self) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: CallbackOutcome> + Send + 'static,
+    {
+        self.0.callbacks.add_shutdown(callback);
+    }
+
+    /// Called with a component's key and status on every change, and on every failed check where the configuration asks
+    /// for that (`health.on_every_failure`). It may call the manager, [`reconnect_message_broker`] too.
+    ///
+    /// [`reconnect_message_broker`]: Self::reconnect_message_broker
+    pub fn add_health_check_callback<F, Fut>(&self, callback: F)
+    where
+        F: Fn(String, trunkline_core::ComponentStatus) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: CallbackOutcome> + Send + 'static,
+    {
+        self.0
+            .callbacks
+            .add_health(self.0.config.health.on_every_failure, callback);
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.0.config.drain_timeout
+    }
+
+    /// Begins to drain while something else goes on.
+    pub(crate) fn begin_drain(&self) {
+        let manager = self.clone();
+        drop(task::spawn("drain", async move { manager.drain().await }));
+    }
+
+    /// Waits until the drain that a stop begins is over.
+    pub(crate) async fn drained(&self) {
+        self.drain().await;
+    }
+
+    /// Drains once, however often it is asked for; everybody waits for the same end.
+    async fn drain(&self) {
+        let drained = self.0.drained.get_or_init(|| async {
+            let deadline = Instant::now() + self.drain_timeout();
+            self.0.stages.drain(deadline).await;
+        });
+        drained.await;
+    }
+
+    /// Connects stage by stage: what others lean on comes first.
+    async fn start_components(&self) -> Result<()> {
+        let deadline = Instant::now() + self.0.config.startup_timeout;
+        for stage in self.0.parts.start_order() {
+            let started = stage.iter().map(|component| start_one(component, deadline));
+            for outcome in join_all(started).await {
+                outcome?;
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_over(&self) {
+        let Inner {
+            tasks,
+            health,
+            callbacks,
+            config,
+            ..
+        } = &*self.0;
+        monitor::tell_callbacks(tasks, health, Arc::clone(callbacks));
+        if config.enable_health_checks {
+            for component in &self.0.parts.components {
+                monitor::watch_component(tasks, Arc::clone(component), config.health.interval);
+            }
+        }
+    }
+
+    async fn stop_everything(&self, deadline: Instant) -> Result<()> {
+        let stages = self.0.stages.shutdown(deadline).await;
+        let left = self.0.tasks.shutdown(deadline).await;
+        if left > 0 {
+            tracing::warn!(target: target::MANAGER, tasks = left, "tasks had to be stopped by force");
+        }
+        stages.and(self.stop_components(deadline).await)
+    }
+
+    async fn stop_components(&self, deadline: Instant) -> Result<()> {
+        let mut outcome = Ok(());
+        for component in self.0.parts.components.iter().rev() {
+            if let Err(error) = component.stop(deadline).await {
+                tracing::error!(target: target::MANAGER, error = %error.report(), "a component did not close");
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+
+    fn set_phase(&self, phase: &mut Phase, next: Phase) {
+        *phase = next;
+        *self.lock_seen_phase() = next;
+    }
+
+    fn seen_phase(&self) -> Phase {
+        *self.lock_seen_phase()
+    }
+
+    fn lock_seen_phase(&self) -> std::sync::MutexGuard<'_, Phase> {
+        self.0
+            .seen_phase
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for CommunicationManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CommunicationManager")
+            .field("phase", &self.seen_phase())
+            .field("components", &self.0.parts.components)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A part that is not required never fails the start; it is picked up when it returns.
+async fn start_one(component: &Arc<Component>, deadline: Instant) -> Result<()> {
+    match component.start(deadline).await {
+        Err(error) if component.is_required() => Err(error),
+        Err(error) => {
+            tracing::warn!(
+                target: target::MANAGER, component = component.key(), error = %error.report(),
+                "an optional part is away; going on without it"
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}

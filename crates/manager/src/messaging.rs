@@ -1,0 +1,166 @@
+//! Messaging as the configuration says: prefix, policies by topic, metrics, health, context.
+
+use std::sync::Arc;
+
+use trunkline_core::Result;
+use trunkline_messaging::{
+    ConsumeSettings, Destination, HandlerError, Messaging, PublishSettings, Source, TopicName,
+    TopicPolicies,
+};
+use trunkline_resilience::{EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
+
+use crate::named::DEFAULT;
+use crate::{CommunicationConfig, CommunicationManager};
+
+impl CommunicationManager {
+    /// Publishing and handling on the default broker.
+    ///
+    /// # Errors
+    /// As [`message_broker`](Self::message_broker).
+    pub fn messaging(&self) -> Result<Messaging> {
+        self.messaging_on(DEFAULT)
+    }
+
+    /// Publishing and handling on a broker.
+    ///
+    /// # Errors
+    /// As [`message_broker`](Self::message_broker).
+    pub fn messaging_on(&self, broker: &str) -> Result<Messaging> {
+        self.0
+            .parts
+            .brokers
+            .get(broker)
+            .map(|entry| entry.messaging.clone())
+    }
+
+    /// Publishes a value as JSON to a topic of a broker and waits for the confirm.
+    ///
+    /// # Errors
+    /// Those of [`message_broker`](Self::message_broker) and of publishing.
+    ///
+    /// # Cancel safety
+    /// When dropped, the message may or may not have been published.
+    pub async fn publish_message(
+        &self,
+        broker: &str,
+        topic: &str,
+        message: &(impl serde::Serialize + Sync + ?Sized),
+    ) -> Result<()> {
+        self.messaging_on(broker)?
+            .publish(topic, message)
+            .await
+            .map(drop)
+    }
+
+    /// Hands every message of a topic, or of the topics under a pattern, to a function, as JSON. Messages that it fails
+    /// on are tried again, then become dead letters. The group is the name of this service.
+    ///
+    /// # Errors
+    /// Those of [`message_broker`](Self::message_broker) and of subscribing.
+    ///
+    /// # Cancel safety
+    /// When dropped, the subscription may or may not have been made; it ends with the manager.
+    pub async fn subscribe_to_topic<F, Fut>(
+        &self,
+        broker: &str,
+        topic: &str,
+        handler: F,
+    ) -> Result<()>
+    where
+        F: Fn(serde_json::Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<(), HandlerError>> + Send + 'static,
+    {
+        self.messaging_on(broker)?
+            .subscribe(topic)
+            .handle(handler)
+            .await
+            .map(drop)
+    }
+}
+
+/// The policies of the configuration for the topics of one broker.
+pub(crate) struct Configured {
+    pub(crate) broker: String,
+    pub(crate) config: Arc<CommunicationConfig>,
+    pub(crate) policies: PolicyRegistry,
+}
+
+impl TopicPolicies for Configured {
+    fn publish(&self, destination: &Destination) -> PublishSettings {
+        let topic = destination.name();
+        let target = Target::service(self.broker.as_str()).with_endpoint(topic.as_str());
+        let settings = |target: &Target| {
+            let bounded = target
+                .endpoint
+                .as_deref()
+                .and_then(|name| TopicName::new(name).ok());
+            let topic = bounded.as_ref().unwrap_or(topic);
+            Arc::new(settled(
+                self.config.publish_policy_layers(&self.broker, topic),
+            ))
+        };
+        let mandatory = self.config.topic_policies(topic).into_iter().rev();
+        let mandatory = mandatory
+            .map(|(_, policy)| policy.publish.mandatory)
+            .find_map(|set| set);
+        PublishSettings::new(self.policies.policy(&target, settings))
+            .with_mandatory(mandatory.unwrap_or(false))
+    }
+
+    fn consume(&self, source: &Source) -> ConsumeSettings {
+        let broker = self
+            .config
+            .message_brokers
+            .as_ref()
+            .and_then(|all| all.get(&self.broker));
+        // A pattern has the settings of the topic of its plain segments; those of single topics under it differ only
+        // where somebody subscribes to them by name.
+        let name = match source {
+            Source::Queue(name) => Some(name.clone()),
+            Source::Topics(pattern) => pattern.as_topic().or_else(|| plain(pattern.as_str())),
+        };
+        let mut settings = match &name {
+            Some(name) => {
+                let policy = settled(self.config.consume_policy_layers(&self.broker, name));
+                ConsumeSettings::from_policy(&policy)
+            }
+            None => ConsumeSettings::default(),
+        };
+        if let Some(broker) = broker {
+            settings.prefetch = broker.prefetch_count;
+            settings.dead_letters = broker.dead_letter_queue;
+        }
+        let patterns = name
+            .as_ref()
+            .map(|name| self.config.topic_policies(name))
+            .unwrap_or_default();
+        for (_, policy) in patterns {
+            settings.prefetch = policy.consume.prefetch_count.unwrap_or(settings.prefetch);
+            settings.dead_letters = policy
+                .consume
+                .dead_letter_queue
+                .unwrap_or(settings.dead_letters);
+        }
+        settings
+    }
+}
+
+/// The segments of a pattern before its first wildcard.
+fn plain(pattern: &str) -> Option<TopicName> {
+    let segments: Vec<&str> = pattern
+        .split('.')
+        .take_while(|segment| !matches!(*segment, "*" | "#"))
+        .collect();
+    TopicName::new(segments.join(".")).ok()
+}
+
+/// The configuration was checked when it was loaded; values set in code may still be out of range.
+pub(crate) fn settled(layers: PolicyLayers<'_>) -> EffectivePolicy {
+    match layers.resolve() {
+        Ok(explained) => explained.policy,
+        Err(invalid) => {
+            tracing::error!(error = %invalid, "a policy is out of range; the built-in one applies");
+            EffectivePolicy::default()
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The relay: what is appended to the event store is published, as the configuration says.
+
+use trunkline_core::{AnyLifecycle, Lifecycle as _, Result};
+use trunkline_events::Relay;
+use trunkline_messaging::Messaging;
+
+use crate::CommunicationManager;
+use crate::stages::Stage;
+
+impl CommunicationManager {
+    /// Starts the configured relay, if there is one. It stops after the intake, so that what the last requests appended
+    /// is published too.
+    pub(crate) async fn start_relay(&self) -> Result<()> {
+        let Some(config) = self
+            .0
+            .config
+            .event_store
+            .as_ref()
+            .and_then(|store| store.relay.clone())
+        else {
+            return Ok(());
+        };
+        let broker = self.messaging_on(&config.broker)?;
+        let component = self
+            .0
+            .health
+            .register("event_relay", &config.name, "event_relay", false);
+        component.mark_healthy();
+        let relay = Relay::new(
+            self.event_store()?,
+            Messaging::broker(&broker).clone(),
+            &config,
+        )?
+        .with_propagation(self.0.propagation.clone())
+        .with_metrics(self.0.metrics.clone())
+        .with_component(component);
+        relay.start().await?;
+        self.attach(
+            format!("event_relay {}", config.name),
+            Stage::Egress,
+            AnyLifecycle::new(relay),
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! A service's own HTTP side, put together from what the manager has.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_core::{AnyLifecycle, BoxFuture, Error, Health, Lifecycle as _, Result};
+use trunkline_discovery::{Discovery, Registration, ServiceInstance};
+use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
+
+use crate::stages::Stage;
+use crate::{CommunicationManager, circuits};
+
+/// How long a stop waits for the registry to hear of it.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+impl CommunicationManager {
+    /// Serves a router as this service: listens as `server` says, registers itself in discovery, serves `/health`,
+    /// `/metrics` and the router until the process is asked to stop, then drains.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: trunkline_manager::CommunicationManager) -> trunkline_core::Result<()> {
+    /// let router = axum::Router::new().route("/hello", axum::routing::get(async || "hello"));
+    /// manager.serve(router).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` when the service has no name or its paths collide; those of listening; `Timeout` when requests had to
+    /// be cut off at the drain deadline.
+    ///
+    /// # Cancel safety
+    /// When dropped, the service goes on until the manager is shut down.
+    pub async fn serve(&self, router: axum::Router) -> Result<()> {
+        let app = self.microservice(router)?.build()?;
+        self.run_app(app).await
+    }
+
+    /// The service as a builder, for hooks and settings of one's own; hand the built app to
+    /// [`run_app`](Self::run_app).
+    ///
+    /// # Errors
+    /// `Config` when the service has no name.
+    pub fn microservice(&self, router: axum::Router) -> Result<MicroserviceAppBuilder> {
+        let name = self.0.config.service.name.clone().ok_or_else(|| {
+            Error::config("a service that serves needs a name: set service.name, or SERVICE_NAME")
+        })?;
+        self.app(&name, self.0.config.server.clone(), router)
+    }
+
+    /// Starts an app, waits until the process is asked to stop, and drains it.
+    ///
+    /// # Errors
+    /// Those of the start and of the stop.
+    ///
+    /// # Cancel safety
+    /// When dropped, the app goes on until the manager is shut down.
+    pub async fn run_app(&self, app: MicroserviceApp) -> Result<()> {
+        app.start().await?;
+        self.attach(
+            app.name().to_owned(),
+            Stage::Intake,
+            AnyLifecycle::new(app.clone()),
+        );
+        self.until_shutdown().await;
+        self.drained().await;
+        app.shutdown(Instant::now()).await
+    }
+
+    pub(crate) fn app(
+        &self,
+        name: &str,
+        server: ServerConfig,
+        router: axum::Router,
+    ) -> Result<MicroserviceAppBuilder> {
+        let manager = self.clone();
+        let mut app = MicroserviceApp::builder(name)
+            .config(server)
+            .router(self.with_circuits(router))
+            .version(self.0.config.service.version.clone())
+            .health(self.0.health.clone())
+            .metrics(self.0.metrics.clone())
+            .propagation(self.0.propagation.clone())
+            .drain_delay(self.0.config.drain_delay)
+            .brokers(move |broker: &str| manager.message_broker(broker));
+        for (name, value) in &self.0.config.service.metadata {
+            app = app.metadata(name, value);
+        }
+        let registers = self
+            .0
+            .parts
+            .discovery
+            .as_ref()
+            .ok()
+            .filter(|_| self.0.parts.has_registry);
+        Ok(match registers {
+            Some(discovery) => app.registration(SelfRegistration {
+                discovery: discovery.clone(),
+                health: self.0.health.clone(),
+                current: Mutex::new(None),
+            }),
+            None => app,
+        })
+    }
+
+    /// `GET /circuits`: every circuit of this process.
+    fn with_circuits(&self, router: axum::Router) -> axum::Router {
+        let policies = self.0.http.policies().clone();
+        let circuits = axum::routing::get(move || {
+            let circuits = circuits::list(&policies);
+            async move { trunkline_server::Json(circuits) }
+        });
+        router.route("/circuits", circuits)
+    }
+}
+
+/// Announces the service through discovery, which keeps the announcement alive.
+struct SelfRegistration {
+    discovery: Discovery,
+    health: Health,
+    current: Mutex<Option<Registration>>,
+}
+
+impl SelfRegistration {
+    fn current(&self) -> MutexGuard<'_, Option<Registration>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl trunkline_server::Registration for SelfRegistration {
+    fn register(&self, instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let registration = self
+                .discovery
+                .register_current_service(instance, &self.health)?;
+            *self.current() = Some(registration);
+            Ok(())
+        })
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let current = self.current().take();
+            match current {
+                Some(registration) => registration.deregister(Instant::now() + GOODBYE).await,
+                None => Ok(()),
+            }
+        })
+    }
+}
