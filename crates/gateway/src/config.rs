@@ -35,8 +35,8 @@ pub struct GatewayConfig {
     pub prefix: String,
     /// Further routes; they win over those made by convention. Default: none.
     pub routes: Vec<RouteConfig>,
-    /// Whether the headers `Forwarded` and `X-Forwarded-*` of a request are believed and handed on, because another proxy
-    /// stands in front and sets them. Default false: whatever a client claims there is removed.
+    /// Whether the headers `Forwarded`, `X-Forwarded-*` and `X-Real-IP` of a request are believed and handed on, because
+    /// another proxy stands in front and sets them. Default false: whatever a client claims there is removed.
     pub trust_forwarded: bool,
     /// Time for a whole request until its answer begins; a shorter deadline that it brings wins. Default `30s`.
     #[serde(with = "trunkline_core::duration")]

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use axum::body::Body as AxumBody;
 use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse as _, Response};
-use http::header::ALLOW;
+use http::header::{ALLOW, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tower_service::Service as _;
 use trunkline_core::Context;
 use trunkline_http::{Body, CallOptions};
-use trunkline_server::ProblemResponse;
 use trunkline_server::layers::RouteTemplate;
+use trunkline_server::{PassedOn, ProblemResponse};
 
 use crate::failure::problem_of;
 use crate::gateway::Shared;
@@ -23,10 +23,10 @@ use crate::upload::Upload;
 
 /// Finds the service, asks it, and passes its answer on.
 pub(crate) async fn forward(shared: &Shared, request: Request<AxumBody>) -> Response {
-    let path = request.uri().path();
-    if climbs(path) {
-        return ProblemResponse::bad_request("the path has `.` or `..` segments").into_response();
+    if let Some(problem) = refusal(&request) {
+        return problem.into_response();
     }
+    let path = request.uri().path();
     let route = match shared.table.lookup(request.method(), path) {
         Lookup::Found(route) => route,
         Lookup::OtherMethods(methods) => return method_not_allowed(&methods),
@@ -39,6 +39,23 @@ pub(crate) async fn forward(shared: &Shared, request: Request<AxumBody>) -> Resp
     let template = RouteTemplate(route.path.clone());
     response.extensions_mut().insert(template);
     response
+}
+
+/// What is not passed on, whatever the route.
+fn refusal(request: &Request<AxumBody>) -> Option<ProblemResponse> {
+    if *request.method() == Method::CONNECT {
+        let detail = "this gateway opens no tunnels";
+        return Some(ProblemResponse::new(StatusCode::NOT_IMPLEMENTED, detail));
+    }
+    // RFC 9112, section 3.2. With several, everybody on the way may believe another one.
+    let hosts = request.headers().get_all(HOST).iter().count();
+    let missing = hosts == 0 && request.version() == Version::HTTP_11;
+    if hosts > 1 || missing {
+        let detail = "the request needs one Host header";
+        return Some(ProblemResponse::bad_request(detail));
+    }
+    climbs(request.uri().path())
+        .then(|| ProblemResponse::bad_request("the path has `.` or `..` segments"))
 }
 
 async fn through(shared: &Shared, route: &Route, request: Request<AxumBody>) -> Response {
@@ -83,6 +100,7 @@ async fn through(shared: &Shared, route: &Route, request: Request<AxumBody>) -> 
         Ok(answer) => {
             let mut response = answer.map(AxumBody::new);
             shared.headers.back(response.headers_mut());
+            response.extensions_mut().insert(PassedOn);
             response
         }
         // The client has logged it, with service, address and causes.

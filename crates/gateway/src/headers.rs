@@ -14,6 +14,7 @@ static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection"
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The rules of one gateway.
 #[derive(Debug)]
@@ -79,14 +80,7 @@ impl Headers {
         }
         join_cookies(headers);
         if !self.trust_forwarded {
-            for name in [
-                &FORWARDED,
-                &FORWARDED_FOR,
-                &FORWARDED_HOST,
-                &FORWARDED_PROTO,
-            ] {
-                headers.remove(name);
-            }
+            forget_claims(headers);
         }
         tell_origin(headers, peer.map(|peer| peer.ip()), host);
         headers.append(VIA, self.via.clone());
@@ -124,6 +118,17 @@ fn end_hop(headers: &mut HeaderMap) {
         // The one thing that may be said again, and that gRPC needs to be said.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Removes what a client says about who asked and how: the whole family, as frameworks read more of it than we write.
+fn forget_claims(headers: &mut HeaderMap) {
+    let claims =
+        |name: &&HeaderName| name.as_str().starts_with("x-forwarded-") || **name == REAL_IP;
+    let claimed: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+    headers.remove(FORWARDED);
 }
 
 fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -307,6 +312,9 @@ mod tests {
             ("x-forwarded-for", "198.51.100.2"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "shop.example.com"),
+            ("x-forwarded-prefix", "/shop"),
+            ("x-forwarded-port", "443"),
+            ("x-real-ip", "198.51.100.1"),
         ];
         let mut sent = parts("/", &claims);
         rules(true).onward(&mut sent, peer()).unwrap();
@@ -318,12 +326,16 @@ mod tests {
         assert_eq!(sent.headers["x-forwarded-host"], "shop.example.com");
         let forwarded = "for=198.51.100.1;proto=https, for=192.0.2.7;host=\"api\";proto=http";
         assert_eq!(sent.headers["forwarded"], forwarded);
+        assert_eq!(sent.headers["x-forwarded-prefix"], "/shop");
 
         let mut sent = parts("/", &claims);
         rules(false).onward(&mut sent, peer()).unwrap();
         assert_eq!(sent.headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(sent.headers["x-forwarded-proto"], "http");
         assert_eq!(sent.headers["x-forwarded-host"], "api");
+        for name in ["x-forwarded-prefix", "x-forwarded-port", "x-real-ip"] {
+            assert!(!sent.headers.contains_key(name), "{name}");
+        }
     }
 
     #[test]

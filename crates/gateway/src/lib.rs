@@ -23,8 +23,8 @@
 //! # What is promised
 //! - A request is sent again only when it provably was not processed, or when its method is idempotent or it carries an
 //!   `Idempotency-Key`, and its body can be sent again: 64 KiB of a streamed body are kept for that, nothing is held back.
-//! - Headers that concern one connection end here, in both directions. What a client claims in `Forwarded` and
-//!   `X-Forwarded-*` is believed only where that is configured.
+//! - Headers that concern one connection end here, in both directions. What a client claims in `Forwarded`,
+//!   `X-Forwarded-*` and `X-Real-IP` is believed only where that is configured.
 //! - A path with `.` or `..` segments is refused, however it is written: routes are prefixes, and nothing may climb out.
 //! - Errors are problem documents (RFC 9457) with the correlation id: 502 no sound answer, 503 nobody to ask and nothing
 //!   processed, 504 too late, 508 a service that leads back here. They name the service and never its address.
@@ -32,6 +32,7 @@
 //!
 //! # What is not
 //! An upgrade (WebSocket) is not passed on in this version: a request that asks for one is passed on as a plain request.
+//! `CONNECT` is answered with 501.
 
 mod config;
 mod convention;

@@ -52,4 +52,4 @@ pub mod serve;
 pub use app::{MicroserviceApp, MicroserviceAppBuilder, Registration};
 pub use config::{IdempotencyConfig, PublishRouteConfig, ServerConfig};
 pub use extract::{Json, Path, Query};
-pub use problem::{ProblemResponse, status_of};
+pub use problem::{PassedOn, ProblemResponse, status_of};

@@ -278,13 +278,19 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
+/// Marks a response, in its extensions, as that of another server: it is passed on as it is. An error without a body
+/// that is not marked becomes a problem document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassedOn;
+
 /// Turns an error response without any body, as axum gives for unknown routes and methods, into a problem document.
 pub(crate) fn explain_empty(response: Response) -> Response {
     use http_body::Body as _;
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let is_empty = response.body().size_hint().exact() == Some(0);
-    if !is_error || !is_empty || response.headers().contains_key(CONTENT_TYPE) {
+    let is_passed_on = response.extensions().get::<PassedOn>().is_some();
+    if !is_error || !is_empty || is_passed_on || response.headers().contains_key(CONTENT_TYPE) {
         return response;
     }
     let detail = match status {

@@ -1,7 +1,7 @@
 //! What a client sees when something behind the gateway fails.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,18 +13,27 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use trunkline_discovery::ServiceConfig;
 
-use crate::system::{Gateway, SOON, nobody, problem, upstream, whole};
+use crate::system::{
+    Dropped, Gateway, SOON, nobody, pieces, problem, read_until, scripted, upstream, whole,
+};
 
 /// Retries come at once, so that tests need not wait for them.
 fn quick(mut service: ServiceConfig) -> ServiceConfig {
     service.retry.delay = Some(Duration::from_millis(1));
     service.retry.max_attempts = Some(3);
     service
+}
+
+/// Time stands still until the test moves it: a paused clock moves by itself only while no thread is blocked.
+fn freeze() -> std::sync::mpsc::Sender<()> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    drop(tokio::task::spawn_blocking(move || receiver.recv()));
+    sender
 }
 
 fn counting(answer: u16) -> (Router, Arc<AtomicUsize>) {
@@ -44,9 +53,9 @@ fn post(path: &str, body: &str) -> http::Request<String> {
 #[tokio::test]
 async fn a_dead_instance_costs_nothing_but_a_retry() {
     let (router, calls) = counting(200);
-    let (alive, dead) = (upstream(router).await, nobody().await);
+    let (alive, dead) = (upstream(router).await, nobody());
     let gateway = Gateway::with(
-        &[("user-service", &[dead, alive.local_addr()])],
+        &[("user-service", &[dead.address, alive.local_addr()])],
         |config| config,
         quick,
     )
@@ -64,8 +73,9 @@ async fn a_dead_instance_costs_nothing_but_a_retry() {
 
 #[tokio::test]
 async fn nobody_to_ask_is_503() {
+    let dead = nobody();
     let gateway = Gateway::with(
-        &[("user-service", &[nobody().await]), ("order-service", &[])],
+        &[("user-service", &[dead.address]), ("order-service", &[])],
         |config| config,
         quick,
     )
@@ -79,16 +89,24 @@ async fn nobody_to_ask_is_503() {
     assert_eq!(problem(&gateway.get("/api/v1/orders").await)["status"], 503);
 }
 
-#[tokio::test]
-async fn a_slow_service_is_504_within_the_clients_deadline() {
-    let stuck = get(async || std::future::pending::<()>().await);
-    let users = upstream(Router::new().route("/api/v1/users", stuck)).await;
+#[tokio::test(start_paused = true)]
+async fn a_slow_service_is_504_within_the_clients_deadline_and_stops_working() {
+    let frozen = freeze();
+    let (router, begun, ended) = stuck();
+    let users = upstream(router).await;
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
     let request = http::Request::get("/api/v1/users")
-        .header("x-request-timeout-ms", "100")
+        .header("x-request-timeout-ms", "5000")
         .body(String::new())
         .unwrap();
-    assert_eq!(problem(&gateway.ask(request).await)["status"], 504);
+    let in_vain = async {
+        begun.notified().await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+    };
+    let (answer, ()) = tokio::join!(gateway.ask(request), in_vain);
+    assert_eq!(problem(&answer)["status"], 504);
+    ended.notified().await;
+    drop(frozen);
 }
 
 #[tokio::test]
@@ -138,16 +156,11 @@ async fn what_is_idempotent_is_tried_elsewhere_and_the_rest_is_not() {
 
 /// Reads a request's head, answers with these bytes, and closes.
 async fn breaking_off(answer: &'static str) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(trunkline_core::task::spawn("broken", async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = [0; 4096];
-            drop(stream.read(&mut head).await);
-            drop(stream.write_all(answer.as_bytes()).await);
-        }
-    }));
-    address
+    scripted(async move |mut stream: TcpStream| {
+        read_until(&mut stream, "\r\n\r\n").await;
+        drop(stream.write_all(answer.as_bytes()).await);
+    })
+    .await
 }
 
 #[tokio::test]
@@ -200,14 +213,10 @@ async fn an_answer_that_breaks_off_is_not_made_whole() {
 #[tokio::test]
 async fn a_service_that_dies_in_the_middle_ends_the_answer() {
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
-    let receiver = Arc::new(tokio::sync::Mutex::new(Some(receiver)));
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
     let stream = get(async move || {
-        let receiver = receiver.lock().await.take().unwrap();
-        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
-            let piece = receiver.recv().await?;
-            Some((Ok::<_, std::io::Error>(piece), receiver))
-        });
-        Body::from_stream(pieces)
+        let receiver = receiver.lock().unwrap().take().unwrap();
+        Body::from_stream(pieces(receiver))
     });
     let users = upstream(Router::new().route("/api/v1/users", stream)).await;
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
@@ -223,26 +232,24 @@ async fn a_service_that_dies_in_the_middle_ends_the_answer() {
     assert!(timeout(SOON, body.collect()).await.unwrap().is_err());
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_is_not_worked_for() {
-    struct Dropped(Arc<Notify>);
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            self.0.notify_one();
-        }
-    }
+/// Tells when its handler begins, never answers, and tells when the handler is dropped.
+fn stuck() -> (Router, Arc<Notify>, Arc<Notify>) {
     let (begun, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (tell_begun, tell_ended) = (Arc::clone(&begun), Arc::clone(&ended));
-    let handler = get(async move || {
+    let handler = any(async move || {
         let _dropped = Dropped(Arc::clone(&tell_ended));
         tell_begun.notify_one();
         std::future::pending::<()>().await;
     });
-    let users = upstream(Router::new().route("/api/v1/users", handler)).await;
+    (Router::new().fallback(handler), begun, ended)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_not_worked_for() {
+    let (router, begun, ended) = stuck();
+    let users = upstream(router).await;
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
-    let mut stream = tokio::net::TcpStream::connect(gateway.address)
-        .await
-        .unwrap();
+    let mut stream = gateway.connect().await;
     stream
         .write_all(b"GET /api/v1/users HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
@@ -250,6 +257,137 @@ async fn a_client_that_leaves_is_not_worked_for() {
     timeout(SOON, begun.notified()).await.unwrap();
     drop(stream);
     timeout(SOON, ended.notified()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_the_client_resets_is_not_worked_for() {
+    let (router, begun, ended) = stuck();
+    let users = upstream(router).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    let request = http::Request::get("/api/v1/users")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    tokio::select! {
+        _ = gateway.try_http2(request) => panic!("nobody answers"),
+        () = begun.notified() => {}
+    }
+    timeout(SOON, ended.notified()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_ends_the_services_stream() {
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let stream = get(async move || {
+        let receiver = receiver.lock().unwrap().take().unwrap();
+        Body::from_stream(pieces(receiver))
+    });
+    let users = upstream(Router::new().route("/api/v1/users", stream)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    sender.send(Bytes::from("first")).await.unwrap();
+    let request = http::Request::get("/api/v1/users")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut body = gateway.open(request).await.into_body();
+    timeout(SOON, body.frame()).await.unwrap().unwrap().unwrap();
+    drop(body);
+    timeout(SOON, sender.closed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_not_made_whole_and_is_not_the_services_fault() {
+    let whole = Arc::new(AtomicUsize::new(0));
+    let (begun, broken) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell_begun, tell_broken, count) =
+        (Arc::clone(&begun), Arc::clone(&broken), Arc::clone(&whole));
+    let reading = any(async move |request: Request| {
+        let mut body = request.into_body();
+        // Told when dropped too: the connection may end before the body says so.
+        let _broken = Dropped(Arc::clone(&tell_broken));
+        let mut sound = true;
+        while let Some(frame) = body.frame().await {
+            tell_begun.notify_one();
+            sound &= frame.is_ok();
+        }
+        if sound {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let users = upstream(Router::new().fallback(reading)).await;
+    let breaking = |mut service: ServiceConfig| {
+        service.circuit_breaker.failure_threshold = Some(2);
+        service
+    };
+    let places = [users.local_addr()];
+    let gateway = Gateway::with(&[("user-service", &places)], |config| config, breaking).await;
+    for head in [
+        "content-length: 100\r\n\r\na part",
+        "transfer-encoding: chunked\r\n\r\n6\r\na part\r\n",
+    ] {
+        for _ in 0..3 {
+            let mut stream = gateway.connect().await;
+            let text = format!("POST /api/v1/users HTTP/1.1\r\nhost: x\r\n{head}");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            timeout(SOON, begun.notified()).await.unwrap();
+            drop(stream);
+            timeout(SOON, broken.notified()).await.unwrap();
+        }
+    }
+    assert_eq!(whole.load(Ordering::SeqCst), 0);
+    assert_eq!(
+        gateway.ask(post("/api/v1/users", "all")).await.status(),
+        200
+    );
+    assert_eq!(whole.load(Ordering::SeqCst), 1);
+}
+
+/// Answers `/ok` and keeps the connection; whatever else it is asked, it reads to its end and closes without an answer.
+/// Counts what it was asked and did not answer.
+async fn dying() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let address = scripted(move |mut stream: TcpStream| {
+        let counter = Arc::clone(&counter);
+        async move {
+            loop {
+                let head = read_until(&mut stream, "\r\n\r\n").await;
+                let request = head + &read_until(&mut stream, "the end").await;
+                if !request.ends_with("the end") {
+                    return;
+                }
+                if !request.contains("/ok ") {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (address, asked)
+}
+
+#[tokio::test]
+async fn what_may_have_been_processed_is_sent_again_only_with_a_key() {
+    let (address, asked) = dying().await;
+    let gateway = Gateway::with(&[("user-service", &[address])], |config| config, quick).await;
+    for reused in [false, true] {
+        if reused {
+            let kept = gateway.ask(post("/api/v1/users/ok", "the end")).await;
+            assert_eq!(kept.status(), 200);
+        }
+        asked.store(0, Ordering::SeqCst);
+        let plain = gateway.ask(post("/api/v1/users", "the end")).await;
+        assert_eq!(problem(&plain)["status"], 502);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "reused: {reused}");
+    }
+    asked.store(0, Ordering::SeqCst);
+    let mut keyed = post("/api/v1/users", "the end");
+    let headers = keyed.headers_mut();
+    headers.insert("idempotency-key", "k".parse().unwrap());
+    assert_eq!(problem(&gateway.ask(keyed).await)["status"], 502);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
@@ -310,24 +448,36 @@ async fn a_body_that_has_passed_is_not_sent_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_may_last_longer_than_the_limit_of_its_head() {
-    let slow = get(async || {
-        let pieces = futures_util::stream::unfold(0, async |at| {
-            tokio::time::sleep(Duration::from_millis(60)).await;
-            (at < 6).then(|| (Ok::<_, std::io::Error>(at.to_string()), at + 1))
-        });
-        Body::from_stream(pieces)
+    let frozen = freeze();
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let stream = get(async move || {
+        let receiver = receiver.lock().unwrap().take().unwrap();
+        Body::from_stream(pieces(receiver))
     });
-    let users = upstream(Router::new().route("/api/v1/users", slow)).await;
-    let limited = |service: ServiceConfig| service.with_timeout(Duration::from_millis(150));
+    let users = upstream(Router::new().route("/api/v1/users", stream)).await;
+    let limited = |service: ServiceConfig| service.with_timeout(Duration::from_secs(5));
     let gateway = Gateway::with(
         &[("user-service", &[users.local_addr()])],
         |config| config,
         limited,
     )
     .await;
-    assert_eq!(gateway.get("/api/v1/users").await.body(), "012345");
+    let request = http::Request::get("/api/v1/users")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let mut body = gateway.open(request).await.into_body();
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_secs(4)).await;
+        sender.send(Bytes::from("piece")).await.unwrap();
+        let piece = body.frame().await.unwrap().unwrap();
+        assert_eq!(piece.into_data().unwrap(), "piece");
+    }
+    drop(sender);
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "");
+    drop(frozen);
 }
 
 #[tokio::test]
@@ -352,7 +502,7 @@ async fn a_service_that_leads_back_is_a_loop() {
         trunkline_server::serve::ConnectionLimits::default(),
         move |_| router.clone(),
     );
-    let mut stream = tokio::net::TcpStream::connect(own).await.unwrap();
+    let mut stream = TcpStream::connect(own).await.unwrap();
     stream
         .write_all(b"GET /api/v1/users HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::routing::any;
 use http_body_util::BodyExt;
+use trunkline_gateway::RouteConfig;
 
 use crate::system::{Gateway, upstream};
 
@@ -35,9 +36,23 @@ fn keeping() -> (Router, Arc<Mutex<Vec<String>>>) {
 async fn malformed_requests_reach_nobody() {
     let (router, seen) = keeping();
     let users = upstream(router).await;
-    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    // A route for everything, so that nothing is refused for want of one.
+    let gateway = Gateway::with(
+        &[("user-service", &[users.local_addr()])],
+        |config| config.with_route(RouteConfig::new("/", "user-service")),
+        |service| service,
+    )
+    .await;
     let long = format!(
         "GET /api/v1/users HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "y".repeat(100_000)
+    );
+    let many = format!(
+        "GET /api/v1/users HTTP/1.1\r\nhost: x\r\n{}\r\n",
+        "x: y\r\n".repeat(1000)
+    );
+    let far = format!(
+        "GET /api/v1/users/{} HTTP/1.1\r\nhost: x\r\n\r\n",
         "y".repeat(100_000)
     );
     for (text, status) in [
@@ -74,14 +89,33 @@ async fn malformed_requests_reach_nobody() {
             "400",
         ),
         (
+            "GET /api/v1/users HTTP/1.1\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /api/v1/users HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /api/v1/users HTTP/1.1\r\nhost: x\r\nx: a\0b\r\n\r\n",
+            "400",
+        ),
+        ("GET /api/v1/users HTTP/7.1\r\nhost: x\r\n\r\n", "400"),
+        (
+            "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}no TLS here\r\n\r\n",
+            "400",
+        ),
+        (
             "CONNECT evil:80 HTTP/1.1\r\nhost: evil\r\nconnection: close\r\n\r\n",
-            "404",
+            "501",
         ),
         (
             "OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
             "404",
         ),
         (long.as_str(), "431"),
+        (many.as_str(), "431"),
+        (far.as_str(), "431"),
     ] {
         let got = gateway.raw(text).await;
         assert!(
@@ -94,6 +128,55 @@ async fn malformed_requests_reach_nobody() {
         "{:?}",
         seen.lock().unwrap()
     );
+    assert_eq!(gateway.get("/api/v1/users").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_malformed_further_on_is_400_and_never_whole() {
+    let whole = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&whole);
+    let reading = any(async move |request: Request| {
+        if request.into_body().collect().await.is_ok() {
+            *count.lock().unwrap() += 1;
+        }
+    });
+    let users = upstream(Router::new().fallback(reading)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    for chunks in [
+        "3\r\nabc\r\nzz\r\n",
+        "-1\r\nabc\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "3;a=\u{1}\nabc\r\n0\r\n\r\n",
+        "ffffffffffffffffff\r\nabc\r\n",
+    ] {
+        let head = "POST /api/v1/users HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+        let got = gateway.raw(format!("{head}{chunks}")).await;
+        assert!(got.starts_with("HTTP/1.1 400"), "{chunks:?}\n{got}");
+        assert!(got.contains("application/problem+json"), "{got}");
+    }
+    assert_eq!(*whole.lock().unwrap(), 0);
+    let sound = http::Request::post("/api/v1/users")
+        .body("abc".to_owned())
+        .unwrap();
+    assert_eq!(gateway.ask(sound).await.status(), 200);
+}
+
+#[tokio::test]
+async fn nonsense_after_the_preface_of_http2_harms_nobody_else() {
+    let (router, _) = keeping();
+    let users = upstream(router).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for nonsense in [
+        &[0xff; 64][..],
+        // SETTINGS on a stream; a DATA frame on a stream that was never opened; a length beyond every limit.
+        &[0, 0, 0, 4, 0, 0, 0, 0, 1],
+        &[0, 0, 1, 0, 1, 0, 0, 0, 1, b'x'],
+        &[0xff, 0xff, 0xff, 1, 4, 0, 0, 0, 1],
+    ] {
+        gateway.raw([&preface[..], nonsense].concat()).await;
+        assert_eq!(gateway.get("/api/v1/users").await.status(), 200);
+    }
 }
 
 #[tokio::test]

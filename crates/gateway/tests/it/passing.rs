@@ -11,11 +11,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use trunkline_gateway::RouteConfig;
 
-use crate::system::{Gateway, SOON, problem, soon, upstream, whole};
+use crate::system::{Gateway, SOON, pieces, problem, read_until, scripted, soon, upstream, whole};
 
 /// Tells what it was asked.
 async fn tell(request: Request) -> impl IntoResponse {
@@ -140,6 +142,129 @@ async fn headers_are_those_of_the_next_hop() {
 }
 
 #[tokio::test]
+async fn a_deadline_beyond_the_policys_is_cut_to_it() {
+    let users = upstream(telling("users")).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    for asked in [None, Some("86400000"), Some("soon")] {
+        let mut request = http::Request::get("/api/v1/users")
+            .body(String::new())
+            .unwrap();
+        if let Some(asked) = asked {
+            let headers = request.headers_mut();
+            headers.insert("x-request-timeout-ms", asked.parse().unwrap());
+        }
+        let told = String::from_utf8_lossy(gateway.ask(request).await.body()).into_owned();
+        let mut lines = told.lines();
+        let left = lines.find_map(|line| line.strip_prefix("x-request-timeout-ms: "));
+        assert!(
+            (1..=30_000).contains(&left.unwrap().parse::<u64>().unwrap()),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_services_connection_end_at_the_gateway() {
+    let users = scripted(async |mut stream: TcpStream| {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close, x-private\r\nx-private: 1\r\n\
+            keep-alive: timeout=5\r\nproxy-authenticate: Basic\r\nupgrade: h2c\r\nx-public: 1\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+    })
+    .await;
+    let gateway = Gateway::before(&[("user-service", &[users])]).await;
+    let response = gateway.get("/api/v1/users").await;
+    assert_eq!(response.body(), "ok");
+    assert_eq!(response.headers()["x-public"], "1");
+    for name in [
+        "connection",
+        "x-private",
+        "keep-alive",
+        "proxy-authenticate",
+        "upgrade",
+    ] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_services_errors_are_passed_on_as_they_are() {
+    let router = Router::new()
+        .route(
+            "/api/v1/users/head",
+            get(async || ([("content-type", "text/plain")], "12345")),
+        )
+        .route(
+            "/api/v1/users/secret",
+            get(async || {
+                (
+                    http::StatusCode::UNAUTHORIZED,
+                    [("www-authenticate", "Bearer")],
+                )
+            }),
+        );
+    let users = upstream(router).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    for (path, status) in [("/api/v1/users/nobody", 404), ("/api/v1/users/secret", 401)] {
+        let response = gateway.get(path).await;
+        assert_eq!(response.status(), status);
+        assert!(response.body().is_empty(), "{:?}", response.body());
+        assert!(!response.headers().contains_key("content-type"));
+    }
+    assert_eq!(
+        gateway.get("/api/v1/users/secret").await.headers()["www-authenticate"],
+        "Bearer"
+    );
+    let head = http::Request::head("/api/v1/users/head")
+        .body(String::new())
+        .unwrap();
+    let response = gateway.ask(head).await;
+    assert_eq!(response.headers()["content-length"], "5");
+    assert!(response.body().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_may_come_before_the_body_has_gone() {
+    let refusing = post(async || http::StatusCode::PAYLOAD_TOO_LARGE);
+    let users = upstream(Router::new().route("/api/v1/users", refusing)).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    for http2 in [false, true] {
+        let (sender, receiver) = mpsc::channel::<Bytes>(1);
+        sender.send(Bytes::from("the first of many")).await.unwrap();
+        let request = http::Request::post("/api/v1/users")
+            .body(StreamBody::new(
+                pieces(receiver).map(|piece| piece.map(Frame::data)),
+            ))
+            .unwrap();
+        let response = if http2 {
+            gateway.open_http2(request).await
+        } else {
+            gateway.open(request).await
+        };
+        assert_eq!(response.status(), 413);
+        drop(sender);
+    }
+    assert_eq!(gateway.get("/api/v1/users/other").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_leave_to_send_gets_it() {
+    let users = upstream(telling("users")).await;
+    let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
+    let mut stream = gateway.connect().await;
+    let head =
+        b"POST /api/v1/users HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\nconnection: close\r\n\
+        content-length: 6\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let leave = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(leave.starts_with("HTTP/1.1 100"), "{leave}");
+    stream.write_all(b"a body").await.unwrap();
+    let answer = read_until(&mut stream, "a body").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!answer.contains("expect:"), "{answer}");
+}
+
+#[tokio::test]
 async fn http2_in_front_http1_behind() {
     let users = upstream(telling("users")).await;
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
@@ -212,12 +337,10 @@ async fn streams_interleave_in_both_directions() {
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
     for http2 in [false, true] {
         let (sender, receiver) = mpsc::channel::<Bytes>(1);
-        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
-            let piece = receiver.recv().await?;
-            Some((Ok::<_, std::io::Error>(Frame::data(piece)), receiver))
-        });
         let request = http::Request::post("/api/v1/users/echo")
-            .body(StreamBody::new(pieces.boxed()))
+            .body(StreamBody::new(
+                pieces(receiver).map(|piece| piece.map(Frame::data)),
+            ))
             .unwrap();
         sender.send(Bytes::from("first")).await.unwrap();
         let response = if http2 {
@@ -266,14 +389,20 @@ async fn large_bodies_pass_in_both_directions() {
     let users = upstream(Router::new().route("/api/v1/users", count)).await;
     let gateway = Gateway::before(&[("user-service", &[users.local_addr()])]).await;
     let size = 15 * 1024 * 1024;
-    let request = http::Request::post("/api/v1/users")
+    let known = http::Request::post("/api/v1/users")
         .body(Full::new(Bytes::from(vec![1u8; size])))
         .unwrap();
-    let response = whole(gateway.open(request).await).await;
-    assert_eq!(
-        (response.status().as_u16(), response.body().len()),
-        (200, size)
-    );
+    let chunk = Bytes::from(vec![1u8; 1024 * 1024]);
+    let chunks = futures_util::stream::iter(vec![chunk; 15]);
+    let chunks = StreamBody::new(chunks.map(|chunk| Ok::<_, std::io::Error>(Frame::data(chunk))));
+    let chunked = http::Request::post("/api/v1/users").body(chunks).unwrap();
+    for response in [gateway.open(known).await, gateway.open(chunked).await] {
+        let response = whole(response).await;
+        assert_eq!(
+            (response.status().as_u16(), response.body().len()),
+            (200, size)
+        );
+    }
 }
 
 #[tokio::test]

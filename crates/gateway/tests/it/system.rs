@@ -1,6 +1,7 @@
 //! A gateway with services behind it, and clients in front.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,7 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use trunkline_core::Lifecycle;
 use trunkline_discovery::{Discovery, ServiceConfig, ServiceInstance, ServiceName};
@@ -31,9 +33,67 @@ pub(crate) async fn upstream(router: Router) -> Serving {
     listener.serve(ConnectionLimits::default(), move |_| router.clone())
 }
 
-/// An address that nobody listens on.
-pub(crate) async fn nobody() -> SocketAddr {
-    Listener::bind("127.0.0.1", 0).await.unwrap().local_addr()
+/// An address that nobody listens on, taken so that nobody else begins to.
+pub(crate) struct Nobody {
+    pub(crate) address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+pub(crate) fn nobody() -> Nobody {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    Nobody {
+        address: socket.local_addr().unwrap(),
+        _socket: socket,
+    }
+}
+
+/// A service of raw bytes: for each connection, what it does with it.
+pub(crate) async fn scripted<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(trunkline_core::task::spawn("scripted", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(trunkline_core::task::spawn("script", serve(stream)));
+        }
+    }));
+    address
+}
+
+/// Reads until this comes, or the end; returns what came.
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut got = Vec::new();
+    let mut byte = [0];
+    while !got.ends_with(end.as_bytes()) {
+        match timeout(SOON, stream.read(&mut byte)).await.unwrap() {
+            Ok(1) => got.push(byte[0]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&got).into_owned()
+}
+
+/// Tells when it is dropped.
+pub(crate) struct Dropped(pub(crate) Arc<Notify>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A stream whose pieces the test sends.
+pub(crate) fn pieces(
+    receiver: mpsc::Receiver<Bytes>,
+) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> + Send + Unpin + 'static {
+    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let piece = receiver.recv().await?;
+        Some((Ok(piece), receiver))
+    });
+    Box::pin(stream)
 }
 
 pub(crate) struct Gateway {
@@ -148,10 +208,15 @@ impl Gateway {
         timeout(SOON, sender.send_request(request)).await.unwrap()
     }
 
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
     /// Sends bytes as they are and reads until the gateway closes.
-    pub(crate) async fn raw(&self, text: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
+    pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect().await;
+        // It may have answered and closed before it has read everything.
+        drop(stream.write_all(bytes.as_ref()).await);
         let mut bytes = Vec::new();
         drop(timeout(SOON, stream.read_to_end(&mut bytes)).await.unwrap());
         String::from_utf8_lossy(&bytes).into_owned()
