@@ -62,7 +62,9 @@ impl Subscribe {
         Self::source(Source::Queue(name))
     }
 
-    fn source(source: Source) -> Self {
+    /// A subscription to a source.
+    #[must_use]
+    pub fn source(source: Source) -> Self {
         let lease = Duration::from_secs(30);
         Self {
             source,

@@ -13,14 +13,15 @@ use crate::codec::AnyCodec;
 use crate::erased::AnyBroker;
 use crate::inbox::AnyInbox;
 use crate::policies::{SamePolicies, TopicPolicies};
+use crate::router::AnyMiddleware;
 
 /// A broker and everything that goes with it.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) broker: AnyBroker,
     pub(crate) capabilities: Capabilities,
-    /// The name of the own service; `trunkline` where it has none.
-    pub(crate) service: Arc<str>,
+    /// The name of the own service, if it has one.
+    pub(crate) service: Option<Arc<str>>,
     pub(crate) propagation: Propagation,
     pub(crate) clock: SharedClock,
     pub(crate) codec: AnyCodec,
@@ -28,21 +29,29 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: MessagingMetrics,
     pub(crate) health: Option<Health>,
     pub(crate) inbox: Option<AnyInbox>,
+    /// Around every handler, outermost first.
+    pub(crate) middleware: Vec<AnyMiddleware>,
 }
 
 impl Surroundings {
+    /// Who sends, as headers say it.
+    pub(crate) fn sender(&self) -> &str {
+        self.service.as_deref().unwrap_or("trunkline")
+    }
+
     pub(crate) fn new(broker: AnyBroker) -> Self {
         Self {
             capabilities: broker.capabilities(),
             metrics: Metrics::disabled().messaging(broker.kind()),
             broker,
-            service: "trunkline".into(),
+            service: None,
             propagation: Propagation::default(),
             clock: SystemClock::shared(),
             codec: AnyCodec::default(),
             policies: Arc::new(SamePolicies::default()),
             health: None,
             inbox: None,
+            middleware: Vec::new(),
         }
     }
 }

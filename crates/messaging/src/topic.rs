@@ -291,6 +291,17 @@ pub enum Source {
     Queue(TopicName),
 }
 
+impl Source {
+    /// The queue or pattern as text.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Topics(pattern) => pattern.as_str(),
+            Self::Queue(name) => name.as_str(),
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

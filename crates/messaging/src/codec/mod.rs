@@ -226,6 +226,12 @@ mod tests {
     }
 
     #[test]
+    fn nothing_may_follow_the_value() {
+        assert!(Json.decode::<u64>(b"7 8").is_err());
+        assert!(MessagePack.decode::<u64>(&[7, 8]).is_err());
+    }
+
+    #[test]
     fn deep_nesting_is_refused_and_not_fatal() {
         let deep = "[".repeat(100_000);
         assert!(Json.decode::<serde_json::Value>(deep.as_bytes()).is_err());

@@ -154,11 +154,11 @@ impl Publisher {
         let (at, id) = (at.to_string(), message.id.clone());
         let topic = publish.destination.name().to_string();
         let headers = &mut message.headers;
-        headers.insert_if_absent(header::SERVICE, &*around.service);
+        headers.insert_if_absent(header::SERVICE, around.sender());
         headers.insert_if_absent(header::TIMESTAMP, at.as_str());
         headers.insert_if_absent(header::CE_SPECVERSION, "1.0");
         headers.insert_if_absent(header::CE_ID, id);
-        headers.insert_if_absent(header::CE_SOURCE, &*around.service);
+        headers.insert_if_absent(header::CE_SOURCE, around.sender());
         headers.insert_if_absent(header::CE_TYPE, topic);
         headers.insert_if_absent(header::CE_TIME, at);
         publish

@@ -1,0 +1,315 @@
+//! One handler at work: takes deliveries, runs attempts, settles.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use trunkline_core::names::{message_header as header, span};
+use trunkline_core::{Context, Error, Result};
+use trunkline_resilience::breaker::Breaker;
+use trunkline_telemetry::metrics::{ConsumeMetrics, Processed};
+
+use super::attempt::Attempted;
+use super::decide::{Reason, Verdict, Way, decide};
+use super::error::HandlerError;
+use super::handler::AnyHandler;
+use super::incoming::{About, Incoming};
+use super::intake::{Intake, Next};
+use super::middleware::AnyMiddleware;
+use crate::delivery::Delivery;
+use crate::inbox::AnyInbox;
+use crate::message::Publish;
+use crate::policies::ConsumeSettings;
+use crate::publisher::Publisher;
+use crate::surroundings::Surroundings;
+use crate::topic::{Destination, Source, TopicName};
+
+/// Everything that the workers of one handler share.
+pub(super) struct Consumer {
+    pub(super) around: Surroundings,
+    pub(super) publisher: Publisher,
+    pub(super) settings: ConsumeSettings,
+    pub(super) source: Source,
+    pub(super) group: Option<String>,
+    pub(super) name: Arc<str>,
+    pub(super) handler: AnyHandler,
+    pub(super) middleware: Vec<AnyMiddleware>,
+    pub(super) inbox: Option<AnyInbox>,
+    /// Where dead letters go, if they are kept.
+    pub(super) dead_letters: Option<Destination>,
+    /// Where copies of a message go that are for this handler alone.
+    pub(super) retry_queue: Option<TopicName>,
+    pub(super) metrics: ConsumeMetrics,
+    pub(super) breaker: Option<Breaker>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Works until told to stop, or until the broker is disconnected.
+    pub(super) async fn work(self: Arc<Self>, intake: Arc<Intake>) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                next = intake.next() => next,
+            };
+            match next {
+                Some(next) => self.take(next).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn take(&self, next: Next) {
+        let Next { delivery, turn } = next;
+        let _turn = match turn {
+            None => None,
+            Some(turn) => tokio::select! {
+                turn = turn => Some(turn),
+                () = self.stop.cancelled() => return,
+                _ = self.keep_lease(&delivery) => return,
+            },
+        };
+        let incoming = self.incoming(&delivery);
+        let span = tracing::debug_span!(
+            target: "trunkline",
+            span::PROCESS,
+            destination = %incoming.destination(),
+            group = self.group.as_deref(),
+            handler = &*self.name,
+            message_id = %delivery.message().id,
+            correlation_id = %incoming.context().correlation_id(),
+        );
+        let context = incoming.context().clone();
+        let process = self.process(delivery, incoming).instrument(span);
+        context.scope(process).await;
+    }
+
+    /// What a delivery is to the handler: the copy in a retry queue is the message that it is a copy of.
+    fn incoming(&self, delivery: &Delivery) -> Incoming {
+        let (message, info) = (delivery.message(), delivery.info());
+        let mut destination = info.destination.clone();
+        let mut attempt = info.attempt;
+        let is_copy = self.is_copy(&destination);
+        if is_copy {
+            let made = message.headers.get(header::ATTEMPTS);
+            let made: u32 = made.and_then(|made| made.parse().ok()).unwrap_or(0);
+            attempt = attempt.saturating_add(made);
+            if let Some(origin) = message.headers.get(header::ORIGIN) {
+                destination = read_destination(origin).unwrap_or(destination);
+            }
+        }
+        let context = self.around.propagation.extract(&message.headers);
+        let bounded = self.settings.honour_deadline || message.headers.contains(header::REPLY_TO);
+        let context = if bounded {
+            context
+        } else {
+            context.without_deadline()
+        };
+        Incoming {
+            message: delivery.shared_message(),
+            about: Arc::new(About {
+                destination,
+                group: self.group.clone(),
+                handler: Arc::clone(&self.name),
+            }),
+            attempt,
+            context,
+        }
+    }
+
+    fn is_copy(&self, destination: &Destination) -> bool {
+        let retry_queue = self.retry_queue.as_ref();
+        retry_queue.is_some_and(|queue| *destination == Destination::Queue(queue.clone()))
+    }
+
+    async fn process(&self, delivery: Delivery, mut incoming: Incoming) {
+        let began = Instant::now();
+        let _in_flight = self.metrics.in_flight();
+        self.metrics.payload(incoming.message.payload.len());
+        if incoming.attempt > 1 {
+            self.metrics.redelivered();
+        }
+        loop {
+            if incoming.attempt > self.settings.max_attempts {
+                // Whoever had it before died with it, or could not tell the broker.
+                let error = HandlerError::retry(format!(
+                    "attempt {} of {}: earlier consumers did not settle it",
+                    incoming.attempt, self.settings.max_attempts
+                ));
+                self.metrics
+                    .processed(Processed::DeadLettered, began.elapsed());
+                return self
+                    .give_up(delivery, &incoming, Reason::Attempts, &error)
+                    .await;
+            }
+            let error = match self.attempt(&delivery, &incoming).await {
+                Attempted::Done => {
+                    self.metrics.processed(Processed::Handled, began.elapsed());
+                    return self.acknowledge(delivery).await;
+                }
+                Attempted::GivenBack => {
+                    self.metrics.processed(Processed::Retried, began.elapsed());
+                    return;
+                }
+                Attempted::Failed(error) => error,
+            };
+            self.log_failure(&incoming, &error, began);
+            let verdict = decide(
+                &error,
+                incoming.attempt,
+                &self.settings,
+                &self.around.capabilities,
+                self.retry_queue.is_some(),
+            );
+            self.metrics.processed(outcome(verdict), began.elapsed());
+            match verdict {
+                Verdict::DeadLetter(reason) => {
+                    return self.give_up(delivery, &incoming, reason, &error).await;
+                }
+                Verdict::Reject => return self.settled(delivery.reject().await, "reject"),
+                Verdict::Again { hold, way } => {
+                    if self.hold(&delivery, hold).await.is_err() {
+                        return;
+                    }
+                    match way {
+                        Way::Requeue(delay) => {
+                            return self.settled(delivery.nack(delay).await, "nack");
+                        }
+                        Way::Copy(delay) => return self.copy(delivery, &incoming, delay).await,
+                        Way::Here => incoming.attempt += 1,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn acknowledge(&self, delivery: Delivery) {
+        self.settled(delivery.ack().await, "acknowledgement");
+    }
+
+    /// Tells of a settlement that did not reach the broker: the message will come again.
+    pub(super) fn settled(&self, outcome: Result<()>, what: &str) {
+        if let Err(error) = outcome {
+            tracing::warn!(
+                target: "trunkline",
+                handler = &*self.name,
+                group = self.group.as_deref(),
+                error = %error.report(),
+                "the {what} of a message did not reach the broker; the message may come again"
+            );
+        }
+    }
+
+    fn log_failure(&self, incoming: &Incoming, error: &HandlerError, began: Instant) {
+        tracing::warn!(
+            target: "trunkline",
+            handler = &*self.name,
+            group = self.group.as_deref(),
+            destination = %incoming.destination(),
+            message_id = %incoming.message.id,
+            attempt = incoming.attempt,
+            max_attempts = self.settings.max_attempts,
+            duration_ms = began.elapsed().as_secs_f64() * 1e3,
+            error = %error.report(),
+            "a handler did not succeed"
+        );
+    }
+
+    /// Waits with the message in hand. Fails when there is nothing in hand any more, or when it is time to stop: then
+    /// the message is given back.
+    pub(super) async fn hold(&self, delivery: &Delivery, span: Duration) -> Result<(), GiveBack> {
+        if span.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(GiveBack),
+            () = tokio::time::sleep(span) => Ok(()),
+            error = self.keep_lease(delivery) => {
+                self.log_lost(&error);
+                Err(GiveBack)
+            }
+        }
+    }
+
+    pub(super) fn log_lost(&self, error: &Error) {
+        tracing::warn!(
+            target: "trunkline",
+            handler = &*self.name,
+            group = self.group.as_deref(),
+            error = %error.report(),
+            "a message was lost to another consumer while it was being handled"
+        );
+    }
+
+    /// Renews the lease of a delivery until it is lost; says why.
+    pub(super) async fn keep_lease(&self, delivery: &Delivery) -> Error {
+        if !self.around.capabilities.lease_extension {
+            return std::future::pending().await;
+        }
+        let lease = self.settings.lease;
+        let mut pause = lease / 3;
+        loop {
+            tokio::time::sleep(pause).await;
+            match tokio::time::timeout(lease / 3, delivery.extend(lease)).await {
+                Ok(Ok(())) => pause = lease / 3,
+                Ok(Err(error)) if is_final(&error) => return error,
+                // The broker may be back before the lease is over.
+                Ok(Err(_)) | Err(_) => pause = lease / 10,
+            }
+        }
+    }
+
+    /// Sends a copy to the own retry queue that carries its attempts, in place of the message.
+    async fn copy(&self, delivery: Delivery, incoming: &Incoming, delay: Option<Duration>) {
+        let Some(queue) = self.retry_queue.clone() else {
+            return;
+        };
+        let mut message = delivery.message().clone();
+        let headers = &mut message.headers;
+        headers.insert(header::ATTEMPTS, incoming.attempt.to_string());
+        headers.insert(header::ORIGIN, incoming.destination().to_string());
+        let mut publish = Publish::new(Destination::Queue(queue), message);
+        publish.delay = delay;
+        if let Err(error) = self.replace(delivery, publish).await {
+            self.settled(Err(error), "repetition");
+        }
+    }
+
+    /// The context in which what is published for a message is published: not bounded by its deadline.
+    pub(super) fn aftermath(context: &Context) -> Context {
+        context.clone().without_deadline()
+    }
+}
+
+/// The message in hand is to be given back.
+#[derive(Debug)]
+pub(super) struct GiveBack;
+
+/// Whether it is certain that a lease is lost.
+fn is_final(error: &Error) -> bool {
+    use trunkline_core::ErrorKind::{Cancelled, Conflict, NotFound, Unsupported};
+    matches!(error.kind(), Cancelled | Conflict | NotFound | Unsupported)
+}
+
+fn outcome(verdict: Verdict) -> Processed {
+    match verdict {
+        Verdict::DeadLetter(_) => Processed::DeadLettered,
+        Verdict::Reject => Processed::Rejected,
+        Verdict::Again { .. } => Processed::Retried,
+    }
+}
+
+/// Reads a destination as headers write it: `topic order.created`, `queue work`.
+pub(crate) fn read_destination(text: &str) -> Option<Destination> {
+    let (kind, name) = text.split_once(' ')?;
+    let name = TopicName::new(name).ok()?;
+    match kind {
+        "topic" => Some(Destination::Topic(name)),
+        "queue" => Some(Destination::Queue(name)),
+        _ => None,
+    }
+}
