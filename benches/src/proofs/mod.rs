@@ -1,8 +1,20 @@
 //! Proofs: one file each, with one [`Entry`], and one line here.
 
+mod customer;
+mod demo;
+mod graceful_stop;
+mod kill_anything;
+mod seed_configs;
 mod servers;
+mod system;
 
 use crate::entry::Entry;
 
 /// All proofs, in the order they are run.
-pub static ALL: &[&Entry] = &[&servers::ENTRY];
+pub static ALL: &[&Entry] = &[
+    &servers::ENTRY,
+    &seed_configs::ENTRY,
+    &demo::ENTRY,
+    &graceful_stop::ENTRY,
+    &kill_anything::ENTRY,
+];

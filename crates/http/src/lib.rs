@@ -21,6 +21,8 @@ pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, Htt
 pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};
 pub use connect::{ConnectFailed, ConnectStage};
 pub use error::{NoAnswer, ServiceError, Silence, StatusError};
+/// The words of HTTP itself, as this crate's interface uses them.
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use limits::Limits;
 pub use observe::PolicyMetrics;
 pub use options::CallOptions;

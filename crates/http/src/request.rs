@@ -204,6 +204,17 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
+    /// Sends the request and reads the answer as JSON; an answer of 400 or more is an error.
+    ///
+    /// # Errors
+    /// As [`RequestBuilder::send`], [`Response::error_for_status`] and [`Response::json`].
+    ///
+    /// # Cancel safety
+    /// As [`RequestBuilder::send`].
+    pub async fn fetch<T: serde::de::DeserializeOwned>(self) -> Result<T, ServiceError> {
+        self.send().await?.error_for_status().await?.json().await
+    }
+
     /// Sends the request and waits for the head of the answer. `.await` on the builder does the same.
     ///
     /// # Errors

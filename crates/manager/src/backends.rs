@@ -146,3 +146,14 @@ fn not_made(area: Area, kind: &str) -> Error {
         "the {area} `{kind}` is said to be served by this build and is not"
     ))
 }
+
+#[cfg(feature = "embedded")]
+impl crate::CommunicationManager {
+    /// A database of the service's own in the embedded directory; opened when it is first used.
+    ///
+    /// # Errors
+    /// `Config` when the name has anything but letters, digits, `-` and `_`.
+    pub fn database(&self, name: &str) -> Result<trunkline_sqlite::EmbeddedDatabase> {
+        trunkline_sqlite::EmbeddedDatabase::new(self.0.parts.backends.directory(None), name)
+    }
+}

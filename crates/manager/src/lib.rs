@@ -10,8 +10,8 @@
 //! let config = CommunicationConfig::builder()
 //!     .service_name("order-service")
 //!     .message_broker("default", MessageBrokerConfig::memory())
-//!     .without_discovery()
-//!     .without_event_store()
+//!     .service_discovery(trunkline_discovery::ServiceDiscoveryConfig::static_only())
+//!     .event_store(trunkline_events::EventStoreConfig::memory())
 //!     .build()?;
 //! CommunicationManager::new(config)
 //!     .lifespan(async |manager| {

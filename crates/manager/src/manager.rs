@@ -35,8 +35,8 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline_core::Result<()> {
 /// let config = CommunicationConfig::builder()
 ///     .message_broker("default", MessageBrokerConfig::memory())
-///     .without_discovery()
-///     .without_event_store()
+///     .service_discovery(trunkline_discovery::ServiceDiscoveryConfig::static_only())
+///     .event_store(trunkline_events::EventStoreConfig::memory())
 ///     .build()?;
 /// let manager = CommunicationManager::new(config);
 /// manager.initialize().await?;

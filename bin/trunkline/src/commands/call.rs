@@ -1,0 +1,93 @@
+//! `trunkline call`
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::Value;
+use trunkline::CommunicationManager;
+use trunkline::discovery::ServiceDiscoveryConfig;
+use trunkline::events::EventStoreConfig;
+use trunkline::http::{Method, Response};
+use trunkline::telemetry::LogLevel;
+
+use super::config::loader;
+use super::{body, guess_content_type};
+use crate::cli;
+use crate::exit::{ExitCode, UsageError};
+use crate::output::Output;
+
+/// An answer for programs.
+#[derive(Serialize)]
+struct Answer {
+    status: u16,
+    headers: std::collections::BTreeMap<String, String>,
+    body: Value,
+}
+
+pub(crate) async fn run(args: cli::Call, output: &Output) -> anyhow::Result<ExitCode> {
+    let mut config = loader(args.file.config.as_deref()).load()?;
+    if let Some(url) = &args.registry {
+        config.service_discovery = Some(ServiceDiscoveryConfig::from_url(url)?);
+    }
+    // A call needs no broker and keeps no events; its answer is what is to be seen, not its log.
+    config.message_brokers = Some(Default::default());
+    config.event_store = Some(EventStoreConfig::memory());
+    config.logging.level = LogLevel::Error;
+    let manager = CommunicationManager::new(config);
+    manager.initialize().await?;
+    let answered = call(&manager, &args, output).await;
+    manager.shutdown().await?;
+    answered
+}
+
+async fn call(
+    manager: &CommunicationManager,
+    args: &cli::Call,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let method: Method = args
+        .method
+        .to_uppercase()
+        .parse()
+        .map_err(|_| UsageError(format!("`{}` is no HTTP method", args.method)))?;
+    let client = manager.http_client(&args.service)?;
+    let mut request = client.request(method, &args.path).timeout(args.timeout);
+    let typed = args.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if let Some(data) = &args.data {
+        let data = body(Some(data))?;
+        if !typed {
+            request = request.header("content-type", guess_content_type(&data));
+        }
+        request = request.body(data);
+    }
+    for (name, value) in &args.headers {
+        request = request.header(name, value);
+    }
+    let response = request.send().await?;
+    let failed = args.fail && response.status().as_u16() >= 400;
+    show(response, output).await?;
+    Ok(if failed { ExitCode::Failed } else { ExitCode::Done })
+}
+
+async fn show(response: Response, output: &Output) -> anyhow::Result<()> {
+    let status = response.status().as_u16();
+    if output.is_json() {
+        let headers = response.headers().iter().map(|(name, value)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        });
+        let headers = headers.collect();
+        let bytes = response.bytes().await?;
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
+        return output.json_line(&Answer { status, headers, body });
+    }
+    output.note(output.faint(&format!("{status}")));
+    let bytes = response.bytes().await?;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&bytes).context("cannot print the answer")?;
+    if !bytes.ends_with(b"\n") {
+        stdout.write_all(b"\n")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `trunkline circuits`
+
+use serde::{Deserialize, Serialize};
+use trunkline::http::HttpClient;
+
+use crate::cli::Target;
+use crate::exit::ExitCode;
+use crate::output::{Output, table};
+
+/// A circuit as `/circuits` tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Circuit {
+    service: String,
+    endpoint: Option<String>,
+    instance: Option<String>,
+    state: String,
+    failure_count: u64,
+    retry_after_ms: Option<u64>,
+}
+
+pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitCode> {
+    let client = HttpClient::new(&target.url)?;
+    let answer = client.get("/circuits").timeout(target.timeout).send().await?;
+    let circuits: Vec<Circuit> = answer.error_for_status().await?.json().await?;
+    output.result(&circuits, |circuits| {
+        let rows = circuits.iter().map(|circuit| {
+            let state = if circuit.state == "closed" {
+                output.good(&circuit.state)
+            } else {
+                output.bad(&circuit.state)
+            };
+            let wait = circuit.retry_after_ms.map(|wait| format!("{wait} ms")).unwrap_or_default();
+            let endpoint = circuit.endpoint.clone().unwrap_or_default();
+            [circuit.service.clone(), endpoint, state, circuit.failure_count.to_string(), wait]
+        });
+        table(["SERVICE", "ENDPOINT", "STATE", "FAILURES", "TRIES AGAIN IN"], rows)
+    })?;
+    Ok(ExitCode::Done)
+}

@@ -1,0 +1,160 @@
+//! `trunkline subscribe`
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use trunkline::messaging::{
+    Delivery, Message, MessageBroker as _, Start, Subscribe, Subscription, SubscriptionState,
+    TopicName, TopicPattern,
+};
+
+use crate::cli;
+use crate::exit::{ExitCode, TimedOut};
+use crate::open;
+use crate::output::Output;
+
+/// A message as one line of JSON.
+#[derive(Serialize)]
+pub(super) struct Line {
+    pub(super) topic: String,
+    pub(super) id: String,
+    key: Option<String>,
+    pub(super) headers: BTreeMap<String, String>,
+    content_type: Option<String>,
+    pub(super) payload: Value,
+    pub(super) attempt: u32,
+}
+
+pub(crate) async fn run(args: cli::Subscribe, output: &Output) -> anyhow::Result<ExitCode> {
+    let subscribe = subscribe_of(&args)?;
+    let broker = open::broker(&args.url).await?;
+    let mut subscription = broker.subscribe(subscribe).await?;
+    announce(&args, &subscription, output);
+    let ended = tokio::select! {
+        ended = print_messages(&args, &mut subscription, output) => ended,
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::Done),
+    };
+    drop(subscription);
+    open::close(&broker).await?;
+    ended
+}
+
+fn subscribe_of(args: &cli::Subscribe) -> anyhow::Result<Subscribe> {
+    let mut subscribe = if args.queue {
+        Subscribe::queue(TopicName::new(&args.topic)?)
+    } else {
+        Subscribe::topics(TopicPattern::new(&args.topic)?)
+    };
+    if let Some(group) = &args.group {
+        subscribe = subscribe.with_group(group);
+    }
+    let start = match args.from {
+        cli::From::Earliest => Start::Earliest,
+        cli::From::Latest => Start::Latest,
+    };
+    // No more than asked for may be taken away from other members of the group.
+    let prefetch = args.count.map_or(100, |count| u32::try_from(count.min(100)).unwrap_or(100));
+    Ok(subscribe.with_start(start).with_prefetch(prefetch))
+}
+
+fn announce(args: &cli::Subscribe, subscription: &Subscription, output: &Output) {
+    match &*subscription.state().borrow() {
+        SubscriptionState::Detached { reason } => {
+            output.note(format!("not attached yet ({reason}); trying again until it is"));
+        }
+        _ => output.note(format!("subscribed to {}; Ctrl-C ends", args.topic)),
+    }
+}
+
+async fn print_messages(
+    args: &cli::Subscribe,
+    subscription: &mut Subscription,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let mut seen = 0;
+    while args.count.is_none_or(|count| seen < count) {
+        match next(subscription, args.timeout).await {
+            Next::Message(delivery) => {
+                show(&delivery, output)?;
+                delivery.ack().await?;
+                seen += 1;
+            }
+            Next::Closed => break,
+            Next::Silence(time) => {
+                let Some(count) = args.count else { break };
+                let time = trunkline::duration::format(time);
+                let missing = format!("{seen} of {count} messages, then none for {time}");
+                return Err(TimedOut(missing).into());
+            }
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+enum Next {
+    Message(Delivery),
+    Closed,
+    Silence(Duration),
+}
+
+async fn next(subscription: &mut Subscription, patience: Option<Duration>) -> Next {
+    let delivery = match patience {
+        None => subscription.next().await,
+        Some(patience) => match tokio::time::timeout(patience, subscription.next()).await {
+            Ok(delivery) => delivery,
+            Err(_) => return Next::Silence(patience),
+        },
+    };
+    delivery.map_or(Next::Closed, Next::Message)
+}
+
+fn show(delivery: &Delivery, output: &Output) -> anyhow::Result<()> {
+    let line = line(delivery.message(), delivery.info().destination.name().as_str(), delivery.attempt());
+    if output.is_json() {
+        return output.json_line(&line);
+    }
+    let key = line.key.as_deref().map(|key| format!(" key={key}")).unwrap_or_default();
+    let again = if line.attempt > 1 { format!(" attempt={}", line.attempt) } else { String::new() };
+    let head = output.faint(&format!("{}{key}{again}", line.topic));
+    output.line(format!("{head} {}", text_of(&line.payload)));
+    Ok(())
+}
+
+/// A message as programs read it; bytes that are no text are shown as base-16 so that nothing is lost.
+pub(super) fn line(message: &Message, topic: &str, attempt: u32) -> Line {
+    let headers = message.headers.iter();
+    Line {
+        topic: topic.to_owned(),
+        id: message.id.clone(),
+        key: message.key.as_deref().map(readable),
+        headers: headers.map(|(name, value)| (name.to_owned(), readable(value.as_bytes()))).collect(),
+        content_type: message.content_type.clone(),
+        payload: payload(message),
+        attempt,
+    }
+}
+
+/// JSON as it is, everything else as a string.
+fn payload(message: &Message) -> Value {
+    let json = message.content_type.as_deref().is_none_or(|kind| kind.contains("json"));
+    json.then(|| serde_json::from_slice(&message.payload).ok())
+        .flatten()
+        .unwrap_or_else(|| Value::String(readable(&message.payload)))
+}
+
+fn readable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+    }
+}
+
+/// The payload as people read it.
+pub(super) fn text_of(payload: &Value) -> String {
+    match payload {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,123 @@
+//! Payments is killed and comes back.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use trunkline::core::{HealthDocument, Status};
+use trunkline::http::HttpClient;
+
+use super::calls::problem;
+use super::shop::{Shop, fresh_key};
+use crate::demo::members::Member;
+use crate::demo::system::System;
+
+/// What a customer waits at most for a refusal: the deadline of the call to payments, and some for the way.
+const IN_TIME: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The part of `/circuits` that matters here.
+#[derive(Deserialize)]
+struct Circuit {
+    service: String,
+    state: String,
+}
+
+pub(super) async fn begins(system: &mut System, shop: &Shop) -> anyhow::Result<String> {
+    ensure!(health(system).await?.is_healthy(), "orders is not healthy before the outage");
+    system.kill(Member::Payments).await?;
+    let mut slowest = Duration::ZERO;
+    let mut refused = 0;
+    let end = Instant::now() + PATIENCE;
+    while circuit(system).await? != "open" {
+        ensure!(Instant::now() < end, "the circuit did not open after {refused} refusals");
+        slowest = slowest.max(refusal(shop).await?);
+        refused += 1;
+    }
+    // With the circuit open nothing is waited for.
+    let open = refusal(shop).await?;
+    let document = until(system, |document| !document.is_healthy()).await?;
+    ensure!(document.overall_status == Status::Degraded, "health is {}", document.overall_status);
+    Ok(format!(
+        "open after {refused} refusals, slowest {} ms, when open {} ms; health degraded",
+        slowest.as_millis(),
+        open.as_millis()
+    ))
+}
+
+pub(super) async fn ends(system: &mut System, shop: &Shop) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    system.launch(Member::Payments)?;
+    system.until_ready(Member::Payments).await?;
+    let key = fresh_key();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        if shop.try_order(1, &key).await?.status().as_u16() == 201 {
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "no order was placed in {tries} tries");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let placed = begun.elapsed();
+    while circuit(system).await? != "closed" {
+        ensure!(begun.elapsed() < PATIENCE, "the circuit is {}", circuit(system).await?);
+        shop.order(1, &fresh_key()).await?;
+    }
+    until(system, HealthDocument::is_healthy).await?;
+    charged_once(system, shop).await?;
+    Ok(format!("first order after {} ms, circuit closed; health healthy", placed.as_millis()))
+}
+
+/// Places an order that must be refused with 503, and says how long that took.
+async fn refusal(shop: &Shop) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let answer = shop.try_order(1, &fresh_key()).await?;
+    let took = begun.elapsed();
+    let body: Value = problem(answer, 503).await?;
+    ensure!(took <= IN_TIME, "the refusal took {} ms: {body}", took.as_millis());
+    Ok(took)
+}
+
+/// The state of the circuit from orders to payments.
+async fn circuit(system: &System) -> anyhow::Result<String> {
+    let orders = HttpClient::new(&system.url(Member::Orders).await?)?;
+    let circuits: Vec<Circuit> = orders.get("/circuits").send().await?.json().await?;
+    let payments = circuits.into_iter().find(|circuit| circuit.service == Member::Payments.service());
+    Ok(payments.context("orders has no circuit to payments")?.state)
+}
+
+async fn health(system: &System) -> anyhow::Result<HealthDocument> {
+    let orders = HttpClient::new(&system.url(Member::Orders).await?)?;
+    Ok(orders.get("/health").send().await?.json().await?)
+}
+
+/// Waits until the health document of orders shows something.
+async fn until(
+    system: &System,
+    shows: impl Fn(&HealthDocument) -> bool,
+) -> anyhow::Result<HealthDocument> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let document = health(system).await?;
+        if shows(&document) {
+            return Ok(document);
+        }
+        if Instant::now() > end {
+            bail!("the health document stays {}", document.overall_status);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every order has exactly one charge; a charge without an order is one whose customer was refused.
+async fn charged_once(system: &System, shop: &Shop) -> anyhow::Result<()> {
+    let charges = shop.charges(&system.url(Member::Payments).await?).await?;
+    for order in shop.orders().await? {
+        let count = charges.iter().filter(|charge| charge.order_id == order.id).count();
+        ensure!(count == 1, "order {} has {count} charges", order.id);
+    }
+    Ok(())
+}

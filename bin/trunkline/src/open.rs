@@ -1,0 +1,31 @@
+//! Brokers and registries by URL.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+use trunkline::messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
+use trunkline::discovery::{AnyRegistry, AnyResolver, ServiceDiscoveryConfig};
+use trunkline::backends;
+
+/// Time to flush and close when a command is done.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Opens and connects a broker.
+pub(crate) async fn broker(url: &str) -> anyhow::Result<AnyBroker> {
+    let config = MessageBrokerConfig::from_url(url)?;
+    let broker = backends::open_broker(&config)?;
+    broker.connect().await.with_context(|| format!("cannot connect to {}", config.display_url()))?;
+    Ok(broker)
+}
+
+/// Flushes and closes a broker.
+pub(crate) async fn close(broker: &AnyBroker) -> anyhow::Result<()> {
+    Ok(broker.disconnect(Instant::now() + CLOSING).await?)
+}
+
+/// Opens a registry for announcing and for finding.
+pub(crate) fn registry(url: &str) -> anyhow::Result<(AnyRegistry, AnyResolver)> {
+    let config = ServiceDiscoveryConfig::from_url(url)?;
+    Ok(backends::open_discovery(&config)?)
+}
