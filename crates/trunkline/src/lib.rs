@@ -63,3 +63,6 @@ pub use trunkline_server as server;
 #[cfg(feature = "embedded")]
 pub use trunkline_sqlite as sqlite;
 pub use trunkline_telemetry as telemetry;
+
+#[cfg(all(doctest, feature = "full"))]
+mod guide;

@@ -1,0 +1,14 @@
+//! The examples of the guide are compiled like those of the API.
+
+macro_rules! page {
+    ($name:ident, $path:literal) => {
+        #[doc = include_str!(concat!("../../../docs/guide/", $path))]
+        mod $name {}
+    };
+}
+
+page!(calling, "calling.md");
+page!(serving, "serving.md");
+page!(discovery, "discovery.md");
+page!(gateway, "gateway.md");
+page!(operating, "operating.md");
