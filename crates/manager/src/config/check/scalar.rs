@@ -79,13 +79,14 @@ fn parse_number(text: &str) -> Option<Number> {
         return None;
     }
     // `-0` is a number that no integer tells from 0.
-    if let Some(whole) = parse_whole(text).filter(|whole| *whole != 0 || !text.starts_with('-')) {
-        return i64::try_from(whole)
-            .map(Number::from)
+    let whole = parse_whole(text).filter(|whole| *whole != 0 || !text.starts_with('-'));
+    let fits = whole.and_then(|whole| {
+        let signed = i64::try_from(whole).map(Number::from);
+        signed
             .or_else(|_| u64::try_from(whole).map(Number::from))
-            .ok();
-    }
-    Number::from_f64(text.parse().ok()?)
+            .ok()
+    });
+    fits.or_else(|| Number::from_f64(text.parse().ok()?))
 }
 
 /// A whole number: decimal, or hexadecimal and octal as YAML and TOML write them.

@@ -101,3 +101,64 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_modified(path: &Path, time: SystemTime) {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+
+    fn followed(path: &Path, looks: usize) -> Fingerprints {
+        let mut files = Fingerprints::default();
+        assert!(files.follow(&[path.to_owned()]));
+        for _ in 0..looks {
+            files.look_again();
+        }
+        assert!(!files.look_again());
+        files
+    }
+
+    #[test]
+    fn another_file_of_the_same_size_and_time_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, new) = (directory.path().join("a"), directory.path().join("b"));
+        std::fs::write(&path, "one").unwrap();
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let mut files = followed(&path, 5);
+        std::fs::write(&new, "two").unwrap();
+        set_modified(&new, time);
+        std::fs::rename(&new, &path).unwrap();
+        assert!(files.look_again());
+        assert!(!files.look_again());
+    }
+
+    #[test]
+    fn a_change_within_the_same_tick_is_noticed_by_the_second_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, "zero").unwrap();
+        let mut files = followed(&path, 5);
+        std::fs::write(&path, "one").unwrap();
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert!(files.look_again());
+        std::fs::write(&path, "two").unwrap();
+        set_modified(&path, time);
+        assert!(files.look_again());
+    }
+
+    #[test]
+    fn a_touched_file_with_the_same_content_has_not_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, "one").unwrap();
+        let mut files = followed(&path, 5);
+        set_modified(&path, SystemTime::UNIX_EPOCH);
+        assert!(!files.look_again());
+        std::fs::remove_file(&path).unwrap();
+        assert!(files.look_again());
+        assert!(!files.look_again());
+    }
+}

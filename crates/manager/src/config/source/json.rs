@@ -187,6 +187,9 @@ impl Reader<'_> {
             text.extend(self.next_if(|c| matches!(c, '+' | '-')));
             self.some_digits(&mut text)?;
         }
+        if !text.parse::<f64>().is_ok_and(f64::is_finite) {
+            return Err(self.wrong("the number is out of range"));
+        }
         Ok(text)
     }
 

@@ -111,6 +111,25 @@ fn every_value_has_its_origin() {
 }
 
 #[test]
+fn the_policy_that_an_endpoint_names_replaces_the_services() {
+    let text = "policies:\n  slow: {timeout: 60, retry: {max_attempts: 9}}\n  fast: {timeout: 1}\nservices:\n  a:\n    policy: slow\n\
+                \x20   endpoints: {\"GET /x\": {policy: fast}}\n";
+    let config = Files::new(&[("communication.yaml", text)])
+        .load(&[])
+        .unwrap();
+    let policy = |endpoint| {
+        config
+            .policy_layers("a", Some(endpoint))
+            .resolve()
+            .unwrap()
+            .policy
+    };
+    assert_eq!(policy("GET /x").timeout.total.as_secs(), 1);
+    assert_eq!(policy("GET /x").retry.max_attempts, 3);
+    assert_eq!(policy("GET /y").timeout.total.as_secs(), 60);
+}
+
+#[test]
 fn what_is_not_configured_is_said() {
     let files = Files::new(&[("communication.yaml", TEXT)]);
     let config = files.load(&[]).unwrap();
