@@ -450,7 +450,7 @@ async fn draining_finishes_what_is_under_way() {
     let asking = gateway.open(request);
     let app = gateway.app();
     let stopping = async {
-        begun.notified().await;
+        timeout(SOON, begun.notified()).await.unwrap();
         let stopped = trunkline_core::task::spawn("stop", async move {
             trunkline_core::Lifecycle::shutdown(&app, soon()).await
         });

@@ -12,7 +12,7 @@ use trunkline_discovery::{Discovery, MemoryRegistry, PickRequest, ServiceInstanc
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, Registration, ServerConfig};
 use trunkline_telemetry::Metrics;
 
-use crate::client::{self, Raw, SOON, json, problem};
+use crate::client::{self, Raw, SOON, eventually, json, problem};
 
 /// What happened, in order.
 #[derive(Clone, Default)]
@@ -211,12 +211,7 @@ async fn discovery_knows_the_service_while_it_runs() {
     );
     drop(picked);
     app.drain(soon()).await.unwrap();
-    let gone = async {
-        while !instances.snapshot().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, gone).await.unwrap();
+    eventually("it is withdrawn", async || instances.snapshot().is_empty()).await;
     app.shutdown(soon()).await.unwrap();
     discovery.shutdown(soon()).await.unwrap();
 }
@@ -311,17 +306,13 @@ async fn run_until_drains_what_runs() {
             .run_until(async move { signal.notified().await }, SOON)
             .await
     });
-    while app.ready().await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    eventually("it starts", async || app.ready().await.is_ok()).await;
     let mut raw = Raw::open(app.local_addr().unwrap()).await;
     raw.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    begun.notified().await;
+    client::within(begun.notified()).await;
     assert!(health.readiness().ready);
     stop.notify_one();
-    while health.readiness().ready {
-        tokio::task::yield_now().await;
-    }
+    eventually("it drains", async || !health.readiness().ready).await;
     assert_eq!(health.readiness().reasons, ["http_server: draining"]);
     go.notify_one();
     assert!(raw.rest().await.ends_with("finished"));
@@ -344,7 +335,7 @@ async fn requests_cut_off_at_the_deadline_are_an_error() {
     app.start().await.unwrap();
     let mut raw = Raw::open(app.local_addr().unwrap()).await;
     raw.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    begun.notified().await;
+    client::within(begun.notified()).await;
     let error = app
         .drain(Instant::now() + Duration::from_millis(20))
         .await

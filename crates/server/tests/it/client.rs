@@ -16,6 +16,23 @@ use tower::ServiceExt;
 /// Longest that a test waits for something that must happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// Waits for something that must happen.
+pub(crate) async fn within<F: Future>(what: F) -> F::Output {
+    timeout(SOON, what).await.unwrap()
+}
+
+/// Waits until it is so.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
+}
+
 /// A connection that sends and receives bytes as they are.
 pub(crate) struct Raw(TcpStream);
 

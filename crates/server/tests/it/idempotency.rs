@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use trunkline_server::IdempotencyConfig;
 use trunkline_server::layers::{CatchPanicLayer, DeadlineLayer, IdempotencyLayer};
 
-use crate::client::{ask, post as posting, problem};
+use crate::client::{self, ask, post as posting, problem};
 use crate::inbox::TestInbox;
 
 fn keyed(key: &str, body: &str) -> Request<Body> {
@@ -140,7 +140,7 @@ async fn two_at_once_are_done_once() {
     });
     let router = Router::new().route("/pay", handler).layer(layer(&inbox));
     let first = trunkline_core::task::spawn("first", router.clone().oneshot(keyed("k", "ten")));
-    begun.notified().await;
+    client::within(begun.notified()).await;
     let second = ask(&router, keyed("k", "ten")).await;
     assert_eq!(problem(&second)["status"], 409);
     let wait: u64 = second.headers()["retry-after"]

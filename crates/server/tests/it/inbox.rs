@@ -50,7 +50,8 @@ impl TestInbox {
     pub(crate) async fn logged(&self, step: &str) {
         let seen = async {
             while !self.log().contains(&step) {
-                tokio::task::yield_now().await;
+                // On a paused clock only waiting lets time pass.
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), seen)

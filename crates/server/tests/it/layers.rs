@@ -19,7 +19,7 @@ use trunkline_server::layers::{
 };
 use trunkline_telemetry::{Format, LogOutput, LoggingConfig, Logs, Metrics};
 
-use crate::client::{ask, problem};
+use crate::client::{self, ask, problem};
 
 fn with(headers: &[(&str, &str)]) -> Request<Body> {
     let mut request = Request::builder().uri("/");
@@ -163,7 +163,7 @@ async fn one_request_too_many_is_503() {
         .route("/", handler)
         .layer(InFlightLayer::new(1));
     let first = trunkline_core::task::spawn("first", router.clone().oneshot(with(&[])));
-    begun.notified().await;
+    client::within(begun.notified()).await;
     let second = ask(&router, with(&[])).await;
     assert_eq!(second.headers()["retry-after"], "1");
     assert_eq!(problem(&second)["status"], 503);

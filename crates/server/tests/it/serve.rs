@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use trunkline_core::ErrorKind;
 use trunkline_server::serve::{ConnectionLimits, Listener, Serving};
 
-use crate::client::{self, Raw, SOON};
+use crate::client::{self, Raw, SOON, eventually};
 
 async fn serve(router: Router, limits: ConnectionLimits) -> Serving {
     let listener = Listener::bind("127.0.0.1", 0).await.unwrap();
@@ -111,7 +111,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     idle.until("hello").await;
     let mut busy = Raw::open(serving.local_addr()).await;
     busy.send("GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    waiting.notified().await;
+    client::within(waiting.notified()).await;
     // The idle one goes; the busy one, which is older by then than either limit, does not.
     assert_eq!(idle.rest().await, "");
     release.notify_one();
@@ -184,7 +184,7 @@ async fn a_client_that_leaves_takes_its_handler_along() {
     let serving = serve(router, ConnectionLimits::default()).await;
     let mut raw = Raw::open(serving.local_addr()).await;
     raw.send(GET).await;
-    begun.notified().await;
+    client::within(begun.notified()).await;
     drop(raw);
     tokio::time::timeout(SOON, ended.notified()).await.unwrap();
 }
@@ -208,11 +208,11 @@ async fn stopping_finishes_what_runs_and_refuses_what_is_new() {
     let address = serving.local_addr();
     let mut running = Raw::open(address).await;
     running.send(GET).await;
-    begun.notified().await;
+    client::within(begun.notified()).await;
     let http2 = trunkline_core::task::spawn("client", async move {
         client::send_http2(address, client::get("/")).await
     });
-    begun.notified().await;
+    client::within(begun.notified()).await;
     let stopping = Arc::clone(&serving);
     let stopped = trunkline_core::task::spawn("stop", async move { stopping.stop(soon()).await });
     refused(address).await;
@@ -230,11 +230,8 @@ async fn stopping_finishes_what_runs_and_refuses_what_is_new() {
 }
 
 async fn refused(address: SocketAddr) {
-    let end = soon();
-    while tokio::net::TcpStream::connect(address).await.is_ok() {
-        assert!(Instant::now() < end, "connections are still accepted");
-        tokio::task::yield_now().await;
-    }
+    let is_refused = async || Raw::open_or_refused(address).await.is_none();
+    eventually("connections are refused", is_refused).await;
 }
 
 #[tokio::test]
@@ -243,7 +240,7 @@ async fn what_does_not_finish_is_cut_off_at_the_deadline() {
     let serving = serve(router, ConnectionLimits::default()).await;
     let mut running = Raw::open(serving.local_addr()).await;
     running.send(GET).await;
-    begun.notified().await;
+    client::within(begun.notified()).await;
     assert_eq!(
         serving
             .stop(Instant::now() + Duration::from_millis(20))
@@ -293,9 +290,10 @@ async fn nothing_is_cut_off_under_load() {
             })
         })
         .collect();
-    while answered.load(Ordering::Relaxed) < 500 {
-        tokio::task::yield_now().await;
-    }
+    eventually("clients are answered", async || {
+        answered.load(Ordering::Relaxed) >= 500
+    })
+    .await;
     assert_eq!(serving.stop(soon()).await, 0);
     for client in clients {
         // Ends when a new connection is refused; panics when one breaks in the middle.
