@@ -54,7 +54,6 @@ impl Messaging {
     }
 
     /// Begins with a broker.
-    #[must_use]
     pub fn builder(broker: AnyBroker) -> MessagingBuilder {
         MessagingBuilder {
             around: Surroundings::new(broker),

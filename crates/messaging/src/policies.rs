@@ -175,8 +175,10 @@ mod tests {
 
     #[test]
     fn waits_begin_after_the_immediate_retries() {
-        let mut settings = ConsumeSettings::default();
-        settings.immediate_retries = 2;
+        let mut settings = ConsumeSettings {
+            immediate_retries: 2,
+            ..ConsumeSettings::default()
+        };
         settings.schedule.jitter = false;
         let waits: Vec<u64> = (1..=6)
             .map(|attempt| settings.delay_before(attempt).as_secs())

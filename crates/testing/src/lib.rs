@@ -14,6 +14,8 @@ mod scope;
 pub mod broker;
 #[cfg(feature = "broker")]
 pub mod inbox;
+#[cfg(feature = "broker")]
+pub mod router;
 
 #[cfg(feature = "registry")]
 pub mod registry;

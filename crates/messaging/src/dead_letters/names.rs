@@ -6,7 +6,7 @@ use crate::topic::{Source, TopicName};
 
 /// The dead letters of a group, or of a queue.
 pub(crate) fn dead_letter_queue(owner: &str) -> Result<TopicName> {
-    name(owner, format!("{owner}.dlq"))
+    name(owner, &format!("{owner}.dlq"))
 }
 
 /// Who owns a queue of dead letters.
@@ -26,13 +26,13 @@ pub(crate) fn retry_queue(owner: &str, source: &Source) -> Result<TopicName> {
                 plain => plain,
             });
             let topics: Vec<&str> = segments.collect();
-            name(owner, format!("{owner}.retry.{}", topics.join(".")))
+            name(owner, &format!("{owner}.retry.{}", topics.join(".")))
         }
     }
 }
 
-fn name(owner: &str, text: String) -> Result<TopicName> {
-    TopicName::new(&text).map_err(|error| {
+fn name(owner: &str, text: &str) -> Result<TopicName> {
+    TopicName::new(text).map_err(|error| {
         Error::invalid(format!(
             "`{owner}` cannot have a queue `{text}`; choose a shorter name"
         ))

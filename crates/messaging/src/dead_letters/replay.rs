@@ -159,7 +159,7 @@ fn target(queue: &TopicName, letter: &DeadLetter) -> Result<TopicName> {
     match source {
         // By the name of the queue of dead letters, which carries a prefix where there is one.
         crate::topic::Source::Queue(_) => TopicName::new(owner),
-        topics => retry_queue(owner, topics),
+        topics @ crate::topic::Source::Topics(_) => retry_queue(owner, topics),
     }
 }
 

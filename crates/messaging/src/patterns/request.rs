@@ -118,13 +118,12 @@ impl Requester {
         A: DeserializeOwned,
         D: To<Q>,
     {
-        let around = self.0.publisher.around();
-        let context = around.propagation.current_or_new();
-        let context = context.with_timeout(self.0.timeout);
-        let codec = around.codec;
+        let codec = self.0.publisher.around().codec;
         let outgoing = self.0.publisher.to::<(), _>(Forgotten(to.destination()));
         let written = codec.encode(question);
         async move {
+            let context = self.0.publisher.around().propagation.current_or_new();
+            let context = context.with_timeout(self.0.timeout);
             let outgoing = outgoing.context(context.clone());
             let answer = self.ask(outgoing, written, codec, &context).await?;
             read(&answer)

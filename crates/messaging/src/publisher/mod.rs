@@ -110,7 +110,6 @@ impl Publisher {
         T: Serialize,
         D: To<T>,
     {
-        let context = self.0.around.propagation.current_or_new().child();
         let codec = self.0.around.codec;
         let destination = to.destination();
         let batch: Vec<Result<Publish>> = values
@@ -119,11 +118,15 @@ impl Publisher {
                 let destination = destination.as_ref().map_err(duplicate)?;
                 let message =
                     Message::new(codec.encode(value)?).with_content_type(codec.content_type());
-                let publish = Publish::new(destination.clone(), message);
-                Ok(self.completed(publish, &context))
+                Ok(Publish::new(destination.clone(), message))
             })
             .collect();
-        self.send_batch(batch, context)
+        async move {
+            let context = self.0.around.propagation.current_or_new().child();
+            let completed = |publish: Result<Publish>| Ok(self.completed(publish?, &context));
+            let batch = batch.into_iter().map(completed).collect();
+            self.send_batch(batch, context).await
+        }
     }
 
     /// Publishes a message as it is, with the headers that are missing.

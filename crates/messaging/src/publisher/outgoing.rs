@@ -138,23 +138,28 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
         self,
         written: Result<(Bytes, Option<String>)>,
     ) -> impl Future<Output = Result<Receipt>> + Send + use<'a, T> {
-        let publisher = self.publisher;
-        let context = self
-            .context
-            .unwrap_or_else(|| publisher.around().propagation.current_or_new())
-            .child();
-        let mut message = self.message;
-        let (delay, expires_in, mandatory) = (self.delay, self.expires_in, self.mandatory);
-        let publish = self.destination.and_then(|destination| {
-            let (payload, content_type) = written?;
-            message.payload = payload;
-            message.content_type = content_type;
-            let mut publish = Publish::new(destination, message);
+        let Self {
+            publisher,
+            destination,
+            mut message,
+            context,
+            delay,
+            expires_in,
+            mandatory,
+            ..
+        } = self;
+        async move {
+            // Read when it is polled: the future may have been made outside of the scope that it runs in.
+            let context = context
+                .unwrap_or_else(|| publisher.around().propagation.current_or_new())
+                .child();
+            (message.payload, message.content_type) = written?;
+            let mut publish = Publish::new(destination?, message);
             publish.delay = delay;
             publish.expires_in = expires_in;
             publish.mandatory |= mandatory;
-            Ok(publisher.completed(publish, &context))
-        });
-        async move { publisher.carry(publish?, context).await }
+            let publish = publisher.completed(publish, &context);
+            publisher.carry(publish, context).await
+        }
     }
 }

@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use trunkline_core::names::message_header as header;
 use trunkline_core::task::catch_panic;
-use trunkline_core::{Error, Result};
+use trunkline_core::{Context, Error, Result};
 use trunkline_resilience::Outcome;
 
 use super::consumer::{Consumer, GiveBack};
@@ -76,13 +77,15 @@ impl Consumer {
             Ok(permit) => permit,
             Err(GiveBack) => return Attempted::GivenBack,
         };
-        let run = self.run(incoming);
-        let end = self.guarded(delivery, claim, run).await;
+        let context = incoming.context.clone().with_timeout(self.settings.timeout);
+        let deadline = context.deadline();
+        let run = self.run(incoming, context);
+        let end = self.guarded(delivery, claim, deadline, run).await;
         let result = match end {
             End::Done(Ok(result)) => result,
             End::Done(Err(panic)) => Err(HandlerError::retry(panic)),
             End::TimedOut => Err(HandlerError::retry(Error::timeout(format!(
-                "the handler took longer than {:?}",
+                "the handler took longer than {:?}, or than the deadline of its message",
                 self.settings.timeout
             )))),
             End::Lost(error) => {
@@ -107,8 +110,11 @@ impl Consumer {
     }
 
     /// Middleware and handler, in the context of the message, with a panic caught.
-    async fn run(&self, incoming: &Incoming) -> Result<Result<Handled, HandlerError>> {
-        let context = incoming.context.clone().with_timeout(self.settings.timeout);
+    async fn run(
+        &self,
+        incoming: &Incoming,
+        context: Context,
+    ) -> Result<Result<Handled, HandlerError>> {
         let incoming = incoming.clone().with_context(context.clone());
         let next = Next {
             rest: &self.middleware,
@@ -118,11 +124,12 @@ impl Consumer {
         catch_panic(context.scope(work)).await
     }
 
-    /// Runs work within the timeout, while lease and claim are renewed. A handler that is done at once costs no timer.
+    /// Runs work until its deadline, while lease and claim are renewed. A handler that is done at once costs no timer.
     async fn guarded<T>(
         &self,
         delivery: &Delivery,
         claim: Option<&ClaimToken>,
+        deadline: Option<Instant>,
         work: impl Future<Output = T>,
     ) -> End<T> {
         let mut work = pin!(work);
@@ -132,7 +139,7 @@ impl Consumer {
         tokio::select! {
             biased;
             done = work => End::Done(done),
-            () = tokio::time::sleep(self.settings.timeout) => End::TimedOut,
+            () = until(deadline) => End::TimedOut,
             error = self.keep_lease(delivery) => End::Lost(error),
             error = self.keep_claim(claim) => End::Lost(error),
         }
@@ -217,6 +224,13 @@ impl Consumer {
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
 
 fn reply_to(incoming: &Incoming) -> Option<TopicName> {
     let address = incoming.headers().get(header::REPLY_TO)?;

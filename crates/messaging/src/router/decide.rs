@@ -100,10 +100,12 @@ mod tests {
     use super::*;
 
     fn settings() -> ConsumeSettings {
-        let mut settings = ConsumeSettings::default();
-        settings.max_attempts = 3;
+        let mut settings = ConsumeSettings {
+            max_attempts: 3,
+            lease: Duration::from_secs(1),
+            ..ConsumeSettings::default()
+        };
         settings.schedule.jitter = false;
-        settings.lease = Duration::from_secs(1);
         settings
     }
 

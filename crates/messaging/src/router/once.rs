@@ -49,7 +49,7 @@ impl Consumer {
             let request = ClaimRequest::new(self.scope(), id).with_lease(self.settings.lease);
             let pause = match inbox.claim(request).await {
                 Ok(Claim::Granted(token)) => return Ok(Leave::Go(Some(token))),
-                Ok(Claim::Done(result)) => return Ok(Leave::DoneBefore(read_answer(result))),
+                Ok(Claim::Done(result)) => return Ok(Leave::DoneBefore(read_answer(&result))),
                 Ok(Claim::InProgress { retry_after }) => retry_after.min(INBOX_PAUSE),
                 // No fingerprint is given, so there is nothing that could mismatch.
                 Ok(Claim::Mismatch) => return Ok(Leave::Go(None)),
@@ -148,7 +148,7 @@ fn write_answer(answer: Option<&Answer>) -> Bytes {
     bytes.freeze()
 }
 
-fn read_answer(result: Bytes) -> Option<Answer> {
+fn read_answer(result: &Bytes) -> Option<Answer> {
     let codec = match *result.first()? {
         IN_JSON => AnyCodec::Json,
         IN_MESSAGE_PACK => AnyCodec::MessagePack,
@@ -170,10 +170,10 @@ mod tests {
                 payload: codec.encode(&7).unwrap(),
                 codec,
             };
-            let read = read_answer(write_answer(Some(&answer))).unwrap();
+            let read = read_answer(&write_answer(Some(&answer))).unwrap();
             assert_eq!((read.payload, read.codec), (answer.payload, codec));
         }
-        assert!(read_answer(write_answer(None)).is_none());
-        assert!(read_answer(Bytes::new()).is_none());
+        assert!(read_answer(&write_answer(None)).is_none());
+        assert!(read_answer(&Bytes::new()).is_none());
     }
 }

@@ -3,3 +3,4 @@
 
 mod memory_broker;
 mod memory_inbox;
+mod router;

@@ -17,7 +17,7 @@ use crate::live::{self, Missing};
 pub(super) const SHORT_LEASE: Duration = Duration::from_millis(400);
 
 /// Whether a capability is there; says that the case is skipped when it is not.
-pub(super) fn has(scope: &Scope, capability: bool, what: &'static str) -> bool {
+pub(crate) fn has(scope: &Scope, capability: bool, what: &'static str) -> bool {
     if !capability {
         live::skip(scope, Missing::Capability(what));
     }
@@ -96,7 +96,7 @@ pub(super) async fn declare(broker: &AnyBroker, scope: &Scope, queue: &TopicName
 }
 
 /// Subscribes and waits until messages can come.
-pub(super) async fn subscribe(
+pub(crate) async fn subscribe(
     broker: &AnyBroker,
     scope: &Scope,
     subscribe: Subscribe,
@@ -110,7 +110,7 @@ pub(super) async fn subscribe(
 }
 
 /// Waits until messages can come.
-pub(super) fn attached(
+pub(crate) fn attached(
     scope: &Scope,
     subscription: &Subscription,
 ) -> impl Future<Output = ()> + Send + use<> {
@@ -130,7 +130,7 @@ pub(super) fn member(topic: &TopicName, group: &str) -> Subscribe {
 }
 
 /// The next delivery.
-pub(super) async fn next(scope: &Scope, subscription: &mut Subscription) -> Delivery {
+pub(crate) async fn next(scope: &Scope, subscription: &mut Subscription) -> Delivery {
     scope
         .within("a delivery", subscription.next())
         .await

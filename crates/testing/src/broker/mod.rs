@@ -29,5 +29,8 @@ pub mod cases;
 mod fixture;
 mod harness;
 mod macros;
+mod restricted;
 
+pub(crate) use fixture::{attached, has, next, subscribe};
 pub use harness::{BrokerHarness, OpenBroker, run, run_with_harness};
+pub use restricted::RestrictedBroker;
