@@ -171,7 +171,7 @@ impl Transport {
                 Connection::Shared(lease) => {
                     *request.uri_mut() = absolute(origin, &host, path.clone())?;
                     request.headers_mut().remove(HOST);
-                    send_shared(lease, request, limits).await
+                    Box::pin(send_shared(lease, request, limits)).await
                 }
             };
             match sent {
@@ -227,7 +227,12 @@ async fn send_own(
     let ended = incoming.is_end_stream();
     let uploading = upload.is_some_and(Upload::is_under_way);
     let source = if switched || uploading {
-        drive_by_task(lease, switched || ended, limits)
+        let until = match (switched, ended) {
+            (true, _) => Until::End,
+            (false, true) => Until::Silence,
+            (false, false) => Until::Read,
+        };
+        drive_by_task(lease, until, limits)
     } else if ended || lease.connection().is_idle() {
         // The rest of the answer has come with its head: the connection is free for the next request already.
         lease.finish();
@@ -275,12 +280,24 @@ async fn send_shared(mut lease: StreamLease, request: Request<Body>, limits: &Li
     Sent::Answered(response)
 }
 
+/// How long a task moves the bytes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// It speaks something else from now on.
+    End,
+    /// The answer has come; what is left of the request may still go, for as long as it moves.
+    Silence,
+    /// Whoever reads the answer has got it or has given it up.
+    Read,
+}
+
 /// Lets a task move the bytes of a connection on which both sides are still talking, or that speaks something else from
 /// now on: whoever reads the answer may first want to write more of the request.
-fn drive_by_task(lease: Lease, to_the_end: bool, limits: &Limits) -> Source {
+fn drive_by_task(mut lease: Lease, until: Until, limits: &Limits) -> Source {
     let (alive, dropped) = oneshot::channel::<()>();
     let scope = lease.pool().scope().clone();
-    let deadline = limits.deadline;
+    let meter = Arc::clone(lease.connection().meter());
+    let (deadline, silence) = (limits.deadline, limits.read);
     let Some(driver) = lease.detach() else {
         return Source::Here;
     };
@@ -292,18 +309,30 @@ fn drive_by_task(lease: Lease, to_the_end: bool, limits: &Limits) -> Source {
                 None => drop(driver.await),
             }
         };
-        if to_the_end {
-            return driven.await;
-        }
-        tokio::select! {
-            () = driven => {}
-            _ = dropped => {}
+        match until {
+            Until::End => driven.await,
+            Until::Silence => while_it_moves(driven, &meter, silence).await,
+            Until::Read => tokio::select! {
+                () = driven => {}
+                _ = dropped => {}
+            },
         }
     });
-    if to_the_end {
-        Source::Here
-    } else {
-        Source::Task(alive)
+    match until {
+        Until::Read => Source::Task(alive),
+        Until::End | Until::Silence => Source::Here,
+    }
+}
+
+/// Goes on until it is over, or no byte has moved for so long.
+async fn while_it_moves(driven: impl Future<Output = ()>, meter: &Meter, silence: Duration) {
+    let mut driven = pin!(driven);
+    loop {
+        let seen = meter.moved();
+        let quiet = timeout_at(after(Instant::now(), silence), driven.as_mut()).await;
+        if quiet.is_ok() || meter.moved() == seen {
+            return;
+        }
     }
 }
 

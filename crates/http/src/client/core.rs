@@ -225,7 +225,8 @@ impl Core {
             Some(fallback) => {
                 let answer =
                     |result, deadline| self.fall_back(fallback, outgoing, limits, result, deadline);
-                endpoint.policy.run_or(call, &judge, attempt, answer).await
+                // In a box of its own: few calls have a fallback, and all would be as large.
+                Box::pin(endpoint.policy.run_or(call, &judge, attempt, answer)).await
             }
         }
     }

@@ -70,7 +70,7 @@ impl Balanced {
         let picked = match self.pick_now(tried) {
             Err(none) if matches!(none.reason, NoInstanceReason::NotResolved(_)) => {
                 let patience = after(Instant::now(), PATIENCE).min(deadline);
-                self.instances.resolved(patience).await?;
+                Box::pin(self.instances.resolved(patience)).await?;
                 self.pick_now(tried)?
             }
             picked => picked?,

@@ -125,7 +125,7 @@ impl Pool {
         let now = Instant::now();
         let grant = match self.with(|state, out| state.checkout(origin, may_share, now, out)) {
             Checkout::Granted(grant) => grant,
-            Checkout::Wait(receiver) => self.wait(origin, receiver, now, waiting).await?,
+            Checkout::Wait(receiver) => Box::pin(self.wait(origin, receiver, now, waiting)).await?,
             Checkout::Full => return Err(self.full()),
         };
         match grant {
@@ -134,7 +134,7 @@ impl Pool {
                 let lease = StreamLease::new(self, origin, id, handle);
                 Ok(Connection::Shared(lease))
             }
-            Grant::Dial => self.dial(origin, connecting).await,
+            Grant::Dial => Box::pin(self.dial(origin, connecting)).await,
             Grant::Closed => Err(Error::cancelled("the HTTP client is shut down")),
         }
     }

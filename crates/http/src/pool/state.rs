@@ -31,7 +31,8 @@ pub(crate) struct Limits {
 
 /// What a pool keeps.
 pub(crate) trait Pooled {
-    /// Whether it can carry no further request. Looked at while it carries none.
+    /// Whether it can carry no further request. Looked at while it carries none, under the pool's lock: nothing may be
+    /// dropped that holds a place. One that is dead is not used again.
     fn is_dead(&mut self) -> bool;
 }
 

@@ -83,14 +83,20 @@ impl H1 {
 
     /// Moves bytes until there is nothing more to move.
     pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
-        {
+        if self.poll_driver(cx).is_ready() {
+            self.driver = None;
+        }
+    }
+
+    fn poll_driver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.driver else {
+            return Poll::Pending;
+        };
+        driver.as_mut().poll(cx).map(|ended| {
             if let Err(error) = ended {
                 tracing::debug!(target: "trunkline", error = %error, "a connection ended");
             }
-            self.driver = None;
-        }
+        })
     }
 
     /// Gives the connection away, to be driven by a task of its own.
@@ -132,8 +138,12 @@ impl H1 {
 impl Pooled for H1 {
     /// The system remembers that the other side has closed until somebody looks.
     fn is_dead(&mut self) -> bool {
-        self.poll_drive(&mut Context::from_waker(Waker::noop()));
-        !self.is_idle()
+        // A driver that has ended is not dropped here: that gives its place back to the pool, and whoever asks holds the
+        // pool's lock.
+        let ended = self
+            .poll_driver(&mut Context::from_waker(Waker::noop()))
+            .is_ready();
+        ended || !self.is_idle()
     }
 }
 

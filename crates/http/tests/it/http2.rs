@@ -24,7 +24,10 @@ async fn many_requests_share_one_connection() {
         let host = request.uri().authority().unwrap().to_string();
         let whole = request.into_body().collect().await.unwrap().to_bytes();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        Response::builder().header("host-was", host).body(Body::from(whole)).unwrap()
+        Response::builder()
+            .header("host-was", host)
+            .body(Body::from(whole))
+            .unwrap()
     })
     .await;
     let transport = transport();
@@ -76,7 +79,10 @@ async fn a_dropped_call_resets_its_stream_and_leaves_the_connection() {
     let limits = Limits::default().with_read(Duration::from_millis(50));
     let error = in_time(transport.send(&server.origin(), get("/never"), &limits)).await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
-    assert_eq!(fetch(&transport, &server.origin(), get("/")).await.unwrap(), "hello");
+    assert_eq!(
+        fetch(&transport, &server.origin(), get("/")).await.unwrap(),
+        "hello"
+    );
     assert_eq!(server.count.total(), 1);
 }
 
@@ -84,11 +90,19 @@ async fn a_dropped_call_resets_its_stream_and_leaves_the_connection() {
 async fn a_connection_that_was_closed_meanwhile_is_replaced() {
     let server = Server::start(|_| async { text("hello") }).await;
     let transport = transport();
-    assert_eq!(fetch(&transport, &server.origin(), get("/")).await.unwrap(), "hello");
+    assert_eq!(
+        fetch(&transport, &server.origin(), get("/")).await.unwrap(),
+        "hello"
+    );
     let listener = server.address;
     server.stop().await;
-    let error = fetch(&transport, &server.origin(), get("/")).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
+    let error = fetch(&transport, &server.origin(), get("/"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::Safe)
+    );
     eventually("its place is free", || transport.stats().open == 0).await;
     assert_ne!(listener.port(), 0);
 }
@@ -124,18 +138,26 @@ const REFUSED_STREAM: u32 = 7;
 
 #[tokio::test]
 async fn a_refused_stream_was_not_processed() {
-    let server =
-        refusing(|stream| frame(RST_STREAM, stream, &REFUSED_STREAM.to_be_bytes())).await;
-    let error = in_time(fetch(&transport(), &server.origin(), post("x"))).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
+    let server = refusing(|stream| frame(RST_STREAM, stream, &REFUSED_STREAM.to_be_bytes())).await;
+    let error = in_time(fetch(&transport(), &server.origin(), post("x")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::Safe)
+    );
 }
 
 #[tokio::test]
 async fn a_stream_that_broke_may_have_been_processed() {
-    let server =
-        refusing(|stream| frame(RST_STREAM, stream, &INTERNAL_ERROR.to_be_bytes())).await;
-    let error = in_time(fetch(&transport(), &server.origin(), post("x"))).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::IfIdempotent));
+    let server = refusing(|stream| frame(RST_STREAM, stream, &INTERNAL_ERROR.to_be_bytes())).await;
+    let error = in_time(fetch(&transport(), &server.origin(), post("x")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::IfIdempotent)
+    );
 }
 
 #[tokio::test]
@@ -146,7 +168,9 @@ async fn whoever_goes_away_says_what_it_did_not_process() {
         frame(GOAWAY, 0, &payload)
     };
     let server = refusing(move |_| going(0, NO_ERROR)).await;
-    let error = in_time(fetch(&transport(), &server.origin(), post("x"))).await.unwrap_err();
+    let error = in_time(fetch(&transport(), &server.origin(), post("x")))
+        .await
+        .unwrap_err();
     assert_eq!(error.retry(), Retry::Safe, "{}", error.report());
 
     // It came to our stream, then the connection ended: it may have been processed.
@@ -156,7 +180,9 @@ async fn whoever_goes_away_says_what_it_did_not_process() {
         raw.write(going(1, INTERNAL_ERROR)).await;
     })
     .await;
-    let error = in_time(fetch(&transport(), &server.origin(), post("x"))).await.unwrap_err();
+    let error = in_time(fetch(&transport(), &server.origin(), post("x")))
+        .await
+        .unwrap_err();
     assert_eq!(error.retry(), Retry::IfIdempotent, "{}", error.report());
 }
 

@@ -1,7 +1,13 @@
+//! The HTTP client against real sockets.
+
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod client;
+mod deadline;
 mod http2;
+mod policy;
 mod pool;
+mod probe;
 mod rig;
 mod streaming;
 mod tls;

@@ -21,7 +21,11 @@ async fn there_are_never_more_sockets_than_allowed() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         text("hello")
     };
-    let servers = [Server::start(slow).await, Server::start(slow).await, Server::start(slow).await];
+    let servers = [
+        Server::start(slow).await,
+        Server::start(slow).await,
+        Server::start(slow).await,
+    ];
     let transport = transport(7, 3);
     let callers: Vec<_> = (0..60)
         .map(|caller| {
@@ -47,8 +51,16 @@ async fn there_are_never_more_sockets_than_allowed() {
     let requests: usize = servers.iter().map(|server| server.count.requests()).sum();
     assert_eq!(requests, 60 * 20);
     let stats = transport.stats();
-    assert!(stats.idle <= 3 && stats.open == stats.idle && stats.waiting == 0, "{stats:?}");
-    let open = || servers.iter().map(|server| server.count.open()).sum::<usize>();
+    assert!(
+        stats.idle <= 3 && stats.open == stats.idle && stats.waiting == 0,
+        "{stats:?}"
+    );
+    let open = || {
+        servers
+            .iter()
+            .map(|server| server.count.open())
+            .sum::<usize>()
+    };
     eventually("the rest is closed", || open() == stats.idle).await;
 }
 
@@ -92,15 +104,25 @@ async fn waiting_for_a_connection_is_bounded_in_time_and_number() {
     eventually("the connection is in use", || server.count.requests() == 1).await;
 
     let limits = Limits::default().with_pool(Duration::from_millis(30));
-    let error = in_time(transport.send(&server.origin(), get("/"), &limits)).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Rejected, Retry::Safe));
+    let error = in_time(transport.send(&server.origin(), get("/"), &limits))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Rejected, Retry::Safe)
+    );
     let timeout = error.find::<PoolTimeout>().unwrap();
-    assert_eq!((timeout.max_connections, timeout.waited), (1, Duration::from_millis(30)));
+    assert_eq!(
+        (timeout.max_connections, timeout.waited),
+        (1, Duration::from_millis(30))
+    );
 
     let (second, origin) = (transport.clone(), server.origin());
     let waiter = spawn(async move { fetch(&second, &origin, get("/")).await });
     eventually("one waits", || transport.stats().waiting == 1).await;
-    let error = fetch(&transport, &server.origin(), get("/")).await.unwrap_err();
+    let error = fetch(&transport, &server.origin(), get("/"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert_eq!(error.find::<PoolFull>().unwrap().waiting, 1);
     assert_eq!(server.count.requests(), 1);
@@ -138,8 +160,14 @@ async fn an_unused_connection_makes_room_for_another_host() {
     let other = Server::start(|_| async { text("other") }).await;
     let transport = transport(1, 1);
     for _ in 0..3 {
-        assert_eq!(fetch(&transport, &one.origin(), get("/")).await.unwrap(), "one");
-        assert_eq!(fetch(&transport, &other.origin(), get("/")).await.unwrap(), "other");
+        assert_eq!(
+            fetch(&transport, &one.origin(), get("/")).await.unwrap(),
+            "one"
+        );
+        assert_eq!(
+            fetch(&transport, &other.origin(), get("/")).await.unwrap(),
+            "other"
+        );
     }
     eventually("the first is closed", || one.count.open() == 0).await;
     assert_eq!(transport.stats().open, 1);
@@ -164,14 +192,21 @@ async fn a_connection_is_reused_and_closed_when_it_was_not_used_for_long() {
 
 #[tokio::test]
 async fn a_connection_that_the_server_closed_does_not_linger() {
-    let server = Server::scripted(|_, mut raw| async move {
-        raw.request().await.unwrap();
-        raw.answer("hello").await;
+    let close = std::sync::Arc::new(tokio::sync::Notify::new());
+    let told = std::sync::Arc::clone(&close);
+    let server = Server::scripted(move |_, mut raw| {
+        let close = std::sync::Arc::clone(&told);
+        async move {
+            raw.request().await.unwrap();
+            raw.answer("hello").await;
+            close.notified().await;
+        }
     })
     .await;
     let transport = transport(10, 10);
     fetch(&transport, &server.origin(), get("/")).await.unwrap();
     assert_eq!(transport.stats().idle, 1);
+    close.notify_one();
     eventually("it is forgotten", || transport.stats().open == 0).await;
 }
 
@@ -188,17 +223,30 @@ async fn without_keepalive_every_request_has_its_own_connection() {
 #[tokio::test]
 async fn a_dropped_body_gives_its_connection_up_unless_it_had_come_already() {
     let server = Server::start(|request: http::Request<_>| async move {
-        let size = if request.uri().path() == "/large" { 8 << 20 } else { 10 };
+        let size = if request.uri().path() == "/large" {
+            8 << 20
+        } else {
+            10
+        };
         text(vec![b'x'; size])
     })
     .await;
     let transport = transport(10, 10);
     let send = async |path| {
         let limits = Limits::default();
-        drop(transport.send(&server.origin(), get(path), &limits).await.unwrap());
+        drop(
+            transport
+                .send(&server.origin(), get(path), &limits)
+                .await
+                .unwrap(),
+        );
     };
     send("/small").await;
-    assert_eq!(transport.stats().idle, 1, "a short rest is no reason to close");
+    assert_eq!(
+        transport.stats().idle,
+        1,
+        "a short rest is no reason to close"
+    );
     send("/large").await;
     assert_eq!(transport.stats().open, 0);
     eventually("the server sees it", || server.count.open() == 0).await;
@@ -211,7 +259,9 @@ async fn after_shutdown_nothing_is_sent() {
     fetch(&transport, &server.origin(), get("/")).await.unwrap();
     in_time(transport.shutdown(tokio::time::Instant::now() + SOON)).await;
     eventually("connections are closed", || server.count.open() == 0).await;
-    let error = fetch(&transport, &server.origin(), get("/")).await.unwrap_err();
+    let error = fetch(&transport, &server.origin(), get("/"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(transport.stats().open, 0);
 }

@@ -215,7 +215,11 @@ impl Raw {
         let head = String::from_utf8(read).unwrap();
         let length = head
             .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned))
+            .find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length:")
+                    .map(str::to_owned)
+            })
             .map_or(0, |length| length.trim().parse().unwrap());
         let mut body = vec![0; length];
         self.socket.read_exact(&mut body).await.ok()?;
@@ -230,7 +234,10 @@ impl Raw {
     /// A whole answer with a text.
     pub(crate) async fn answer(&mut self, text: &str) {
         let length = text.len();
-        self.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{text}")).await;
+        self.write(format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{text}"
+        ))
+        .await;
     }
 
     /// Waits until the other side closes.
@@ -284,7 +291,10 @@ pub(crate) fn enhanced(url: impl Into<String>) -> EnhancedHttpClient {
     let mut retry = trunkline_resilience::config::RetryConfig::default();
     retry.delay = Some(Duration::from_millis(1));
     let config = trunkline_http::HttpClientConfig::new(url).with_retry(retry);
-    EnhancedHttpClient::builder().config(config).build().unwrap()
+    EnhancedHttpClient::builder()
+        .config(config)
+        .build()
+        .unwrap()
 }
 
 /// Waits for something that other tasks bring about.

@@ -26,11 +26,13 @@ struct Pki {
 fn pki() -> Pki {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority =
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned()];
-    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    let leaf = CertificateParams::new(names)
+        .unwrap()
+        .signed_by(&key, &authority)
+        .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let ca_file = directory.path().join("ca.pem");
     std::fs::write(&ca_file, authority.pem()).unwrap();
@@ -50,7 +52,10 @@ async fn serve_tls(pki: &Pki, protocols: &[&str]) -> (u16, Count) {
         .with_no_client_auth()
         .with_single_cert(pki.chain.clone(), pki.key.clone_key())
         .unwrap();
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -111,14 +116,31 @@ async fn whom_nobody_vouches_for_is_refused() {
     // Another authority than the one that signed.
     let stranger = trusting(&self::pki());
     let origin = Origin::https("localhost", port).unwrap();
-    let error = in_time(fetch(&stranger, &origin, get("/"))).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
-    assert_eq!(error.find::<ConnectFailed>().unwrap().stage, ConnectStage::Tls);
-    assert!(error.report().to_string().contains("certificate"), "{}", error.report());
+    let error = in_time(fetch(&stranger, &origin, get("/")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::Safe)
+    );
+    assert_eq!(
+        error.find::<ConnectFailed>().unwrap().stage,
+        ConnectStage::Tls
+    );
+    assert!(
+        error.report().to_string().contains("certificate"),
+        "{}",
+        error.report()
+    );
     // The right authority and another name.
     let origin = Origin::https("127.0.0.1", port).unwrap();
-    let error = in_time(fetch(&trusting(&pki), &origin, get("/"))).await.unwrap_err();
-    assert_eq!(error.find::<ConnectFailed>().unwrap().stage, ConnectStage::Tls);
+    let error = in_time(fetch(&trusting(&pki), &origin, get("/")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.find::<ConnectFailed>().unwrap().stage,
+        ConnectStage::Tls
+    );
     assert_eq!(count.requests(), 0);
 }
 
@@ -136,7 +158,10 @@ async fn a_file_that_is_no_authority_is_refused_when_the_transport_is_made() {
         let error = Transport::new(&config).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         let text = error.to_string();
-        assert!(text.contains(what) && text.contains(file.to_str().unwrap()), "{text}");
+        assert!(
+            text.contains(what) && text.contains(file.to_str().unwrap()),
+            "{text}"
+        );
     }
 }
 
@@ -145,6 +170,11 @@ async fn a_server_that_does_not_encrypt_is_no_encrypted_one() {
     let plain = crate::rig::Server::start(|_| async { crate::rig::text("hello") }).await;
     let pki = pki();
     let origin = Origin::https("localhost", plain.address.port()).unwrap();
-    let error = in_time(fetch(&trusting(&pki), &origin, get("/"))).await.unwrap_err();
-    assert_eq!(error.find::<ConnectFailed>().unwrap().stage, ConnectStage::Tls);
+    let error = in_time(fetch(&trusting(&pki), &origin, get("/")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.find::<ConnectFailed>().unwrap().stage,
+        ConnectStage::Tls
+    );
 }

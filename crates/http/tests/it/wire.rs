@@ -14,17 +14,35 @@ async fn nobody_listens() {
     let origin = server.origin();
     server.stop().await;
     let error = fetch(&transport(), &origin, get("/")).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
-    assert_eq!(error.find::<ConnectFailed>().unwrap().stage, ConnectStage::Connect);
-    assert!(error.report().to_string().contains("refused"), "{}", error.report());
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::Safe)
+    );
+    assert_eq!(
+        error.find::<ConnectFailed>().unwrap().stage,
+        ConnectStage::Connect
+    );
+    assert!(
+        error.report().to_string().contains("refused"),
+        "{}",
+        error.report()
+    );
 }
 
 #[tokio::test]
 async fn a_host_without_an_address() {
     let origin = Origin::http("no-such-host.invalid", 80).unwrap();
-    let error = in_time(fetch(&transport(), &origin, get("/"))).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::Safe));
-    assert_eq!(error.find::<ConnectFailed>().unwrap().stage, ConnectStage::Resolve);
+    let error = in_time(fetch(&transport(), &origin, get("/")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::Safe)
+    );
+    assert_eq!(
+        error.find::<ConnectFailed>().unwrap().stage,
+        ConnectStage::Resolve
+    );
 }
 
 #[tokio::test]
@@ -37,7 +55,12 @@ async fn the_second_address_of_a_host_is_tried() {
     })
     .await;
     let origin = Origin::http("localhost", server.address.port()).unwrap();
-    assert_eq!(in_time(fetch(&transport(), &origin, get("/"))).await.unwrap(), "hello");
+    assert_eq!(
+        in_time(fetch(&transport(), &origin, get("/")))
+            .await
+            .unwrap(),
+        "hello"
+    );
 }
 
 #[tokio::test]
@@ -50,7 +73,9 @@ async fn a_connection_that_dies_after_the_request_may_have_been_processed() {
             }
         })
         .await;
-        let error = fetch(&transport(), &server.origin(), post("paid")).await.unwrap_err();
+        let error = fetch(&transport(), &server.origin(), post("paid"))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert_eq!(error.retry(), Retry::IfIdempotent);
         let lost = error.find::<NoAnswer>().unwrap();
@@ -69,7 +94,12 @@ async fn a_reused_connection_that_was_closed_meanwhile_is_replaced() {
     let transport = transport();
     for round in 1..=5 {
         // A body, so that it would matter if it went twice.
-        assert_eq!(fetch(&transport, &server.origin(), post("x")).await.unwrap(), "hello");
+        assert_eq!(
+            fetch(&transport, &server.origin(), post("x"))
+                .await
+                .unwrap(),
+            "hello"
+        );
         assert_eq!(server.count.requests(), round);
         crate::rig::eventually("the server has closed", || server.count.open() == 0).await;
     }
@@ -84,8 +114,15 @@ async fn a_reused_connection_that_dies_with_the_request_is_not_replaced() {
     })
     .await;
     let transport = transport();
-    assert_eq!(fetch(&transport, &server.origin(), post("1")).await.unwrap(), "hello");
-    let error = fetch(&transport, &server.origin(), post("2")).await.unwrap_err();
+    assert_eq!(
+        fetch(&transport, &server.origin(), post("1"))
+            .await
+            .unwrap(),
+        "hello"
+    );
+    let error = fetch(&transport, &server.origin(), post("2"))
+        .await
+        .unwrap_err();
     assert_eq!(error.retry(), Retry::IfIdempotent);
     assert!(error.find::<NoAnswer>().unwrap().reused);
     assert_eq!(server.count.requests(), 2);
@@ -103,7 +140,9 @@ async fn an_answer_that_breaks_off_is_an_error_and_not_a_short_answer() {
             raw.write(answer).await;
         })
         .await;
-        let error = fetch(&transport(), &server.origin(), get("/")).await.unwrap_err();
+        let error = fetch(&transport(), &server.origin(), get("/"))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{answer}");
         assert_eq!(error.origin(), Side::Remote);
     }
@@ -116,8 +155,13 @@ async fn a_head_that_breaks_off_is_an_error() {
         raw.write("HTTP/1.1 200 OK\r\ncontent-le").await;
     })
     .await;
-    let error = fetch(&transport(), &server.origin(), get("/")).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Retry::IfIdempotent));
+    let error = fetch(&transport(), &server.origin(), get("/"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Unavailable, Retry::IfIdempotent)
+    );
     assert!(error.find::<NoAnswer>().unwrap().received);
 }
 
@@ -140,10 +184,23 @@ async fn what_is_not_http_is_said_to_be_so() {
             }
         })
         .await;
-        let error = in_time(fetch(&transport(), &server.origin(), get("/"))).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Internal, "{start}: {}", error.report());
-        assert_eq!((error.origin(), error.retry()), (Side::Remote, Retry::IfIdempotent));
-        assert!(error.to_string().contains("cannot be read as HTTP"), "{error}");
+        let error = in_time(fetch(&transport(), &server.origin(), get("/")))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Internal,
+            "{start}: {}",
+            error.report()
+        );
+        assert_eq!(
+            (error.origin(), error.retry()),
+            (Side::Remote, Retry::IfIdempotent)
+        );
+        assert!(
+            error.to_string().contains("cannot be read as HTTP"),
+            "{error}"
+        );
     }
 }
 
@@ -151,7 +208,10 @@ async fn what_is_not_http_is_said_to_be_so() {
 async fn informational_answers_are_passed_over_and_trailers_read() {
     let server = Server::scripted(|_, mut raw: Raw| async move {
         while raw.request().await.is_some() {
-            raw.write("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n").await;
+            raw.write(
+                "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n",
+            )
+            .await;
             raw.write(
                 "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n\
                  3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 5\r\n\r\n",
@@ -162,7 +222,10 @@ async fn informational_answers_are_passed_over_and_trailers_read() {
     .await;
     let transport = transport();
     for _ in 0..2 {
-        assert_eq!(fetch(&transport, &server.origin(), get("/")).await.unwrap(), "abcde");
+        assert_eq!(
+            fetch(&transport, &server.origin(), get("/")).await.unwrap(),
+            "abcde"
+        );
     }
     assert_eq!(server.count.total(), 1, "the connection was not reused");
 }
@@ -174,7 +237,12 @@ async fn an_answer_without_a_length_ends_with_the_connection() {
         raw.write("HTTP/1.0 200 OK\r\n\r\nall of it").await;
     })
     .await;
-    assert_eq!(fetch(&transport(), &server.origin(), get("/")).await.unwrap(), "all of it");
+    assert_eq!(
+        fetch(&transport(), &server.origin(), get("/"))
+            .await
+            .unwrap(),
+        "all of it"
+    );
 }
 
 #[tokio::test]
@@ -186,9 +254,17 @@ async fn a_server_that_does_not_answer_is_given_up() {
     .await;
     let limits = Limits::default().with_read(Duration::from_millis(20));
     let transport = transport();
-    let error = in_time(transport.send(&server.origin(), get("/"), &limits)).await.unwrap_err();
-    assert_eq!((error.kind(), error.retry()), (ErrorKind::Timeout, Retry::IfIdempotent));
-    assert_eq!(error.find::<Silence>().unwrap().limit, Duration::from_millis(20));
+    let error = in_time(transport.send(&server.origin(), get("/"), &limits))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry()),
+        (ErrorKind::Timeout, Retry::IfIdempotent)
+    );
+    assert_eq!(
+        error.find::<Silence>().unwrap().limit,
+        Duration::from_millis(20)
+    );
     crate::rig::eventually("the connection is closed", || server.count.open() == 0).await;
     assert_eq!(transport.stats().open, 0);
 }
@@ -197,13 +273,17 @@ async fn a_server_that_does_not_answer_is_given_up() {
 async fn a_server_that_falls_silent_in_the_middle_is_given_up() {
     let server = Server::scripted(|_, mut raw: Raw| async move {
         raw.request().await.unwrap();
-        raw.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        raw.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+            .await;
         raw.until_closed().await;
     })
     .await;
     let limits = Limits::default().with_read(Duration::from_millis(20));
     let transport = transport();
-    let response = transport.send(&server.origin(), get("/"), &limits).await.unwrap();
+    let response = transport
+        .send(&server.origin(), get("/"), &limits)
+        .await
+        .unwrap();
     let error = in_time(response.into_body().bytes(100)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.find::<Silence>().is_some());
@@ -222,8 +302,13 @@ async fn a_slow_answer_is_waited_for_as_long_as_it_moves() {
     .await;
     // Far less than the whole takes, far more than one byte takes.
     let limits = Limits::default().with_read(Duration::from_millis(250));
-    let response = in_time(transport().send(&server.origin(), get("/"), &limits)).await.unwrap();
-    assert_eq!(in_time(response.into_body().bytes(100)).await.unwrap(), "hello");
+    let response = in_time(transport().send(&server.origin(), get("/"), &limits))
+        .await
+        .unwrap();
+    assert_eq!(
+        in_time(response.into_body().bytes(100)).await.unwrap(),
+        "hello"
+    );
 }
 
 #[tokio::test]
@@ -237,7 +322,9 @@ async fn what_is_sent_is_what_was_asked_for() {
         .header("x-one", "1")
         .body(Body::from("body"))
         .unwrap();
-    let seen = fetch(&transport(), &server.origin(), request).await.unwrap();
+    let seen = fetch(&transport(), &server.origin(), request)
+        .await
+        .unwrap();
     let mut lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines.remove(0), "PUT /a%20b?c=d HTTP/1.1");
     assert_eq!(lines.pop(), Some("body"));
@@ -245,8 +332,13 @@ async fn what_is_sent_is_what_was_asked_for() {
     let host = format!("host: {}", server.address);
     assert_eq!(lines, ["", "content-length: 4", &host, "x-one: 1"]);
 
-    let request = Request::get("/").header("host", "kept.example").body(Body::empty()).unwrap();
-    let seen = fetch(&transport(), &server.origin(), request).await.unwrap();
+    let request = Request::get("/")
+        .header("host", "kept.example")
+        .body(Body::empty())
+        .unwrap();
+    let seen = fetch(&transport(), &server.origin(), request)
+        .await
+        .unwrap();
     assert!(seen.contains("host: kept.example\r\n"), "{seen}");
     assert!(!seen.contains("content-length"), "{seen}");
 }
@@ -260,7 +352,10 @@ async fn a_unix_socket_will_do() {
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let served = crate::rig::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
-        serve(socket, Count::default(), |_| async { http::Response::new(Body::from("local")) }).await;
+        serve(socket, Count::default(), |_| async {
+            http::Response::new(Body::from("local"))
+        })
+        .await;
     });
     let transport = transport();
     let origin = Origin::unix(&path);
@@ -269,6 +364,8 @@ async fn a_unix_socket_will_do() {
     drop(transport);
     in_time(served).await.unwrap();
     let missing = Origin::unix(directory.path().join("missing"));
-    let error = fetch(&crate::rig::transport(), &missing, get("/")).await.unwrap_err();
+    let error = fetch(&crate::rig::transport(), &missing, get("/"))
+        .await
+        .unwrap_err();
     assert_eq!(error.retry(), Retry::Safe);
 }

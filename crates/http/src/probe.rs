@@ -1,0 +1,91 @@
+//! Health checks over HTTP, for discovery.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Uri};
+use trunkline_core::{Error, Problem, Result};
+use trunkline_discovery::{Probe, ServiceInstance};
+
+use crate::body::Body;
+use crate::limits::Limits;
+use crate::origin::Origin;
+use crate::transport::Transport;
+
+/// Bytes of an answer that are read so that its connection can carry the next check.
+const MOST_OF_AN_ANSWER: usize = 64 * 1024;
+
+/// Origins remembered; with more than this the memory is begun anew.
+const MOST_ORIGINS: usize = 4096;
+
+/// Asks `GET <health_check_path>` of an instance: any status from 200 to 399 says that it is well.
+///
+/// ```
+/// use trunkline_discovery::Discovery;
+/// use trunkline_http::{HttpProbe, Transport, TransportConfig};
+///
+/// let transport = Transport::new(&TransportConfig::default())?;
+/// let discovery = Discovery::builder().probe(HttpProbe::new(transport)).build();
+/// # let _ = discovery;
+/// # Ok::<(), trunkline_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct HttpProbe {
+    transport: Transport,
+    origins: Mutex<HashMap<String, Origin>>,
+}
+
+impl HttpProbe {
+    /// Asks over these connections. They had better not be those of the service's own calls: a check must not wait
+    /// until a call is done.
+    #[must_use]
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            origins: Mutex::default(),
+        }
+    }
+
+    fn origin(&self, instance: &ServiceInstance) -> Result<Origin> {
+        let url = instance.base_url();
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(origin) = origins.get(&url) {
+            return Ok(origin.clone());
+        }
+        let origin = Origin::of_instance(instance)?;
+        if origins.len() >= MOST_ORIGINS {
+            origins.clear();
+        }
+        origins.insert(url, origin.clone());
+        Ok(origin)
+    }
+}
+
+impl Probe for HttpProbe {
+    async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
+        let origin = self.origin(instance)?;
+        let path = &instance.health_check_path;
+        let uri: Uri = path.parse().map_err(|error: http::uri::InvalidUri| {
+            Error::invalid(format!("health check path `{path}` cannot be asked for"))
+                .with_source(error)
+        })?;
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = uri;
+        let agent = HeaderValue::from_static("trunkline-health-check");
+        request.headers_mut().insert(USER_AGENT, agent);
+        let response = self
+            .transport
+            .send(&origin, request, &Limits::default())
+            .await?;
+        let status = response.status();
+        // Whatever the answer says beside its status does not matter, nor whether it breaks off.
+        drop(response.into_body().bytes(MOST_OF_AN_ANSWER).await);
+        if status.is_client_error() || status.is_server_error() {
+            let text = format!("{} answers {path} with {status}", instance.authority());
+            return Err(Error::new(Problem::kind_of(status.as_u16()), text)
+                .with_origin(trunkline_core::Origin::Remote));
+        }
+        Ok(())
+    }
+}

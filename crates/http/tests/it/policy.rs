@@ -1,0 +1,546 @@
+//! Retry, circuit, budget, balance and fallback, seen from the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use trunkline_core::{Error, ErrorKind};
+use trunkline_discovery::{
+    BalanceStrategy, Discovery, EndpointConfig, Instances, LoadBalancerConfig, ServiceInstance,
+    ServiceName, StaticList,
+};
+use trunkline_http::{
+    Body, EnhancedHttpClient, Fallback, HttpClientConfig, PolicyMetrics, ServiceError,
+};
+use trunkline_resilience::breaker::State;
+use trunkline_resilience::config::PolicyConfig;
+use trunkline_resilience::{Layer, PolicyLayers, PolicyRegistry};
+use trunkline_telemetry::{Format, Metrics};
+
+use crate::rig::{Raw, Server, enhanced, eventually, in_time, status, text};
+
+/// Quick retries, and whatever else the test wants.
+fn config(url: impl Into<String>, change: impl FnOnce(&mut HttpClientConfig)) -> HttpClientConfig {
+    let mut config = HttpClientConfig::new(url);
+    config.retry.delay = Some(Duration::from_millis(1));
+    change(&mut config);
+    config
+}
+
+fn client(url: String, change: impl FnOnce(&mut HttpClientConfig)) -> EnhancedHttpClient {
+    EnhancedHttpClient::from_config(config(url, change)).unwrap()
+}
+
+/// Answers with the statuses in turn, then with 200.
+async fn statuses(codes: &'static [u16]) -> Server {
+    let next = Arc::new(AtomicUsize::new(0));
+    Server::start(move |_| {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        async move {
+            codes
+                .get(number)
+                .map_or_else(|| text("hello"), |code| status(*code))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_idempotent_is_repeated_until_it_works() {
+    for code in [429, 502, 503, 504] {
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            let codes: &[u16] = Box::leak(Box::new([code, code]));
+            let server = statuses(codes).await;
+            let response = enhanced(server.url()).request(method, "/").await.unwrap();
+            assert_eq!(response.text().await.unwrap(), "hello");
+            assert_eq!(server.count.requests(), 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_answer_is_returned_when_none_was_better() {
+    let server = Server::start(|_| async { status(503) }).await;
+    assert_eq!(enhanced(server.url()).get("/").await.unwrap().status(), 503);
+    assert_eq!(server.count.requests(), 3);
+}
+
+#[tokio::test]
+async fn what_would_fail_again_is_not_repeated() {
+    for code in [400, 404, 409, 500, 501] {
+        let server = Server::start(move |_| async move { status(code) }).await;
+        assert_eq!(
+            enhanced(server.url()).get("/").await.unwrap().status(),
+            code
+        );
+        assert_eq!(server.count.requests(), 1, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_is_repeated_only_with_a_key() {
+    for method in [Method::POST, Method::PATCH] {
+        let server = statuses(&[503, 503]).await;
+        let client = enhanced(server.url());
+        let plain = client.request(method.clone(), "/").json(&1);
+        assert_eq!(plain.await.unwrap().status(), 503);
+        assert_eq!(server.count.requests(), 1);
+        let keyed = client.request(method, "/").json(&1).idempotency_key("k");
+        assert_eq!(keyed.await.unwrap().status(), 200);
+        assert_eq!(server.count.requests(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_post_whose_connection_died_is_never_sent_twice() {
+    let server = Server::scripted(|_, mut raw: Raw| async move {
+        raw.request().await.unwrap();
+    })
+    .await;
+    let client = enhanced(server.url());
+    let error = client.post("/pay").json(&1).await.unwrap_err();
+    assert!(
+        matches!(error, ServiceError::ServiceUnavailable(_)),
+        "{error:?}"
+    );
+    assert_eq!(server.count.requests(), 1);
+    // With a key it is: that is what the key is for.
+    client
+        .post("/pay")
+        .json(&1)
+        .idempotency_key("k")
+        .await
+        .unwrap_err();
+    assert_eq!(server.count.requests(), 4);
+}
+
+#[tokio::test]
+async fn a_post_that_never_left_is_repeated() {
+    let server = Server::start(|_| async { text("hello") }).await;
+    let url = server.url();
+    let gone = server.address;
+    server.stop().await;
+    drop(server);
+    let client = client(url, |config| {
+        config.retry.delay = Some(Duration::from_millis(50))
+    });
+    let call = crate::rig::spawn(async move { client.post("/").json(&1).await?.text().await });
+    // Somebody listens there by the time of the second or third attempt.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let listener = tokio::net::TcpListener::bind(gone).await.unwrap();
+    let served = crate::rig::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let count = crate::rig::Count::default();
+        crate::rig::serve(socket, count, |_| async {
+            Response::new(Body::from("late"))
+        })
+        .await;
+    });
+    assert_eq!(in_time(call).await.unwrap().unwrap(), "late");
+    served.abort();
+}
+
+#[tokio::test]
+async fn a_stale_connection_costs_an_idempotent_request_nothing() {
+    // Each connection answers once and dies with the second request, as a server does that closes it unused.
+    let server = Server::scripted(|_, mut raw: Raw| async move {
+        raw.request().await.unwrap();
+        raw.answer("hello").await;
+        raw.request().await;
+    })
+    .await;
+    let client = client(server.url(), |config| config.retry.enabled = Some(false));
+    for _ in 0..3 {
+        assert_eq!(
+            client.get("/").await.unwrap().text().await.unwrap(),
+            "hello"
+        );
+    }
+    assert!(matches!(
+        client.post("/").await,
+        Err(ServiceError::ServiceUnavailable(_))
+    ));
+    assert!(
+        client
+            .circuit_states()
+            .iter()
+            .all(|state| state.circuit.failure_count <= 1)
+    );
+}
+
+#[tokio::test]
+async fn the_pause_that_is_asked_for_is_kept() {
+    let asked = Server::start(|_| async {
+        Response::builder()
+            .status(429)
+            .header("retry-after", "1")
+            .body(Full::default())
+            .unwrap()
+    })
+    .await;
+    let client = client(asked.url(), |config| config.retry.max_attempts = Some(2));
+    let began = tokio::time::Instant::now();
+    assert_eq!(client.get("/").await.unwrap().status(), 429);
+    assert_eq!(asked.count.requests(), 2);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+
+    // Longer than there is time: the answer that is there is better than none.
+    let hurried = client
+        .get("/")
+        .timeout(Duration::from_millis(900))
+        .await
+        .unwrap();
+    assert_eq!(hurried.status(), 429);
+    assert_eq!(asked.count.requests(), 3);
+}
+
+#[tokio::test]
+async fn one_call_may_ask_for_something_else() {
+    let server = Server::start(|_| async { status(503) }).await;
+    let client = enhanced(server.url());
+    client.get("/").no_retry().await.unwrap();
+    assert_eq!(server.count.requests(), 1);
+    client.get("/").max_attempts(2).await.unwrap();
+    assert_eq!(server.count.requests(), 3);
+    client
+        .post("/")
+        .idempotent(true)
+        .max_attempts(2)
+        .await
+        .unwrap();
+    assert_eq!(server.count.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_short_stream_is_sent_again_from_the_start_and_a_long_one_passes_once() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let server = Server::start(move |request: Request<Incoming>| {
+        let number = tries.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if number.is_multiple_of(2) {
+                status(503)
+            } else {
+                text(body)
+            }
+        }
+    })
+    .await;
+    let client = enhanced(server.url());
+    let pieces = |count: usize| {
+        Body::stream(stream::iter(
+            (0..count).map(|_| Ok::<_, Error>(Bytes::from("0123456789"))),
+        ))
+    };
+    let short = client.put("/").body(pieces(10)).await.unwrap();
+    assert_eq!(short.text().await.unwrap().len(), 100);
+    assert_eq!(server.count.requests(), 2);
+    let long = client.put("/").body(pieces(10_000)).await.unwrap();
+    assert_eq!(long.status(), 503);
+    assert_eq!(server.count.requests(), 3);
+}
+
+#[tokio::test]
+async fn the_circuit_opens_refuses_and_closes_again() {
+    let healthy = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&healthy);
+    let server = Server::start(move |_| {
+        let works = told.load(Ordering::SeqCst) == 1;
+        async move { if works { text("hello") } else { status(500) } }
+    })
+    .await;
+    let client = client(server.url(), |config| {
+        config.circuit_breaker.recovery_timeout = Some(Duration::from_millis(50));
+    });
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.unwrap().status(), 500);
+    }
+    let error = client.get("/").await.unwrap_err();
+    assert!(matches!(error, ServiceError::CircuitOpen(_)), "{error:?}");
+    assert_eq!(&*error.circuit_open().unwrap().service, "127.0.0.1");
+    assert_eq!(server.count.requests(), 5, "what is refused is not sent");
+    let states = client.circuit_states();
+    assert_eq!(states.len(), 1);
+    assert_eq!(
+        (states[0].circuit.state, states[0].circuit.failure_count),
+        (State::Open, 5)
+    );
+    assert!(states[0].circuit.last_failure_time.is_some());
+
+    healthy.store(1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.unwrap().status(), 200);
+    }
+    assert_eq!(client.circuit_states()[0].circuit.state, State::Closed);
+}
+
+#[tokio::test]
+async fn each_configured_endpoint_has_its_own_circuit() {
+    let server = Server::start(async |request: Request<Incoming>| {
+        if request.uri().path().starts_with("/broken") {
+            status(500)
+        } else {
+            text("hello")
+        }
+    })
+    .await;
+    let mut strict = EndpointConfig::default();
+    strict.circuit_breaker.failure_threshold = Some(1);
+    let client = EnhancedHttpClient::builder()
+        .config(config(server.url(), |_| {}))
+        .endpoint("GET /broken/{id}", strict)
+        .endpoint("GET /users/{id}", EndpointConfig::default())
+        .build()
+        .unwrap();
+    client.get("/broken/1").await.unwrap();
+    assert!(matches!(
+        client.get("/broken/2").await,
+        Err(ServiceError::CircuitOpen(_))
+    ));
+    assert_eq!(client.get("/users/1").await.unwrap().status(), 200);
+    assert_eq!(client.get("/elsewhere").await.unwrap().status(), 200);
+    let states: Vec<_> = client
+        .circuit_states()
+        .into_iter()
+        .map(|state| {
+            (
+                state.target.endpoint.map(|name| name.to_string()),
+                state.circuit.state,
+            )
+        })
+        .collect();
+    assert_eq!(
+        states,
+        [
+            (None, State::Closed),
+            (Some("GET /broken/{id}".to_owned()), State::Open),
+            (Some("GET /users/{id}".to_owned()), State::Closed),
+        ]
+    );
+    // Raw paths never make circuits of their own.
+    for number in 0..50 {
+        client.get(format!("/raw/{number}")).await.unwrap();
+    }
+    assert_eq!(client.circuit_states().len(), 3);
+}
+
+#[tokio::test]
+async fn all_callers_together_make_few_retries() {
+    let server = Server::start(|_| async { status(503) }).await;
+    let client = client(server.url(), |config| {
+        config.retry.budget.min_per_second = Some(0);
+        config.circuit_breaker.enabled = Some(false);
+    });
+    for _ in 0..100 {
+        client.get("/").await.unwrap();
+    }
+    let requests = server.count.requests();
+    assert!((101..=121).contains(&requests), "{requests}");
+}
+
+#[tokio::test]
+async fn the_bulkhead_refuses_what_is_too_much() {
+    let server = Server::start(|_| std::future::pending()).await;
+    let client = client(server.url(), |config| {
+        config.bulkhead.max_concurrent = Some(1);
+        config.bulkhead.max_queue = Some(0);
+    });
+    let first = client.clone();
+    let holder = crate::rig::spawn(async move { first.get("/").await });
+    eventually("one is under way", || server.count.requests() == 1).await;
+    let error = client.get("/").await.unwrap_err();
+    assert!(
+        matches!(error, ServiceError::ServiceUnavailable(_)),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("bulkhead is full"), "{error}");
+    assert_eq!(server.count.requests(), 1);
+    holder.abort();
+}
+
+fn instances(servers: &[&Server]) -> Instances {
+    instances_with(servers, &LoadBalancerConfig::default())
+}
+
+fn instances_with(servers: &[&Server], balance: &LoadBalancerConfig) -> Instances {
+    let name = ServiceName::new("users").unwrap();
+    let all = servers
+        .iter()
+        .map(|server| ServiceInstance::new(name.clone(), "127.0.0.1", server.address.port()))
+        .collect();
+    Instances::fixed_with(name, all, balance)
+}
+
+fn balanced(servers: &[&Server]) -> EnhancedHttpClient {
+    let mut config = HttpClientConfig::default();
+    config.retry.delay = Some(Duration::from_millis(1));
+    EnhancedHttpClient::builder()
+        .config(config)
+        .instances(instances(servers))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_retry_asks_another_instance() {
+    let bad = Server::start(|_| async { status(503) }).await;
+    let good = Server::start(|_| async { text("hello") }).await;
+    let client = balanced(&[&bad, &good]);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").await.unwrap().status(), 200);
+    }
+    assert!(bad.count.requests() <= 4 && good.count.requests() == 4);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_gone_is_not_asked_again() {
+    let gone = Server::start(|_| async { text("hello") }).await;
+    let good = Server::start(|_| async { text("hello") }).await;
+    gone.stop().await;
+    let client = balanced(&[&gone, &good]);
+    // POST too: what could not be connected to was not sent.
+    for _ in 0..20 {
+        assert_eq!(client.post("/").json(&1).await.unwrap().status(), 200);
+    }
+    assert_eq!(good.count.requests(), 20);
+}
+
+#[tokio::test]
+async fn requests_are_spread_over_the_instances() {
+    let servers = [
+        Server::start(|_| async { text("1") }).await,
+        Server::start(|_| async { text("2") }).await,
+    ];
+    let balance = LoadBalancerConfig::new(BalanceStrategy::RoundRobin);
+    let instances = instances_with(&[&servers[0], &servers[1]], &balance);
+    let client = EnhancedHttpClient::builder()
+        .instances(instances)
+        .build()
+        .unwrap();
+    for _ in 0..40 {
+        client.get("/").await.unwrap().text().await.unwrap();
+    }
+    for server in &servers {
+        assert_eq!(server.count.requests(), 20);
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_value_answers_when_all_else_failed() {
+    let server = Server::start(|_| async { status(503) }).await;
+    let client = client(server.url(), |config| {
+        config.fallback.value = Some(json!({ "name": "nobody" }));
+    });
+    let response = client.get("/").await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.fallback()),
+        (200, Some(Fallback::Value))
+    );
+    assert_eq!(response.json::<Value>().await.unwrap()["name"], "nobody");
+    server.stop().await;
+    assert_eq!(
+        client.get("/").await.unwrap().fallback(),
+        Some(Fallback::Value)
+    );
+}
+
+#[tokio::test]
+async fn another_service_answers_when_all_else_failed() {
+    let bad = Server::start(|_| async { status(503) }).await;
+    let spare =
+        Server::start(async |request: Request<Incoming>| text(request.uri().path().to_owned()))
+            .await;
+    let at = |name, server: &Server| {
+        ServiceInstance::new(
+            ServiceName::new(name).unwrap(),
+            "127.0.0.1",
+            server.address.port(),
+        )
+    };
+    let list = StaticList::new(vec![at("users", &bad), at("users-archive", &spare)]).unwrap();
+    let mut config = config("", |config| {
+        config.fallback.service = Some("users-archive".to_owned());
+        config.circuit_breaker.enabled = Some(false);
+    });
+    config.base_url = None;
+    config.service = Some("users".to_owned());
+    let discovery = Discovery::builder().resolver(list).build();
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .discovery(&discovery)
+        .build()
+        .unwrap();
+    let response = in_time(client.get("/users/1").send()).await.unwrap();
+    assert_eq!(response.fallback(), Some(Fallback::Service));
+    assert_eq!(response.text().await.unwrap(), "/users/1");
+    spare.stop().await;
+    let response = in_time(client.get("/users/1").send()).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.fallback()),
+        (503, None)
+    );
+}
+
+#[tokio::test]
+async fn policies_of_the_process_apply_and_their_state_is_shared() {
+    let server = Server::start(|_| async { status(500) }).await;
+    let metrics = Metrics::new();
+    let registry = PolicyRegistry::builder()
+        .observer(PolicyMetrics::new(&metrics))
+        .build();
+    let make = || {
+        EnhancedHttpClient::builder()
+            .base_url(server.url())
+            .service("users")
+            .metrics(&metrics)
+            .policies(&registry, |target| {
+                assert_eq!(&*target.service, "users");
+                let mut policy = PolicyConfig::default();
+                policy.circuit_breaker.failure_threshold = Some(2);
+                let layers = PolicyLayers::new();
+                let layers = layers.push(Layer::Default("default".into()), policy, |_| None);
+                Arc::new(layers.resolve().unwrap().policy)
+            })
+            .build()
+            .unwrap()
+    };
+    make().get("/").await.unwrap();
+    make().get("/").await.unwrap();
+    assert!(matches!(
+        make().get("/").await,
+        Err(ServiceError::CircuitOpen(_))
+    ));
+    let text = metrics.render(Format::Prometheus).unwrap();
+    for line in [
+        r#"trunkline_circuit_state{service="users",endpoint="*"} 2"#,
+        r#"trunkline_rejections_total{service="users",reason="circuit_open"} 1"#,
+        "http_client_request_duration_seconds_count",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn every_attempt_can_be_found_in_the_error() {
+    let server = Server::scripted(|_, mut raw: Raw| async move {
+        raw.request().await;
+    })
+    .await;
+    let error = enhanced(server.url())
+        .get("/users/1?token=secret")
+        .await
+        .unwrap_err();
+    let exhausted = error.retry_exhausted().unwrap();
+    assert_eq!((exhausted.attempts, exhausted.earlier.len()), (3, 2));
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let report = error.error().unwrap().report().to_string();
+    assert!(report.contains("GET /users/1"), "{report}");
+    assert!(!report.contains("secret"), "{report}");
+}
