@@ -480,6 +480,38 @@ async fn a_stream_may_last_longer_than_the_limit_of_its_head() {
     drop(frozen);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_nobody_reads_and_nobody_ends_is_given_up() {
+    let frozen = freeze();
+    let closed = Arc::new(Notify::new());
+    let tell = Arc::clone(&closed);
+    let users = scripted(move |mut stream: TcpStream| {
+        let tell = Arc::clone(&tell);
+        async move {
+            let _closed = Dropped(tell);
+            read_until(&mut stream, "\r\n\r\n").await;
+            let refused = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(refused).await.unwrap();
+            while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {}
+        }
+    })
+    .await;
+    let gateway = Gateway::before(&[("user-service", &[users])]).await;
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    sender.send(Bytes::from("a part")).await.unwrap();
+    let body = pieces(receiver).map(|piece| piece.map(Frame::data));
+    let request = http::Request::post("/api/v1/users")
+        .body(StreamBody::new(body))
+        .unwrap();
+    let response = gateway.open(request).await;
+    assert_eq!(response.status(), 413);
+    tokio::time::advance(Duration::from_secs(31)).await;
+    drop(frozen);
+    // Before the client's own connection is given up.
+    timeout(SOON, closed.notified()).await.unwrap();
+    drop((sender, response));
+}
+
 #[tokio::test]
 async fn a_service_that_leads_back_is_a_loop() {
     // Bound first, so that the gateway's own address is known before it is built.
