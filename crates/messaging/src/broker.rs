@@ -2,7 +2,6 @@
 
 use std::future::Future;
 
-use futures_util::future::join_all;
 use tokio::time::Instant;
 use trunkline_core::{Error, Result, Timestamp};
 
@@ -64,12 +63,21 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
     /// the message may or may not have been published.
     fn publish(&self, publish: Publish) -> impl Future<Output = Result<Receipt>> + Send;
 
-    /// Publishes several messages, pipelined; one outcome for each, in order.
+    /// Publishes several messages: one outcome for each, in order. Messages to one destination are stored in the order
+    /// given. One that fails does not stop the others.
+    ///
+    /// Unless overridden, each is confirmed before the next one is sent; a broker that can send them together should.
     fn publish_batch(
         &self,
         batch: Vec<Publish>,
     ) -> impl Future<Output = Vec<Result<Receipt>>> + Send {
-        async move { join_all(batch.into_iter().map(|publish| self.publish(publish))).await }
+        async move {
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for publish in batch {
+                outcomes.push(self.publish(publish).await);
+            }
+            outcomes
+        }
     }
 
     /// Creates a topic or queue where the broker needs that. Does nothing when it is there already.

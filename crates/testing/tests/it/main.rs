@@ -3,3 +3,5 @@
 
 #[cfg(feature = "servers")]
 mod servers;
+#[cfg(feature = "broker")]
+mod smallest_broker;
