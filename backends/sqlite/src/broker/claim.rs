@@ -174,8 +174,7 @@ impl Job for ClaimJob {
             claim,
             taken,
         } = *self;
-        let mut report = taken.report;
-        if outcome.is_ok() {
+        let report = if outcome.is_ok() {
             let mut ready = Vec::with_capacity(claim.messages.len());
             let mut held = Vec::new();
             for (mut message, grant) in claim.messages.into_iter().zip(taken.grants) {
@@ -190,9 +189,14 @@ impl Job for ClaimJob {
             }
             let refused = consumer.deliver(ready, held);
             settle::give_back(&consumer, &refused);
+            taken.report
         } else {
-            report.failed = true;
-        }
+            // Whatever was found out was rolled back.
+            Report {
+                failed: true,
+                ..Report::default()
+            }
+        };
         slot.fill(report);
         if let Some(attached) = consumer.attached() {
             attached.nudge.now();

@@ -246,17 +246,27 @@ impl Consumer {
     }
 
     /// What it has not handed out and must renew now, as runs. Asked every half slack, so that nothing grows older than
-    /// the slack.
+    /// the slack. What grew too old all the same, because the process stood still, is let go.
     pub(super) fn aging(&self, now: i64) -> Vec<Run> {
         let late = self.until(now).saturating_sub(self.slack() / 2);
-        let inner = self.lock();
-        let waiting = inner.ready.iter().chain(inner.held.values().flatten());
-        Run::of(
-            waiting
-                .filter(|one| one.until < late)
-                .map(Ready::run)
-                .collect(),
-        )
+        let mut lost = (0, 0);
+        let mut stands = |one: &Ready| {
+            let stands = one.until > now;
+            if !stands {
+                lost.0 += 1;
+                lost.1 += one.size;
+            }
+            stands
+        };
+        let runs = {
+            let mut inner = self.lock();
+            inner.retain(&mut stands);
+            let waiting = inner.ready.iter().chain(inner.held.values().flatten());
+            let aging = waiting.filter(|one| one.until < late);
+            Run::of(aging.map(Ready::run).collect())
+        };
+        self.settled(lost.0, lost.1);
+        runs
     }
 
     /// Whether it has messages that are not handed out.
@@ -304,14 +314,7 @@ impl Consumer {
             lost.1 += one.size;
             false
         };
-        {
-            let mut inner = self.lock();
-            inner.ready.retain_mut(&mut keep);
-            for chain in inner.held.values_mut() {
-                chain.retain_mut(&mut keep);
-            }
-            inner.held.retain(|_, chain| !chain.is_empty());
-        }
+        self.lock().retain_mut(&mut keep);
         self.settled(lost.0, lost.1);
     }
 
@@ -371,21 +374,28 @@ impl Consumer {
                 }
             };
             // The process may have been stopped for longer than the lease: then another one has it.
-            if ready.until <= self.clock.now().unix_micros() {
+            let now = self.clock.now().unix_micros();
+            if ready.until <= now {
                 self.settled(1, ready.size);
+                let behind = ready.key.map(|key| self.drop_chain(key.digest));
+                super::settle::give_back(self, &behind.unwrap_or_default());
                 continue;
             }
-            return Poll::Ready(Some(self.hand_out(ready)));
+            return Poll::Ready(Some(self.hand_out(ready, now)));
         }
     }
 
-    fn hand_out(self: &Arc<Self>, ready: Ready) -> Delivery {
+    fn hand_out(self: &Arc<Self>, ready: Ready, now: i64) -> Delivery {
         let attempt = u32::try_from(ready.attempt).unwrap_or(u32::MAX);
         let info = DeliveryInfo::new(ready.destination.clone())
             .with_group(self.wish.group.clone())
             .with_attempt(attempt)
             .at(ready.position.unsigned_abs());
         let handle = Handle::new(Arc::clone(self), &ready);
+        if ready.until < now.saturating_add(self.wish.lease) {
+            // It waited here for longer than foreseen; its lease begins now.
+            handle.renew(self.wish.lease);
+        }
         Delivery::new(ready.message, info, handle)
     }
 
@@ -395,6 +405,19 @@ impl Consumer {
 }
 
 impl Inner {
+    fn retain(&mut self, stays: &mut impl FnMut(&Ready) -> bool) {
+        self.retain_mut(&mut |one| stays(one));
+    }
+
+    /// Keeps some of what is not handed out. The caller releases the rest.
+    fn retain_mut(&mut self, stays: &mut impl FnMut(&mut Ready) -> bool) {
+        self.ready.retain_mut(&mut *stays);
+        for chain in self.held.values_mut() {
+            chain.retain_mut(&mut *stays);
+        }
+        self.held.retain(|_, chain| !chain.is_empty());
+    }
+
     /// Takes out everything that is not handed out.
     fn drain(&mut self) -> Vec<Ready> {
         let mut waiting: Vec<Ready> = self.ready.drain(..).collect();

@@ -16,6 +16,8 @@ mod row;
 mod schedule;
 mod schema;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod span;
 
 use std::sync::Arc;

@@ -75,6 +75,11 @@ impl Handle {
         }
     }
 
+    /// Gives the message its whole lease, counted from now, without waiting for it.
+    pub(super) fn renew(&self, lease: i64) {
+        self.send(Action::Extend(lease), None);
+    }
+
     fn send(&self, action: Action, reply: Option<oneshot::Sender<Result<()>>>) {
         let item = Item {
             run: self.run,

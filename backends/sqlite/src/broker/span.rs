@@ -277,7 +277,7 @@ impl<'a> Spans<'a> {
             return Ok(Unblocked::Held(next));
         }
         // Whoever holds a later message while an earlier one is unsettled has not given it to a handler.
-        if next.until > now && (next.owner != NOBODY || next.until == BLOCKED) {
+        if next.owner != NOBODY || next.until == BLOCKED {
             self.release(next, now)?;
             return Ok(Unblocked::Due);
         }

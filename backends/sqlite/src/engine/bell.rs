@@ -135,6 +135,16 @@ impl Cord {
     }
 }
 
+#[cfg(test)]
+impl Cord {
+    /// One that rings nothing.
+    pub(super) fn idle() -> Self {
+        let (socket, _) = UnixDatagram::pair().expect("two sockets");
+        socket.set_nonblocking(true).expect("a socket may not block");
+        Self { socket }
+    }
+}
+
 /// Rings every bell of one database, in this process and others.
 #[derive(Debug)]
 pub(super) struct Ringer {

@@ -38,7 +38,7 @@ pub(crate) struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection, cache: &'a mut Cache, ring: &'a mut bool) -> Self {
+    pub(crate) fn new(connection: &'a Connection, cache: &'a mut Cache, ring: &'a mut bool) -> Self {
         Self {
             connection,
             cache,
@@ -68,10 +68,10 @@ impl<'a> Tx<'a> {
 
 /// One value of a type that the owner of the database chooses.
 #[derive(Default)]
-pub(super) struct Cache(Option<Box<dyn Any + Send>>);
+pub(crate) struct Cache(Option<Box<dyn Any + Send>>);
 
 impl Cache {
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0 = None;
     }
 

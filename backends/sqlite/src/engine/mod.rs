@@ -28,6 +28,8 @@ use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 
 pub(crate) use call::{Calls, Manner, busy};
+#[cfg(test)]
+pub(crate) use job::Cache;
 pub(crate) use job::{Job, Stop, Tx};
 pub(crate) use liveness::Liveness;
 pub(crate) use queue::JobSender;

@@ -25,7 +25,7 @@ struct State {
 }
 
 impl JobSender {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Shared {
             state: Mutex::default(),
             ready: Condvar::new(),
@@ -67,7 +67,7 @@ impl JobSender {
         true
     }
 
-    pub(super) fn take(&self, at_most: usize) -> Vec<Box<dyn Job>> {
+    pub(crate) fn take(&self, at_most: usize) -> Vec<Box<dyn Job>> {
         let mut state = self.lock();
         let count = state.jobs.len().min(at_most);
         state.jobs.drain(..count).collect()

@@ -61,6 +61,19 @@ impl Nudge {
     }
 }
 
+#[cfg(test)]
+impl Nudge {
+    /// One that wakes nobody.
+    pub(crate) fn idle() -> Self {
+        Self(Arc::new(Shared {
+            cord: Cord::idle(),
+            pending: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            arrivals: Mutex::default(),
+        }))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Waker {
     shared: Arc<Shared>,
