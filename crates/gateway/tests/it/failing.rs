@@ -104,7 +104,9 @@ async fn a_slow_service_is_504_within_the_clients_deadline_and_stops_working() {
         tokio::time::advance(Duration::from_secs(5)).await;
     };
     let (answer, ()) = tokio::join!(gateway.ask(request), in_vain);
-    assert_eq!(problem(&answer)["status"], 504);
+    let document = problem(&answer);
+    assert_eq!(document["status"], 504);
+    assert_eq!(document["service"], "user-service");
     ended.notified().await;
     drop(frozen);
 }
