@@ -57,6 +57,13 @@ struct Inner {
     scope: Scope,
 }
 
+impl Drop for Inner {
+    /// Nobody can ask any more, so nobody waits for answers.
+    fn drop(&mut self) {
+        self.scope.stop();
+    }
+}
+
 /// Where answers come in.
 struct Address {
     topic: TopicName,

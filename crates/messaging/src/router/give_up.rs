@@ -11,7 +11,7 @@ use super::error::HandlerError;
 use super::incoming::Incoming;
 use crate::broker::MessageBroker;
 use crate::delivery::{Delivery, Settlement};
-use crate::message::Publish;
+use crate::message::{Message, Publish};
 use crate::topic::Destination;
 
 /// Longest text of an error in a header, in bytes.
@@ -44,8 +44,7 @@ impl Consumer {
             );
             return self.settled(delivery.reject().await, "reject");
         };
-        let mut message = delivery.message().clone();
-        self.describe(&mut message.headers, incoming, reason, error);
+        let message = self.letter(delivery.message(), incoming, reason, error);
         let publish = Publish::new(queue.clone(), message);
         tracing::error!(
             target: "trunkline",
@@ -75,15 +74,39 @@ impl Consumer {
         }
     }
 
-    fn describe(
+    /// The message with what is known of its end. One that leaves too little room for that keeps what fits: the
+    /// message matters more.
+    fn letter(
         &self,
-        headers: &mut Metadata,
+        message: &Message,
         incoming: &Incoming,
         reason: Reason,
         error: &HandlerError,
-    ) {
+    ) -> Message {
+        let report = error.report();
+        let largest = self.around.capabilities.max_message_size;
+        let fits = |letter: &Message| largest.is_none_or(|largest| letter.size() <= largest);
+        for text in [shortened(&report, LONGEST_ERROR), shortened(&report, 100)] {
+            let mut letter = message.clone();
+            self.describe(&mut letter.headers, incoming, reason);
+            letter.headers.insert(header::DEAD_ERROR, text);
+            if fits(&letter) {
+                return letter;
+            }
+        }
+        // What it takes to try it again.
+        let mut letter = message.clone();
+        letter.headers.insert(header::DEAD_REASON, reason.as_str());
+        let source = self.source.to_string();
+        letter.headers.insert(header::DEAD_SOURCE, source);
+        if fits(&letter) {
+            return letter;
+        }
+        message.clone()
+    }
+
+    fn describe(&self, headers: &mut Metadata, incoming: &Incoming, reason: Reason) {
         headers.insert(header::DEAD_REASON, reason.as_str());
-        headers.insert(header::DEAD_ERROR, shortened(error.report()));
         headers.insert(header::ATTEMPTS, incoming.attempt.to_string());
         headers.insert(header::ORIGIN, incoming.destination().to_string());
         headers.insert(header::DEAD_SOURCE, self.source.to_string());
@@ -140,9 +163,10 @@ impl Consumer {
     }
 }
 
-fn shortened(mut text: String) -> String {
-    if text.len() > LONGEST_ERROR {
-        let end = text.floor_char_boundary(LONGEST_ERROR);
+fn shortened(text: &str, longest: usize) -> String {
+    let mut text = text.to_owned();
+    if text.len() > longest {
+        let end = text.floor_char_boundary(longest);
         text.truncate(end);
         text.push('…');
     }

@@ -50,7 +50,8 @@ use crate::surroundings::Surroundings;
 use crate::topic::{Destination, Source};
 use crate::typed::Listen;
 
-/// Brings messages to handlers. Clones are the same router.
+/// Brings messages to handlers. Clones are the same router; when the last one is dropped, its handlers finish what they
+/// have and take nothing new.
 ///
 /// ```
 /// use trunkline_core::Context;
@@ -84,6 +85,21 @@ pub struct Router(Arc<Inner>);
 struct Inner {
     publisher: Publisher,
     handlers: Mutex<Handlers>,
+}
+
+impl Drop for Inner {
+    /// Nobody is left who could drain it: handlers finish what they have and take nothing new.
+    fn drop(&mut self) {
+        for listening in &self.lock().listening {
+            listening.scope().stop();
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Handlers> {
+        self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +136,7 @@ impl Router {
     /// Every handler that was begun and not stopped.
     #[must_use]
     pub fn handlers(&self) -> Vec<Listening> {
-        let mut handlers = self.lock();
+        let mut handlers = self.0.lock();
         handlers.listening.retain(|one| !one.is_stopped());
         handlers.listening.clone()
     }
@@ -132,17 +148,12 @@ impl Router {
     /// May be called again.
     pub async fn drain_all(&self, deadline: Instant) -> usize {
         let listening = {
-            let mut handlers = self.lock();
+            let mut handlers = self.0.lock();
             handlers.drained = true;
             handlers.listening.clone()
         };
         let stopped = listening.iter().map(|one| one.stop(deadline));
         join_all(stopped).await.into_iter().sum()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Handlers> {
-        let handlers = self.0.handlers.lock();
-        handlers.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn begin(&self, plan: Plan) -> Result<Listening> {
@@ -161,7 +172,7 @@ impl Router {
 
     /// Makes sure that no other handler takes messages away from this one.
     fn admit(&self, new: &Listening) -> Result<()> {
-        let mut handlers = self.lock();
+        let mut handlers = self.0.lock();
         if handlers.drained {
             return Err(Error::cancelled("the router was drained"));
         }

@@ -1,6 +1,8 @@
 //! Messaging against the brokers and stores of this crate.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod edges;
 mod memory_broker;
 mod memory_inbox;
+mod observing;
 mod router;
