@@ -20,7 +20,13 @@ use crate::output::Format;
 )]
 pub(crate) struct Cli {
     /// How to print results; errors follow.
-    #[arg(long, global = true, value_enum, default_value_t, env = "TRUNKLINE_OUTPUT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "TRUNKLINE_OUTPUT"
+    )]
     pub(crate) output: Format,
     /// No colours, as also the variable NO_COLOR asks.
     #[arg(long, global = true)]
@@ -35,11 +41,15 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a small system of services on this machine, with nothing installed.
-    #[command(after_help = "Examples:\n  trunkline demo\n  trunkline demo --check\n  trunkline demo --port 9000 --dir ./demo-data")]
+    #[command(
+        after_help = "Examples:\n  trunkline demo\n  trunkline demo --check\n  trunkline demo --port 9000 --dir ./demo-data"
+    )]
     Demo(Demo),
     /// Run an API gateway.
-    #[command(after_help = "Examples:\n  trunkline gateway -c communication.yaml\n  \
-        trunkline gateway --service users=http://127.0.0.1:8001 --port 8080")]
+    #[command(
+        after_help = "Examples:\n  trunkline gateway -c communication.yaml\n  \
+        trunkline gateway --service users=http://127.0.0.1:8001 --port 8080"
+    )]
     Gateway(Gateway),
     /// Check, show or describe the configuration.
     #[command(subcommand)]
@@ -48,16 +58,22 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Policy(Policy),
     /// Call a service by name, with discovery, balancing and policies.
-    #[command(after_help = "Examples:\n  trunkline call user-service GET /api/v1/users/1\n  \
-        trunkline call --registry embedded:///tmp/app order-service POST /api/v1/orders --data '{\"user_id\":1}'")]
+    #[command(
+        after_help = "Examples:\n  trunkline call user-service GET /api/v1/users/1\n  \
+        trunkline call --registry embedded:///tmp/app order-service POST /api/v1/orders --data '{\"user_id\":1}'"
+    )]
     Call(Call),
     /// Publish a message and wait for the confirm.
-    #[command(after_help = "Examples:\n  trunkline publish embedded: order.created '{\"id\":1}' --key customer-7\n  \
-        cat order.json | trunkline publish embedded:///tmp/app order.created - --header tenant=a")]
+    #[command(
+        after_help = "Examples:\n  trunkline publish embedded: order.created '{\"id\":1}' --key customer-7\n  \
+        cat order.json | trunkline publish embedded:///tmp/app order.created - --header tenant=a"
+    )]
     Publish(Publish),
     /// Print messages as they come.
-    #[command(after_help = "Examples:\n  trunkline subscribe embedded: 'order.*' --group audit\n  \
-        trunkline subscribe embedded:///tmp/app order.created --from earliest --count 10 --timeout 5s --output json")]
+    #[command(
+        after_help = "Examples:\n  trunkline subscribe embedded: 'order.*' --group audit\n  \
+        trunkline subscribe embedded:///tmp/app order.created --from earliest --count 10 --timeout 5s --output json"
+    )]
     Subscribe(Subscribe),
     /// Look at dead letters, send them back, or drop them.
     #[command(subcommand)]
@@ -72,7 +88,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  trunkline circuits http://127.0.0.1:8080")]
     Circuits(Target),
     /// Print completions for a shell.
-    #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
+    #[command(
+        after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline"
+    )]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -137,7 +155,9 @@ pub(crate) enum Config {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Say which policy holds for a service or one of its endpoints.
-    #[command(after_help = "Examples:\n  trunkline policy explain user-service\n  trunkline policy explain user-service GET /users/1")]
+    #[command(
+        after_help = "Examples:\n  trunkline policy explain user-service\n  trunkline policy explain user-service GET /users/1"
+    )]
     Explain {
         /// The service.
         service: String,
@@ -325,7 +345,9 @@ pub(crate) enum Services {
         count: Option<u64>,
     },
     /// Register an instance and keep it registered until stopped.
-    #[command(after_help = "Example:\n  trunkline services register embedded:///tmp/app mailer 127.0.0.1:9000 --metadata team=core")]
+    #[command(
+        after_help = "Example:\n  trunkline services register embedded:///tmp/app mailer 127.0.0.1:9000 --metadata team=core"
+    )]
     Register(Register),
     /// Withdraw an instance.
     Deregister {

@@ -35,7 +35,11 @@ pub(crate) struct TimedOut(pub(crate) String);
 pub(crate) fn refused(refused: &clap::Error) -> std::process::ExitCode {
     // Nothing is left to do when even this cannot be printed.
     drop(refused.print());
-    if refused.use_stderr() { ExitCode::Usage.into() } else { ExitCode::Done.into() }
+    if refused.use_stderr() {
+        ExitCode::Usage.into()
+    } else {
+        ExitCode::Done.into()
+    }
 }
 
 /// The exit code that tells what kind of failure it was.

@@ -19,7 +19,10 @@ fn main() -> std::process::ExitCode {
         Err(refused) => return exit::refused(&refused),
     };
     let output = Output::new(cli.output, cli.no_color);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             output.error(&anyhow::Error::new(error).context("cannot start the runtime"));

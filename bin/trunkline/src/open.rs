@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
-use trunkline::messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
-use trunkline::discovery::{AnyRegistry, AnyResolver, ServiceDiscoveryConfig};
 use trunkline::backends;
+use trunkline::discovery::{AnyRegistry, AnyResolver, ServiceDiscoveryConfig};
+use trunkline::messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
 /// Time to flush and close when a command is done.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -15,7 +15,10 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(crate) async fn broker(url: &str) -> anyhow::Result<AnyBroker> {
     let config = MessageBrokerConfig::from_url(url)?;
     let broker = backends::open_broker(&config)?;
-    broker.connect().await.with_context(|| format!("cannot connect to {}", config.display_url()))?;
+    broker
+        .connect()
+        .await
+        .with_context(|| format!("cannot connect to {}", config.display_url()))?;
     Ok(broker)
 }
 

@@ -27,7 +27,10 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(format: Format, no_color: bool) -> Self {
         let unwanted = no_color || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
-        Self { format, color: !unwanted && io::stdout().is_terminal() }
+        Self {
+            format,
+            color: !unwanted && io::stdout().is_terminal(),
+        }
     }
 
     pub(crate) fn is_json(self) -> bool {
@@ -76,7 +79,9 @@ impl Output {
 
     /// An error on stderr, as JSON where asked.
     pub(crate) fn error(self, error: &anyhow::Error) {
-        let own = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+        let own = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<Error>());
         let message = describe(error);
         if self.is_json() {
             let body = serde_json::json!({
@@ -93,29 +98,49 @@ impl Output {
 
     /// Green, where colours are wanted.
     pub(crate) fn good(self, text: &str) -> String {
-        if self.color { text.green().to_string() } else { text.to_owned() }
+        if self.color {
+            text.green().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Red, where colours are wanted.
     pub(crate) fn bad(self, text: &str) -> String {
-        if self.color { text.red().to_string() } else { text.to_owned() }
+        if self.color {
+            text.red().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Faint, where colours are wanted.
     pub(crate) fn faint(self, text: &str) -> String {
-        if self.color { text.dimmed().to_string() } else { text.to_owned() }
+        if self.color {
+            text.dimmed().to_string()
+        } else {
+            text.to_owned()
+        }
     }
 }
 
 /// A table without frames, so that it can be cut and pasted.
-pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     for row in rows {
         table.add_row(row);
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     lines.join("\n")
 }
 

@@ -53,7 +53,10 @@ async fn call(
         .map_err(|_| UsageError(format!("`{}` is no HTTP method", args.method)))?;
     let client = manager.http_client(&args.service)?;
     let mut request = client.request(method, &args.path).timeout(args.timeout);
-    let typed = args.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let typed = args
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     if let Some(data) = &args.data {
         let data = body(Some(data))?;
         if !typed {
@@ -67,25 +70,38 @@ async fn call(
     let response = request.send().await?;
     let failed = args.fail && response.status().as_u16() >= 400;
     show(response, output).await?;
-    Ok(if failed { ExitCode::Failed } else { ExitCode::Done })
+    Ok(if failed {
+        ExitCode::Failed
+    } else {
+        ExitCode::Done
+    })
 }
 
 async fn show(response: Response, output: &Output) -> anyhow::Result<()> {
     let status = response.status().as_u16();
     if output.is_json() {
         let headers = response.headers().iter().map(|(name, value)| {
-            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
         });
         let headers = headers.collect();
         let bytes = response.bytes().await?;
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
-        return output.json_line(&Answer { status, headers, body });
+        return output.json_line(&Answer {
+            status,
+            headers,
+            body,
+        });
     }
     output.note(output.faint(&format!("{status}")));
     let bytes = response.bytes().await?;
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&bytes).context("cannot print the answer")?;
+    stdout
+        .write_all(&bytes)
+        .context("cannot print the answer")?;
     if !bytes.ends_with(b"\n") {
         stdout.write_all(b"\n")?;
     }

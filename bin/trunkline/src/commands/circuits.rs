@@ -20,7 +20,11 @@ struct Circuit {
 
 pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitCode> {
     let client = HttpClient::new(&target.url)?;
-    let answer = client.get("/circuits").timeout(target.timeout).send().await?;
+    let answer = client
+        .get("/circuits")
+        .timeout(target.timeout)
+        .send()
+        .await?;
     let circuits: Vec<Circuit> = answer.error_for_status().await?.json().await?;
     output.result(&circuits, |circuits| {
         let rows = circuits.iter().map(|circuit| {
@@ -29,11 +33,23 @@ pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitC
             } else {
                 output.bad(&circuit.state)
             };
-            let wait = circuit.retry_after_ms.map(|wait| format!("{wait} ms")).unwrap_or_default();
+            let wait = circuit
+                .retry_after_ms
+                .map(|wait| format!("{wait} ms"))
+                .unwrap_or_default();
             let endpoint = circuit.endpoint.clone().unwrap_or_default();
-            [circuit.service.clone(), endpoint, state, circuit.failure_count.to_string(), wait]
+            [
+                circuit.service.clone(),
+                endpoint,
+                state,
+                circuit.failure_count.to_string(),
+                wait,
+            ]
         });
-        table(["SERVICE", "ENDPOINT", "STATE", "FAILURES", "TRIES AGAIN IN"], rows)
+        table(
+            ["SERVICE", "ENDPOINT", "STATE", "FAILURES", "TRIES AGAIN IN"],
+            rows,
+        )
     })?;
     Ok(ExitCode::Done)
 }

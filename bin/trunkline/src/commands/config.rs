@@ -33,9 +33,17 @@ fn check(file: Option<&Path>, output: &Output) -> anyhow::Result<ExitCode> {
         None => loader(None),
     };
     let (_, found) = loader.check();
-    let code = if found.has_errors() { ExitCode::Usage } else { ExitCode::Done };
+    let code = if found.has_errors() {
+        ExitCode::Usage
+    } else {
+        ExitCode::Done
+    };
     output.result(&found, |found| {
-        if found.is_empty() { "no problems".to_owned() } else { found.to_string() }
+        if found.is_empty() {
+            "no problems".to_owned()
+        } else {
+            found.to_string()
+        }
     })?;
     Ok(code)
 }

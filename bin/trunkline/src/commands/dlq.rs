@@ -50,10 +50,16 @@ async fn carry_out(
     match command {
         Dlq::List { source, filter } => list(letters, source, filter, output).await,
         Dlq::Show { source, id } => show(letters, source, id, output).await,
-        Dlq::Replay { source, filter, rate } => {
-            replay(letters, source, filter, *rate, output).await
-        }
-        Dlq::Purge { source, filter, all } => purge(letters, source, filter, *all, output).await,
+        Dlq::Replay {
+            source,
+            filter,
+            rate,
+        } => replay(letters, source, filter, *rate, output).await,
+        Dlq::Purge {
+            source,
+            filter,
+            all,
+        } => purge(letters, source, filter, *all, output).await,
     }
 }
 
@@ -67,7 +73,10 @@ async fn list(
     let found: Vec<Letter> = found.into_iter().map(letter).collect();
     output.result(&found, |found| {
         let rows = found.iter().map(|letter| {
-            let at = letter.at.map(|at| at.to_seconds().to_string()).unwrap_or_default();
+            let at = letter
+                .at
+                .map(|at| at.to_seconds().to_string())
+                .unwrap_or_default();
             [
                 letter.message.id.clone(),
                 letter.message.topic.clone(),
@@ -96,7 +105,11 @@ async fn show(
         return Err(trunkline::Error::not_found(missing).into());
     };
     output.result(&letter(found), |letter| {
-        let headers = letter.message.headers.iter().map(|(name, value)| format!("  {name}: {value}"));
+        let headers = letter
+            .message
+            .headers
+            .iter()
+            .map(|(name, value)| format!("  {name}: {value}"));
         let mut lines = vec![
             format!("id        {}", letter.message.id),
             format!("topic     {}", letter.message.topic),
@@ -134,9 +147,15 @@ async fn replay(
         .map(|(position, error)| format!("letter {position}: {}", error.report()))
         .collect();
     let shown = serde_json::json!({ "replayed": report.replayed, "failed": failed });
-    output.result(&shown, |_| format!("replayed {} letter(s)", report.replayed))?;
+    output.result(&shown, |_| {
+        format!("replayed {} letter(s)", report.replayed)
+    })?;
     failed.iter().for_each(|line| output.note(line));
-    Ok(if failed.is_empty() { ExitCode::Done } else { ExitCode::Failed })
+    Ok(if failed.is_empty() {
+        ExitCode::Done
+    } else {
+        ExitCode::Failed
+    })
 }
 
 async fn purge(
@@ -146,12 +165,19 @@ async fn purge(
     all: bool,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
-    let narrowed =
-        !filter.ids.is_empty() || filter.topic.is_some() || filter.reason.is_some() || filter.limit.is_some();
+    let narrowed = !filter.ids.is_empty()
+        || filter.topic.is_some()
+        || filter.reason.is_some()
+        || filter.limit.is_some();
     if !narrowed && !all {
-        return Err(UsageError("say which letters by a filter, or --all to drop every one".to_owned()).into());
+        return Err(UsageError(
+            "say which letters by a filter, or --all to drop every one".to_owned(),
+        )
+        .into());
     }
-    let purged = letters.purge(&source.group, &only(letters, source, filter).await?).await?;
+    let purged = letters
+        .purge(&source.group, &only(letters, source, filter).await?)
+        .await?;
     let shown = serde_json::json!({ "purged": purged });
     output.result(&shown, |_| format!("dropped {purged} letter(s)"))?;
     Ok(ExitCode::Done)
@@ -185,7 +211,11 @@ async fn find(
     let (asked, mut found, mut after) = (plain(filter)?, Vec::new(), 0);
     loop {
         let page = letters.list(group, &asked, after, PAGE).await?;
-        found.extend(page.letters.into_iter().filter(|letter| is_wanted(filter, letter)));
+        found.extend(
+            page.letters
+                .into_iter()
+                .filter(|letter| is_wanted(filter, letter)),
+        );
         let enough = filter.limit.is_some_and(|limit| found.len() >= limit);
         match page.next.filter(|_| !enough) {
             Some(next) => after = next,
@@ -206,7 +236,10 @@ fn is_wanted(filter: &DlqFilter, letter: &DeadLetter) -> bool {
 fn letter(letter: DeadLetter) -> Letter {
     // `topic order.created`, or `queue …`.
     let origin = letter.origin.as_deref().unwrap_or_default();
-    let topic = origin.split_once(' ').map_or(origin, |(_, name)| name).to_owned();
+    let topic = origin
+        .split_once(' ')
+        .map_or(origin, |(_, name)| name)
+        .to_owned();
     Letter {
         position: letter.position,
         message: line(&letter.message, &topic, letter.attempts),

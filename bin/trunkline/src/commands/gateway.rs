@@ -36,7 +36,11 @@ fn overlay(config: &mut CommunicationConfig, args: &cli::Gateway) -> anyhow::Res
 
 /// A service at a fixed address.
 fn at(url: &str) -> anyhow::Result<ServiceConfig> {
-    let wrong = || UsageError(format!("`{url}` is no address of a service; write http://HOST:PORT"));
+    let wrong = || {
+        UsageError(format!(
+            "`{url}` is no address of a service; write http://HOST:PORT"
+        ))
+    };
     let parsed: ConnectionUrl = url.parse().map_err(|_| wrong())?;
     let (protocol, usual_port) = match parsed.scheme.as_str() {
         "http" => (Protocol::Http, 80),

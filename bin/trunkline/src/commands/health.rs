@@ -13,7 +13,11 @@ pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitC
     // An unhealthy service answers 503 with the document all the same.
     let document: HealthDocument = response.json().await?;
     output.result(&document, |document| show(document, output))?;
-    Ok(if document.overall_status == Status::Unhealthy { ExitCode::Failed } else { ExitCode::Done })
+    Ok(if document.overall_status == Status::Unhealthy {
+        ExitCode::Failed
+    } else {
+        ExitCode::Done
+    })
 }
 
 fn show(document: &HealthDocument, output: &Output) -> String {
@@ -30,5 +34,9 @@ fn show(document: &HealthDocument, output: &Output) -> String {
         ]
     });
     let parts = table(["COMPONENT", "STATUS", "ERRORS", "LAST ERROR"], rows);
-    format!("{} at {}\n{parts}", colored(document.overall_status), document.timestamp)
+    format!(
+        "{} at {}\n{parts}",
+        colored(document.overall_status),
+        document.timestamp
+    )
 }

@@ -36,7 +36,12 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> anyhow::Result<ExitCode> {
         Command::Health(target) => health::run(target, output).await,
         Command::Circuits(target) => circuits::run(target, output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "trunkline",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::Done)
         }
     }
@@ -48,7 +53,9 @@ fn body(argument: Option<&str>) -> anyhow::Result<Vec<u8>> {
         Some(text) if text != "-" => Ok(text.as_bytes().to_vec()),
         _ => {
             let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes).context("cannot read the body from stdin")?;
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .context("cannot read the body from stdin")?;
             Ok(bytes)
         }
     }

@@ -6,10 +6,16 @@ use crate::exit::ExitCode;
 use crate::output::{Output, table};
 
 pub(crate) fn run(command: Policy, output: &Output) -> anyhow::Result<ExitCode> {
-    let Policy::Explain { service, method, path, file } = command;
+    let Policy::Explain {
+        service,
+        method,
+        path,
+        file,
+    } = command;
     let config = loader(file.config.as_deref()).load()?;
-    let endpoint =
-        method.zip(path).map(|(method, path)| format!("{} {path}", method.to_uppercase()));
+    let endpoint = method
+        .zip(path)
+        .map(|(method, path)| format!("{} {path}", method.to_uppercase()));
     let explained = config.explain(&service, endpoint.as_deref())?;
     if let Some(note) = &explained.note {
         output.note(note);

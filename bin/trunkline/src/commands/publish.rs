@@ -30,21 +30,36 @@ pub(crate) async fn run(args: cli::Publish, output: &Output) -> anyhow::Result<E
     open::close(&broker).await?;
     let receipt = sent.map_err(|_| {
         let time = trunkline::duration::format(args.timeout);
-        TimedOut(format!("no confirm within {time}; the message may have been published"))
+        TimedOut(format!(
+            "no confirm within {time}; the message may have been published"
+        ))
     })??;
     output.result(&confirmed(receipt, destination), |confirmed| {
-        let nobody = if confirmed.routed == Some(false) { " (nobody subscribes)" } else { "" };
-        format!("published {} to {}{nobody}", confirmed.id, confirmed.destination)
+        let nobody = if confirmed.routed == Some(false) {
+            " (nobody subscribes)"
+        } else {
+            ""
+        };
+        format!(
+            "published {} to {}{nobody}",
+            confirmed.id, confirmed.destination
+        )
     })?;
     Ok(ExitCode::Done)
 }
 
 fn publish_of(args: &cli::Publish) -> anyhow::Result<Publish> {
     let name = TopicName::new(&args.topic)?;
-    let destination = if args.queue { Destination::Queue(name) } else { Destination::Topic(name) };
+    let destination = if args.queue {
+        Destination::Queue(name)
+    } else {
+        Destination::Topic(name)
+    };
     let payload = body(args.payload.as_deref())?;
-    let content_type =
-        args.content_type.clone().unwrap_or_else(|| guess_content_type(&payload).to_owned());
+    let content_type = args
+        .content_type
+        .clone()
+        .unwrap_or_else(|| guess_content_type(&payload).to_owned());
     let mut message = Message::new(payload).with_content_type(content_type);
     if let Some(key) = &args.key {
         message = message.with_key(key.clone());
@@ -66,5 +81,10 @@ fn confirmed(receipt: Receipt, destination: String) -> Confirmed {
         Routed::No => Some(false),
         Routed::Unknown => None,
     };
-    Confirmed { id: receipt.id, destination, routed, position: receipt.position }
+    Confirmed {
+        id: receipt.id,
+        destination,
+        routed,
+        position: receipt.position,
+    }
 }

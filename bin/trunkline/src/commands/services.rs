@@ -19,9 +19,11 @@ pub(crate) async fn run(command: Services, output: &Output) -> anyhow::Result<Ex
         Services::List { url, name } => list(&url, name.as_deref(), output).await,
         Services::Watch { url, name, count } => watch(&url, name.as_deref(), count, output).await,
         Services::Register(args) => register(args, output).await,
-        Services::Deregister { url, name, instance } => {
-            deregister(&url, &name, &instance, output).await
-        }
+        Services::Deregister {
+            url,
+            name,
+            instance,
+        } => deregister(&url, &name, &instance, output).await,
     }
 }
 
@@ -93,8 +95,11 @@ fn show_list(name: &ServiceName, list: &InstanceList, output: &Output) -> anyhow
 
 fn instance_table(instances: &[ServiceInstance]) -> String {
     let rows = instances.iter().map(|instance| {
-        let metadata: Vec<String> =
-            instance.metadata.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let metadata: Vec<String> = instance
+            .metadata
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         [
             instance.name.to_string(),
             instance.base_url(),
@@ -104,7 +109,10 @@ fn instance_table(instances: &[ServiceInstance]) -> String {
             instance.id.clone(),
         ]
     });
-    table(["SERVICE", "ADDRESS", "STATUS", "VERSION", "METADATA", "ID"], rows)
+    table(
+        ["SERVICE", "ADDRESS", "STATUS", "VERSION", "METADATA", "ID"],
+        rows,
+    )
 }
 
 async fn register(args: cli::Register, output: &Output) -> anyhow::Result<ExitCode> {
@@ -115,7 +123,11 @@ async fn register(args: cli::Register, output: &Output) -> anyhow::Result<ExitCo
     if output.is_json() {
         output.json_line(&shown)?;
     } else {
-        output.line(format!("registered {} at {}; Ctrl-C withdraws it", instance.name, instance.base_url()));
+        output.line(format!(
+            "registered {} at {}; Ctrl-C withdraws it",
+            instance.name,
+            instance.base_url()
+        ));
     }
     let stop = stopped();
     let mut stop = std::pin::pin!(stop);
@@ -138,8 +150,13 @@ async fn keep(
     ttl: Duration,
     output: &Output,
 ) -> Lease {
-    let Err(lost) = registry.renew(&lease, instance).await else { return lease };
-    output.note(format!("the registration could not be renewed: {}", lost.report()));
+    let Err(lost) = registry.renew(&lease, instance).await else {
+        return lease;
+    };
+    output.note(format!(
+        "the registration could not be renewed: {}",
+        lost.report()
+    ));
     match registry.register(instance.clone(), ttl).await {
         Ok(lease) => {
             output.note("registered again");
@@ -155,7 +172,11 @@ async fn keep(
 fn instance_of(args: &cli::Register) -> anyhow::Result<ServiceInstance> {
     let wrong = || UsageError(format!("`{}` is no address; write HOST:PORT", args.address));
     let (host, port) = args.address.rsplit_once(':').ok_or_else(wrong)?;
-    let port: u16 = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(wrong)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
         return Err(wrong().into());
@@ -184,9 +205,13 @@ async fn deregister(
         return Err(trunkline::Error::not_found(missing).into());
     }
     for known in &found {
-        registry.deregister(&Lease::new(&known.id, "", Duration::ZERO)).await?;
+        registry
+            .deregister(&Lease::new(&known.id, "", Duration::ZERO))
+            .await?;
     }
-    output.result(&found, |found| format!("withdrew {} instance(s) of {name}", found.len()))?;
+    output.result(&found, |found| {
+        format!("withdrew {} instance(s) of {name}", found.len())
+    })?;
     Ok(ExitCode::Done)
 }
 

@@ -55,14 +55,18 @@ fn subscribe_of(args: &cli::Subscribe) -> anyhow::Result<Subscribe> {
         cli::From::Latest => Start::Latest,
     };
     // No more than asked for may be taken away from other members of the group.
-    let prefetch = args.count.map_or(100, |count| u32::try_from(count.min(100)).unwrap_or(100));
+    let prefetch = args
+        .count
+        .map_or(100, |count| u32::try_from(count.min(100)).unwrap_or(100));
     Ok(subscribe.with_start(start).with_prefetch(prefetch))
 }
 
 fn announce(args: &cli::Subscribe, subscription: &Subscription, output: &Output) {
     match &*subscription.state().borrow() {
         SubscriptionState::Detached { reason } => {
-            output.note(format!("not attached yet ({reason}); trying again until it is"));
+            output.note(format!(
+                "not attached yet ({reason}); trying again until it is"
+            ));
         }
         _ => output.note(format!("subscribed to {}; Ctrl-C ends", args.topic)),
     }
@@ -111,12 +115,24 @@ async fn next(subscription: &mut Subscription, patience: Option<Duration>) -> Ne
 }
 
 fn show(delivery: &Delivery, output: &Output) -> anyhow::Result<()> {
-    let line = line(delivery.message(), delivery.info().destination.name().as_str(), delivery.attempt());
+    let line = line(
+        delivery.message(),
+        delivery.info().destination.name().as_str(),
+        delivery.attempt(),
+    );
     if output.is_json() {
         return output.json_line(&line);
     }
-    let key = line.key.as_deref().map(|key| format!(" key={key}")).unwrap_or_default();
-    let again = if line.attempt > 1 { format!(" attempt={}", line.attempt) } else { String::new() };
+    let key = line
+        .key
+        .as_deref()
+        .map(|key| format!(" key={key}"))
+        .unwrap_or_default();
+    let again = if line.attempt > 1 {
+        format!(" attempt={}", line.attempt)
+    } else {
+        String::new()
+    };
     let head = output.faint(&format!("{}{key}{again}", line.topic));
     output.line(format!("{head} {}", text_of(&line.payload)));
     Ok(())
@@ -129,7 +145,9 @@ pub(super) fn line(message: &Message, topic: &str, attempt: u32) -> Line {
         topic: topic.to_owned(),
         id: message.id.clone(),
         key: message.key.as_deref().map(readable),
-        headers: headers.map(|(name, value)| (name.to_owned(), readable(value.as_bytes()))).collect(),
+        headers: headers
+            .map(|(name, value)| (name.to_owned(), readable(value.as_bytes())))
+            .collect(),
         content_type: message.content_type.clone(),
         payload: payload(message),
         attempt,
@@ -138,7 +156,10 @@ pub(super) fn line(message: &Message, topic: &str, attempt: u32) -> Line {
 
 /// JSON as it is, everything else as a string.
 fn payload(message: &Message) -> Value {
-    let json = message.content_type.as_deref().is_none_or(|kind| kind.contains("json"));
+    let json = message
+        .content_type
+        .as_deref()
+        .is_none_or(|kind| kind.contains("json"));
     json.then(|| serde_json::from_slice(&message.payload).ok())
         .flatten()
         .unwrap_or_else(|| Value::String(readable(&message.payload)))
@@ -147,7 +168,9 @@ fn payload(message: &Message) -> Value {
 fn readable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+        Err(_) => bytes
+            .iter()
+            .fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
     }
 }
 

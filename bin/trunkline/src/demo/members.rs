@@ -19,8 +19,13 @@ pub(crate) enum Member {
 
 impl Member {
     /// Every process, those without dependencies first.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Users, Self::Payments, Self::Orders, Self::Notifications, Self::Gateway];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Users,
+        Self::Payments,
+        Self::Orders,
+        Self::Notifications,
+        Self::Gateway,
+    ];
 
     /// The name on the command line and in the log.
     pub(crate) const fn name(self) -> &'static str {

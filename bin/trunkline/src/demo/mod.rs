@@ -37,7 +37,9 @@ pub(crate) async fn run(args: Demo, output: &Output) -> anyhow::Result<ExitCode>
         scenario::run(&mut system, &home.dir, args.orders, output).await
     } else {
         show_addresses(&system, &home, output).await?;
-        run_until_stopped(&mut system).await.map(|()| ExitCode::Done)
+        run_until_stopped(&mut system)
+            .await
+            .map(|()| ExitCode::Done)
     };
     let stopped = system.stop().await;
     let code = ended?;
@@ -96,20 +98,38 @@ async fn show_addresses(system: &System, home: &Home, output: &Output) -> anyhow
     }
     output.line("The system runs. Ctrl-C stops it.\n");
     for member in Member::ALL {
-        output.line(format!("  {:<14} {}", member.name(), system.url(member).await?));
+        output.line(format!(
+            "  {:<14} {}",
+            member.name(),
+            system.url(member).await?
+        ));
     }
-    output.line(format!("  {:<14} {}\n", "data and logs", home.dir.display()));
+    output.line(format!(
+        "  {:<14} {}\n",
+        "data and logs",
+        home.dir.display()
+    ));
     output.line("Try:\n");
     for line in [
-        format!("curl -i {gateway}/api/v1/orders -H 'Content-Type: application/json' -d '{{\"user_id\":1,\"item\":\"book\",\"amount\":1999}}'"),
+        format!(
+            "curl -i {gateway}/api/v1/orders -H 'Content-Type: application/json' -d '{{\"user_id\":1,\"item\":\"book\",\"amount\":1999}}'"
+        ),
         format!("curl -s {gateway}/api/v1/orders"),
         format!("curl -s {gateway}/api/v1/notifications"),
         format!("curl -i {gateway}/api/v1/users/99"),
         format!("curl -s {gateway}/health"),
         format!("curl -s {gateway}/metrics"),
-        format!("curl -X PUT {payments}/mood -H 'Content-Type: application/json' -d '{{\"failing_percent\":50}}'"),
-        format!("trunkline services list {}", system::registry_url(&home.dir)),
-        format!("trunkline subscribe {} 'order.*'", system::registry_url(&home.dir)),
+        format!(
+            "curl -X PUT {payments}/mood -H 'Content-Type: application/json' -d '{{\"failing_percent\":50}}'"
+        ),
+        format!(
+            "trunkline services list {}",
+            system::registry_url(&home.dir)
+        ),
+        format!(
+            "trunkline subscribe {} 'order.*'",
+            system::registry_url(&home.dir)
+        ),
     ] {
         output.line(format!("  {line}"));
     }
@@ -132,8 +152,11 @@ impl Home {
                 (std::env::temp_dir().join(name), true)
             }
         };
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))?;
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("cannot find {}", dir.display()))?;
         Ok(Self { dir, temporary })
     }
 

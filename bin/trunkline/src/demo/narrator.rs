@@ -36,7 +36,8 @@ impl Narrator {
         let wrong = line.level.eq_ignore_ascii_case("error");
         if self.events && (wrong || line.target == STORY) {
             let text = format!("{:>13}  {}", member.name(), line.message);
-            self.output.note(if wrong { self.output.bad(&text) } else { text });
+            self.output
+                .note(if wrong { self.output.bad(&text) } else { text });
         }
     }
 

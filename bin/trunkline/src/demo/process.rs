@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::fs::OpenOptions;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -51,7 +51,12 @@ impl Process {
         let lifeline = child.stdin.take().context("the child has no stdin")?;
         let output = child.stderr.take().context("the child has no stderr")?;
         let log = forward(member, output, log_file(dir, member), narrator.clone());
-        Ok(Self { member, child, _lifeline: lifeline, log })
+        Ok(Self {
+            member,
+            child,
+            _lifeline: lifeline,
+            log,
+        })
     }
 
     /// How it ended, if it has.
@@ -61,14 +66,20 @@ impl Process {
 
     /// Kills it outright (SIGKILL) and waits until it is gone.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill().await.with_context(|| format!("cannot kill {}", self.member))?;
+        self.child
+            .kill()
+            .await
+            .with_context(|| format!("cannot kill {}", self.member))?;
         self.finish_log().await;
         Ok(())
     }
 
     /// Asks it to stop (SIGTERM) and waits; kills it when it takes longer than allowed.
     pub(crate) async fn stop(mut self, patience: Duration) -> anyhow::Result<()> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
             // It may have ended a moment ago; then there is nothing to ask.
             kill_process(pid, Signal::TERM).ok();
@@ -76,7 +87,10 @@ impl Process {
         let ended = timeout(patience, self.child.wait()).await;
         let Ok(status) = ended else {
             self.child.kill().await?;
-            bail!("{} did not stop within {patience:?} and was killed", self.member);
+            bail!(
+                "{} did not stop within {patience:?} and was killed",
+                self.member
+            );
         };
         self.finish_log().await;
         let status = status.with_context(|| format!("cannot wait for {}", self.member))?;
@@ -104,7 +118,12 @@ fn forward(
     narrator: Narrator,
 ) -> JoinHandle<()> {
     trunkline::task::spawn("demo log", async move {
-        let mut file = match OpenOptions::new().create(true).append(true).open(&path).await {
+        let mut file = match OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .await
+        {
             Ok(file) => Some(file),
             Err(error) => {
                 narrator.warn(&format!("cannot write {}: {error}", path.display()));

@@ -32,7 +32,7 @@ pub(crate) fn of(member: Member, dir: &Path, port: u16) -> Result<CommunicationC
             .service("user-service", impatient())
             .service("payment-service", impatient())
             .event_store(EventStoreConfig::new("embedded").with_relay(RelayConfig::default())),
-        Member::Gateway => config.gateway(
+        Member::Gateway => config.service("order-service", without_retry()).gateway(
             GatewayConfig::default()
                 .with_listen("127.0.0.1", port)
                 .with_service(Member::Users.service())?
@@ -52,6 +52,18 @@ fn impatient() -> ServiceConfig {
     breaker.recovery_timeout = Some(RECOVERY);
     ServiceConfig::default()
         .with_timeout(Duration::from_secs(2))
+        .with_retry(retry)
+        .with_circuit_breaker(breaker)
+}
+
+/// Orders tries again by itself what it asks of others: on one path, one place that does so is enough. Its refusals
+/// count at the gateway too, whose circuit must not stay open longer than the one behind it.
+fn without_retry() -> ServiceConfig {
+    let mut retry = RetryConfig::default();
+    retry.enabled = Some(false);
+    let mut breaker = CircuitBreakerConfig::default();
+    breaker.recovery_timeout = Some(RECOVERY);
+    ServiceConfig::default()
         .with_retry(retry)
         .with_circuit_breaker(breaker)
 }

@@ -37,7 +37,13 @@ impl System {
             .with_context(|| format!("cannot create {}", dir.display()))?;
         let (_, registry) = open::registry(&registry_url(dir))?;
         let processes = BTreeMap::new();
-        let mut system = Self { dir: dir.to_owned(), port, narrator, processes, registry };
+        let mut system = Self {
+            dir: dir.to_owned(),
+            port,
+            narrator,
+            processes,
+            registry,
+        };
         for member in Member::ALL {
             system.launch(member)?;
         }
@@ -60,7 +66,9 @@ impl System {
         let name = ServiceName::new(member.service())?;
         let list = self.registry.resolve(&name).await?;
         let newest = list.instances.iter().max_by_key(|instance| &instance.id);
-        Ok(newest.with_context(|| format!("{member} is not registered"))?.base_url())
+        Ok(newest
+            .with_context(|| format!("{member} is not registered"))?
+            .base_url())
     }
 
     /// Kills a member outright. It stays away until [`System::launch`].
@@ -84,7 +92,10 @@ impl System {
         let mut why = "it did not answer".to_owned();
         while Instant::now() < end {
             if let Some(status) = self.processes.get_mut(&member).and_then(Process::ended) {
-                bail!("{member} ended with {status} while starting; see {}", self.log(member).display());
+                bail!(
+                    "{member} ended with {status} while starting; see {}",
+                    self.log(member).display()
+                );
             }
             match self.ask_ready(member).await {
                 Ok(()) => return Ok(()),
@@ -92,12 +103,19 @@ impl System {
             }
             sleep(LOOK_AGAIN).await;
         }
-        bail!("{member} was not ready in time: {why}; see {}", self.log(member).display())
+        bail!(
+            "{member} was not ready in time: {why}; see {}",
+            self.log(member).display()
+        )
     }
 
     async fn ask_ready(&self, member: Member) -> anyhow::Result<()> {
         let client = HttpClient::new(&self.url(member).await?)?;
-        let answer = client.get("/health/ready").timeout(Duration::from_secs(1)).send().await?;
+        let answer = client
+            .get("/health/ready")
+            .timeout(Duration::from_secs(1))
+            .send()
+            .await?;
         if !answer.status().is_success() {
             bail!("/health/ready answered {}", answer.status());
         }
@@ -118,7 +136,8 @@ impl System {
                 .filter_map(|(member, process)| process.ended().map(|_| *member))
                 .collect();
             for member in died {
-                self.narrator.warn(&format!("{member} died; starting it again"));
+                self.narrator
+                    .warn(&format!("{member} died; starting it again"));
                 self.launch(member)?;
             }
         }
@@ -134,7 +153,11 @@ impl System {
                 unclean.push(error.to_string());
             }
         }
-        if unclean.is_empty() { Ok(()) } else { bail!(unclean.join("; ")) }
+        if unclean.is_empty() {
+            Ok(())
+        } else {
+            bail!(unclean.join("; "))
+        }
     }
 }
 

@@ -74,7 +74,11 @@ async fn until_told(shop: &Shop, orders: &[String]) -> anyhow::Result<BTreeMap<S
         if missing == 0 {
             return Ok(copies);
         }
-        ensure!(Instant::now() < end, "{missing} of {} orders were never told of", orders.len());
+        ensure!(
+            Instant::now() < end,
+            "{missing} of {} orders were never told of",
+            orders.len()
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -25,7 +25,10 @@ pub(super) async fn unknown_user(shop: &Shop) -> anyhow::Result<String> {
     let answer = shop.try_order(99, &fresh_key()).await?;
     let problem = problem(answer, 404).await?;
     let detail = problem["detail"].as_str().unwrap_or_default().to_owned();
-    ensure!(detail.contains("99"), "the detail does not say who: {detail:?}");
+    ensure!(
+        detail.contains("99"),
+        "the detail does not say who: {detail:?}"
+    );
     Ok(format!("404: {detail}"))
 }
 
@@ -34,15 +37,26 @@ pub(super) async fn malformed(shop: &Shop) -> anyhow::Result<String> {
     let problem = problem(shop.post_raw(&body).await?, 422).await?;
     let text = problem.to_string();
     ensure!(text.contains("user_id"), "the field is not named: {text}");
-    Ok(format!("422: {}", problem["detail"].as_str().unwrap_or_default()))
+    Ok(format!(
+        "422: {}",
+        problem["detail"].as_str().unwrap_or_default()
+    ))
 }
 
 pub(super) async fn repeated(shop: &Shop) -> anyhow::Result<String> {
     let key = fresh_key();
     let first = shop.order(1, &key).await?;
     let second = shop.order(1, &key).await?;
-    ensure!(first == second, "the repetition gave {second:?} instead of {first:?}");
-    let listed = shop.orders().await?.iter().filter(|order| order.id == first.id).count();
+    ensure!(
+        first == second,
+        "the repetition gave {second:?} instead of {first:?}"
+    );
+    let listed = shop
+        .orders()
+        .await?
+        .iter()
+        .filter(|order| order.id == first.id)
+        .count();
     ensure!(listed == 1, "the order is listed {listed} times");
     Ok(format!("twice the order {}", first.id))
 }
@@ -51,8 +65,14 @@ pub(super) async fn repeated(shop: &Shop) -> anyhow::Result<String> {
 pub(super) async fn problem(answer: Response, status: u16) -> anyhow::Result<Value> {
     let got = answer.status().as_u16();
     ensure!(got == status, "the answer is {got}, not {status}");
-    let media = answer.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+    let media = answer
+        .headers()
+        .get("content-type")
+        .and_then(|kind| kind.to_str().ok());
     let media = media.context("the answer has no content type")?.to_owned();
-    ensure!(media.starts_with("application/problem+json"), "the answer is {media}, no problem");
+    ensure!(
+        media.starts_with("application/problem+json"),
+        "the answer is {media}, no problem"
+    );
     Ok(answer.json().await?)
 }

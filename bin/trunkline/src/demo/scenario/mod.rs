@@ -41,18 +41,37 @@ pub(super) async fn run(
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let shop = Shop::new(system.gateway_url())?;
-    let mut script = Script { steps: Vec::new(), output: *output };
+    let mut script = Script {
+        steps: Vec::new(),
+        output: *output,
+    };
     let ended = play(&mut script, system, &shop, dir, orders).await;
     let held = ended.is_ok();
-    let report = Report { held, steps: script.steps };
+    let report = Report {
+        held,
+        steps: script.steps,
+    };
     output.result(&report, |report| {
         let rows = report.steps.iter().map(|step| {
-            let held = if step.held { output.good("held") } else { output.bad("FAILED") };
-            [step.step.to_owned(), held, format!("{:.2} s", step.seconds), step.seen.clone()]
+            let held = if step.held {
+                output.good("held")
+            } else {
+                output.bad("FAILED")
+            };
+            [
+                step.step.to_owned(),
+                held,
+                format!("{:.2} s", step.seconds),
+                step.seen.clone(),
+            ]
         });
         table(["STEP", "", "TIME", "SEEN"], rows)
     })?;
-    Ok(if held { ExitCode::Done } else { ExitCode::Failed })
+    Ok(if held {
+        ExitCode::Done
+    } else {
+        ExitCode::Failed
+    })
 }
 
 async fn play(
@@ -62,14 +81,54 @@ async fn play(
     dir: &Path,
     orders: usize,
 ) -> Result<(), Stopped> {
-    script.step("orders are placed, read back and listed", calls::place_and_read(shop)).await?;
-    script.step("an unknown user is a 404 problem", calls::unknown_user(shop)).await?;
-    script.step("a malformed body is a 422 that names the field", calls::malformed(shop)).await?;
-    script.step("a repeated request is one order and one charge", calls::repeated(shop)).await?;
-    script.step("one correlation id is in the logs of all processes", correlation::traced(shop, dir)).await?;
-    script.step("payments killed: 503 in time, the circuit opens", outage::begins(system, shop)).await?;
-    script.step("payments back: the circuit closes", outage::ends(system, shop)).await?;
-    script.step("notifications killed amid a burst: each told once", burst::run(system, shop, orders)).await
+    script
+        .step(
+            "orders are placed, read back and listed",
+            calls::place_and_read(shop),
+        )
+        .await?;
+    script
+        .step(
+            "an unknown user is a 404 problem",
+            calls::unknown_user(shop),
+        )
+        .await?;
+    script
+        .step(
+            "a malformed body is a 422 that names the field",
+            calls::malformed(shop),
+        )
+        .await?;
+    script
+        .step(
+            "a repeated request is one order and one charge",
+            calls::repeated(shop),
+        )
+        .await?;
+    script
+        .step(
+            "one correlation id is in the logs of all processes",
+            correlation::traced(shop, dir),
+        )
+        .await?;
+    script
+        .step(
+            "payments killed: 503 in time, the circuit opens",
+            outage::begins(system, shop),
+        )
+        .await?;
+    script
+        .step(
+            "payments back: the circuit closes",
+            outage::ends(system, shop),
+        )
+        .await?;
+    script
+        .step(
+            "notifications killed amid a burst: each told once",
+            burst::run(system, shop, orders),
+        )
+        .await
 }
 
 /// The script was ended by a step that did not hold.
@@ -95,7 +154,12 @@ impl Script {
         let seconds = begun.elapsed().as_secs_f64();
         let held = done.is_ok();
         let seen = done.unwrap_or_else(|error| format!("{error:#}"));
-        self.steps.push(Step { step, held, seen, seconds });
+        self.steps.push(Step {
+            step,
+            held,
+            seen,
+            seconds,
+        });
         if held { Ok(()) } else { Err(Stopped) }
     }
 }

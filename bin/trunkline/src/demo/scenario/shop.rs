@@ -22,13 +22,19 @@ pub(super) struct Shop {
 
 impl Shop {
     pub(super) fn new(gateway: String) -> anyhow::Result<Self> {
-        Ok(Self { client: HttpClient::new(&gateway)? })
+        Ok(Self {
+            client: HttpClient::new(&gateway)?,
+        })
     }
 
     /// Orders under a key and returns whatever is answered.
     pub(super) async fn try_order(&self, user_id: u64, key: &str) -> anyhow::Result<Response> {
         let body = json!({ "user_id": user_id, "item": "book", "amount": 1999 });
-        let order = self.client.post("/api/v1/orders").idempotency_key(key).json(&body);
+        let order = self
+            .client
+            .post("/api/v1/orders")
+            .idempotency_key(key)
+            .json(&body);
         Ok(order.timeout(PATIENCE).send().await?)
     }
 
@@ -43,16 +49,32 @@ impl Shop {
     /// Orders in a conversation with a given id.
     pub(super) async fn order_as(&self, correlation_id: &str, key: &str) -> anyhow::Result<Order> {
         let body = json!({ "user_id": 1, "item": "book", "amount": 1999 });
-        let order = self.client.post("/api/v1/orders").idempotency_key(key).json(&body);
+        let order = self
+            .client
+            .post("/api/v1/orders")
+            .idempotency_key(key)
+            .json(&body);
         let answer = order.header(CORRELATION_ID, correlation_id).send().await?;
-        let echoed = answer.headers().get(CORRELATION_ID).and_then(|id| id.to_str().ok());
-        ensure!(echoed == Some(correlation_id), "the answer carries the correlation id {echoed:?}");
+        let echoed = answer
+            .headers()
+            .get(CORRELATION_ID)
+            .and_then(|id| id.to_str().ok());
+        ensure!(
+            echoed == Some(correlation_id),
+            "the answer carries the correlation id {echoed:?}"
+        );
         Ok(answer.json().await?)
     }
 
     /// Sends any body to the orders.
     pub(super) async fn post_raw(&self, body: &Value) -> anyhow::Result<Response> {
-        Ok(self.client.post("/api/v1/orders").json(body).timeout(PATIENCE).send().await?)
+        Ok(self
+            .client
+            .post("/api/v1/orders")
+            .json(body)
+            .timeout(PATIENCE)
+            .send()
+            .await?)
     }
 
     pub(super) async fn read_order(&self, id: &str) -> anyhow::Result<Order> {
@@ -69,7 +91,12 @@ impl Shop {
 
     pub(super) async fn charges(&self, payments: &str) -> anyhow::Result<Vec<Receipt>> {
         let client = HttpClient::new(payments)?;
-        Ok(client.get("/api/v1/payments/charges").send().await?.json().await?)
+        Ok(client
+            .get("/api/v1/payments/charges")
+            .send()
+            .await?
+            .json()
+            .await?)
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -77,7 +104,10 @@ impl Shop {
         if !answer.status().is_success() {
             bail!("GET {path} answered {}", answer.status());
         }
-        answer.json().await.with_context(|| format!("GET {path} answered something else"))
+        answer
+            .json()
+            .await
+            .with_context(|| format!("GET {path} answered something else"))
     }
 }
 

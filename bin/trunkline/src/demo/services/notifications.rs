@@ -3,9 +3,9 @@
 //! A notification *is* a row. It is written in the same transaction as the record that its message was handled, so that
 //! a message that comes twice — and at-least-once means that it may — finds the record and changes nothing.
 
+use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::Router;
 use serde::{Deserialize, Serialize};
 use trunkline::messaging::{HandlerError, Message, Start};
 use trunkline::server::{Json, ProblemResponse, Query};
@@ -53,7 +53,9 @@ pub(crate) async fn run(manager: CommunicationManager) -> Result<()> {
             notify(handler_database.clone(), order, message.id, context)
         })
         .await?;
-    let router = Router::new().route("/api/v1/notifications", get(list)).with_state(database);
+    let router = Router::new()
+        .route("/api/v1/notifications", get(list))
+        .with_state(database);
     manager.serve(router).await
 }
 

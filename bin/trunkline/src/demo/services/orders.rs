@@ -5,11 +5,11 @@
 //! a broker in two steps. A caller that repeats a request under its `Idempotency-Key` gets the same order: the key
 //! decides the order's id, the id is the key of the charge, and the event's id follows from it.
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::Router;
 use serde::{Deserialize, Serialize};
 use trunkline::core::Id;
 use trunkline::core::names::header::IDEMPOTENCY_KEY;
@@ -74,7 +74,9 @@ async fn place(
     headers: HeaderMap,
     Json(new): Json<NewOrder>,
 ) -> Result<impl IntoResponse, ProblemResponse> {
-    let key = headers.get(IDEMPOTENCY_KEY).and_then(|key| key.to_str().ok());
+    let key = headers
+        .get(IDEMPOTENCY_KEY)
+        .and_then(|key| key.to_str().ok());
     let id = key.map_or_else(|| Id::new().to_string(), order_id);
     let stream = StreamName::of("order", &id)?;
     if let Some(placed) = orders.find(&stream).await? {
@@ -91,7 +93,11 @@ async fn place(
         charge_id: receipt.charge_id,
     };
     let event = Event::new(ORDER_CREATED, &id, &order)?.with_id(format!("{id}-created"));
-    match orders.store.append(&stream, ExpectedVersion::NoStream, vec![event]).await {
+    match orders
+        .store
+        .append(&stream, ExpectedVersion::NoStream, vec![event])
+        .await
+    {
         Ok(_) => tracing::info!(target: STORY, "placed order {id} for user {}", order.user_id),
         // The same request, served twice at once: the other one was first.
         Err(conflict) if conflict.kind() == trunkline::ErrorKind::Conflict => {
@@ -106,19 +112,33 @@ async fn place(
 impl Orders {
     /// Asks the users service, by name.
     async fn user(&self, id: u64) -> Result<User> {
-        let answer = self.users.get(&format!("/api/v1/users/{id}")).endpoint("GET /api/v1/users/{id}");
+        let answer = self
+            .users
+            .get(&format!("/api/v1/users/{id}"))
+            .endpoint("GET /api/v1/users/{id}");
         Ok(answer.fetch().await?)
     }
 
     /// Charges under the order's id, which makes it safe to try again.
     async fn charge(&self, order_id: &str, amount: u64) -> Result<Receipt> {
-        let charge = Charge { order_id: order_id.to_owned(), amount };
-        let answer = self.payments.post("/api/v1/payments/charges").endpoint("POST /api/v1/payments/charges").idempotency_key(order_id).json(&charge);
+        let charge = Charge {
+            order_id: order_id.to_owned(),
+            amount,
+        };
+        let answer = self
+            .payments
+            .post("/api/v1/payments/charges")
+            .endpoint("POST /api/v1/payments/charges")
+            .idempotency_key(order_id)
+            .json(&charge);
         Ok(answer.fetch().await?)
     }
 
     async fn find(&self, stream: &StreamName) -> Result<Option<Order>> {
-        let events = self.store.read_stream(ReadStream::new(stream.clone()).with_limit(1)).await?;
+        let events = self
+            .store
+            .read_stream(ReadStream::new(stream.clone()).with_limit(1))
+            .await?;
         events.first().map(order_of).transpose()
     }
 }
@@ -128,7 +148,9 @@ async fn read(
     Path(id): Path<String>,
 ) -> Result<Json<Order>, ProblemResponse> {
     let found = orders.find(&StreamName::of("order", &id)?).await?;
-    found.map(Json).ok_or_else(|| ProblemResponse::not_found(format!("there is no order {id}")))
+    found
+        .map(Json)
+        .ok_or_else(|| ProblemResponse::not_found(format!("there is no order {id}")))
 }
 
 /// Every order, oldest first.
@@ -138,7 +160,9 @@ async fn list(State(orders): State<Orders>) -> Result<Json<Vec<Order>>, ProblemR
     loop {
         let page = ReadAll::after(position).with_type(ORDER_CREATED);
         let events = orders.store.read_all(page).await?;
-        let Some(last) = events.last() else { return Ok(Json(all)) };
+        let Some(last) = events.last() else {
+            return Ok(Json(all));
+        };
         position = last.position;
         for event in &events {
             all.push(order_of(event)?);
@@ -152,10 +176,17 @@ fn order_of(recorded: &RecordedEvent) -> Result<Order> {
 
 fn created(order: Order) -> impl IntoResponse {
     let location = format!("/api/v1/orders/{}", order.id);
-    (StatusCode::CREATED, [(header::LOCATION, location)], Json(order))
+    (
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(order),
+    )
 }
 
 /// The same key gives the same order; letters that a stream's name or a path may not have are left out.
 fn order_id(key: &str) -> String {
-    key.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+    key.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(64)
+        .collect()
 }

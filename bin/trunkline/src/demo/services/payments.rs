@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post, put};
-use axum::Router;
 use serde::{Deserialize, Serialize};
 use trunkline::core::Id;
 use trunkline::core::names::header::IDEMPOTENCY_KEY;
@@ -70,8 +70,11 @@ pub(crate) async fn run(manager: CommunicationManager) -> Result<()> {
             )
         })
         .await?;
-    let payments =
-        Payments { database, failing_percent: Arc::default(), delay_ms: Arc::default() };
+    let payments = Payments {
+        database,
+        failing_percent: Arc::default(),
+        delay_ms: Arc::default(),
+    };
     let router = Router::new()
         .route("/api/v1/payments/charges", post(charge).get(list))
         .route("/mood", put(set_mood))
@@ -95,13 +98,21 @@ async fn charge(
     if is_new {
         tracing::info!(target: STORY, "charged {} for order {}", receipt.amount, receipt.order_id);
     }
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(receipt)))
 }
 
 impl Payments {
     /// Makes the charge, or finds the one that was made under this key.
-    async fn charge_once(&self, key: String, charge: Charge) -> Result<(Receipt, bool), ProblemResponse> {
+    async fn charge_once(
+        &self,
+        key: String,
+        charge: Charge,
+    ) -> Result<(Receipt, bool), ProblemResponse> {
         let wanted = charge.clone();
         let made = self.database.write(move |tx| {
             let is_new = tx.execute(
@@ -126,7 +137,9 @@ impl Payments {
         if same {
             Ok((receipt, is_new))
         } else {
-            Err(ProblemResponse::unprocessable("this Idempotency-Key was used for another charge"))
+            Err(ProblemResponse::unprocessable(
+                "this Idempotency-Key was used for another charge",
+            ))
         }
     }
 
@@ -137,7 +150,9 @@ impl Payments {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
         if fastrand::u32(0..100) < self.failing_percent.load(Ordering::Relaxed) {
-            return Err(ProblemResponse::unavailable("payments is in a bad mood, as was asked for"));
+            return Err(ProblemResponse::unavailable(
+                "payments is in a bad mood, as was asked for",
+            ));
         }
         Ok(())
     }
@@ -148,7 +163,11 @@ async fn list(State(payments): State<Payments>) -> Result<Json<Vec<Receipt>>, Pr
         let mut select = connection
             .prepare_cached("SELECT charge_id, order_id, amount FROM charge ORDER BY charge_id")?;
         let rows = select.query_map([], |row| {
-            Ok(Receipt { charge_id: row.get(0)?, order_id: row.get(1)?, amount: row.get(2)? })
+            Ok(Receipt {
+                charge_id: row.get(0)?,
+                order_id: row.get(1)?,
+                amount: row.get(2)?,
+            })
         })?;
         rows.collect()
     });
@@ -162,11 +181,10 @@ async fn mood(State(payments): State<Payments>) -> Json<Mood> {
     })
 }
 
-async fn set_mood(
-    State(payments): State<Payments>,
-    Json(mood): Json<Mood>,
-) -> Json<Mood> {
-    payments.failing_percent.store(mood.failing_percent.min(100), Ordering::Relaxed);
+async fn set_mood(State(payments): State<Payments>, Json(mood): Json<Mood>) -> Json<Mood> {
+    payments
+        .failing_percent
+        .store(mood.failing_percent.min(100), Ordering::Relaxed);
     payments.delay_ms.store(mood.delay_ms, Ordering::Relaxed);
     tracing::info!(target: STORY, "{} % of the charges fail now", mood.failing_percent);
     Json(mood)

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::Router;
 use serde::{Deserialize, Serialize};
 use trunkline::server::{Json, Path, ProblemResponse};
 use trunkline::{CommunicationManager, Result};
@@ -25,11 +25,20 @@ pub(crate) struct User {
 
 /// Serves until the process is asked to stop.
 pub(crate) async fn run(manager: CommunicationManager) -> Result<()> {
-    let directory: Arc<[User]> = ["Ada Lovelace", "Grace Hopper", "Barbara Liskov", "Frances Allen"]
-        .iter()
-        .zip(1..)
-        .map(|(name, id)| User { id, name: (*name).to_owned(), email: email(name) })
-        .collect();
+    let directory: Arc<[User]> = [
+        "Ada Lovelace",
+        "Grace Hopper",
+        "Barbara Liskov",
+        "Frances Allen",
+    ]
+    .iter()
+    .zip(1..)
+    .map(|(name, id)| User {
+        id,
+        name: (*name).to_owned(),
+        email: email(name),
+    })
+    .collect();
     let router = Router::new()
         .route("/api/v1/users", get(list))
         .route("/api/v1/users/{id}", get(read))
@@ -46,7 +55,9 @@ async fn read(
     Path(id): Path<u64>,
 ) -> Result<Json<User>, ProblemResponse> {
     let user = directory.iter().find(|user| user.id == id);
-    user.cloned().map(Json).ok_or_else(|| ProblemResponse::not_found(format!("there is no user {id}")))
+    user.cloned()
+        .map(Json)
+        .ok_or_else(|| ProblemResponse::not_found(format!("there is no user {id}")))
 }
 
 fn email(name: &str) -> String {
