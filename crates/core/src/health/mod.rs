@@ -233,6 +233,13 @@ impl ComponentHealth {
             .report(&self.key, true, |status| status.mark_unhealthy(error));
     }
 
+    /// It does not work, as something else than a check found out: listeners who ask for every failed check are told
+    /// only if that is a change.
+    pub fn note_failure(&self, error: &Error) {
+        self.health
+            .report(&self.key, false, |status| status.mark_unhealthy(error));
+    }
+
     /// Adds a detail to the document; never a secret.
     pub fn set_metadata(&self, name: &str, value: impl Into<serde_json::Value>) {
         if let Some(entry) = self.health.lock().components.get_mut(&self.key) {
