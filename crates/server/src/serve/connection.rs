@@ -22,7 +22,7 @@ use tower_service::Service;
 use trunkline_core::task::Scope;
 
 use super::activity::{Activity, Patience, RequestGuard, Verdict, Watched};
-use super::{ConnectionLimits, LINGER, Place};
+use super::{ConnectionLimits, Place};
 
 /// The least buffer that hyper takes.
 const LEAST_HEAD: u32 = 8192;
@@ -87,7 +87,7 @@ impl Connection {
                 () = stopped.as_mut(), if matches!(phase, Phase::Open) => {
                     phase = Phase::Stopping;
                     // Who has just connected may still say what it came for.
-                    let grace = if activity.has_spoken() { Duration::ZERO } else { LINGER };
+                    let grace = if activity.has_spoken() { Duration::ZERO } else { self.limits.linger };
                     look.as_mut().reset(Instant::now() + grace);
                 }
                 () = look.as_mut() => match (phase, activity.verdict(patience)) {

@@ -28,10 +28,6 @@ use trunkline_core::{Error, Result, Retry};
 
 use connection::Connection;
 
-/// After being told to stop, responses say `Connection: close` for this long before idle connections are closed: a
-/// client that is about to reuse one then learns of it in an answer, and loses no request.
-const LINGER: Duration = Duration::from_millis(250);
-
 /// Pause after an error that will not pass at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,6 +41,9 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// Time for a connection without a request, and for a client that takes nothing of what is sent. Default 75 s.
     pub keepalive_expiry: Duration,
+    /// After being told to stop, for how long idle connections are still open, and a client that reuses one is answered
+    /// with `Connection: close`: it loses no request that it is just sending. Default 250 ms.
+    pub linger: Duration,
     /// Largest head of a request, in bytes; at least 8 KiB. Default 64 KiB.
     pub max_head: u32,
     /// Requests at once on one HTTP/2 connection. Default 200.
@@ -57,6 +56,7 @@ impl Default for ConnectionLimits {
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
             keepalive_expiry: Duration::from_secs(75),
+            linger: Duration::from_millis(250),
             max_head: 64 * 1024,
             max_streams: 200,
         }
@@ -75,6 +75,13 @@ impl ConnectionLimits {
     #[must_use]
     pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
+        self
+    }
+
+    /// Sets for how long idle connections stay open at the end.
+    #[must_use]
+    pub fn with_linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
         self
     }
 
@@ -161,6 +168,7 @@ impl Listener {
             scope: Scope::new(),
             shed: CancellationToken::new(),
             open: watch::Sender::new(0),
+            linger: limits.linger,
         };
         let acceptor = Acceptor {
             listener: self.listener,
@@ -201,6 +209,7 @@ pub struct Serving {
     shed: CancellationToken,
     /// How many connections are open.
     open: watch::Sender<usize>,
+    linger: Duration,
 }
 
 impl Serving {
@@ -229,7 +238,8 @@ impl Serving {
     /// May be called again.
     pub async fn stop(&self, deadline: Instant) -> usize {
         self.shed();
-        self.closed(deadline.min(Instant::now() + LINGER)).await;
+        self.closed(deadline.min(Instant::now() + self.linger))
+            .await;
         self.scope.stop();
         let left = self.closed(deadline).await;
         // Without connections nothing else takes any time.

@@ -264,6 +264,22 @@ async fn silent_and_idle_connections_hold_nobody_up() {
     );
 }
 
+#[tokio::test]
+async fn whoever_is_about_to_reuse_a_connection_is_still_answered() {
+    let limits = ConnectionLimits::default().with_linger(SOON);
+    let serving = Arc::new(serve(hello(), limits).await);
+    let mut idle = Raw::open(serving.local_addr()).await;
+    idle.send(GET).await;
+    idle.until("hello").await;
+    let stopping = Arc::clone(&serving);
+    let stopped = trunkline_core::task::spawn("stop", async move { stopping.stop(soon()).await });
+    // Time enough for a connection to be closed, if it were.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    idle.send(GET).await;
+    assert!(idle.rest().await.contains("connection: close"));
+    assert_eq!(stopped.await.unwrap(), 0);
+}
+
 /// Clients that reuse their connections see every request answered while the listener stops under them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_cut_off_under_load() {
