@@ -1,12 +1,16 @@
 //! From a configuration to the parts of a manager; nothing is connected here.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use tokio::time::Instant;
-use trunkline_core::{BoxFuture, Health, Propagation, Result};
-use trunkline_discovery::{AnyRegistry, AnyResolver, Discovery, Registry, ServiceDiscoveryConfig};
-use trunkline_events::{AnyEventStore, EventStore, EventStoreConfig};
+use trunkline_core::health::ComponentHealth;
+use trunkline_core::task::panic_error;
+use trunkline_core::{Health, Propagation, Result};
+use trunkline_discovery::{
+    AnyRegistry, AnyResolver, Discovery, DiscoveryBuilder, ServiceDiscoveryConfig,
+};
+use trunkline_events::{AnyEventStore, EventStoreConfig};
 use trunkline_messaging::{AnyBroker, MessageBrokerConfig, Messaging, Prefix};
 use trunkline_resilience::PolicyRegistry;
 use trunkline_telemetry::Metrics;
@@ -15,18 +19,19 @@ use crate::CommunicationConfig;
 use crate::backends::Backends;
 use crate::brokers::{BrokerPart, MissingPart};
 use crate::builder::CommunicationManagerBuilder;
-use crate::component::{Component, Finding, Part};
+use crate::component::{Component, Part};
+use crate::http::{HttpClients, Probing};
 use crate::messaging::Configured;
 use crate::named::{DEFAULT, Missing, Named};
 use crate::prefix::Prefixed;
+use crate::stores::{DiscoveryPart, StorePart};
 
 pub(crate) const DISCOVERY: &str = "service_discovery";
 pub(crate) const EVENT_STORE: &str = "event_store";
 
 /// What a configuration makes.
 pub(crate) struct Assembled {
-    #[cfg(feature = "http")]
-    pub(crate) http: Arc<crate::http::HttpClients>,
+    pub(crate) http: Arc<HttpClients>,
     pub(crate) metrics: Metrics,
     pub(crate) propagation: Propagation,
     pub(crate) parts: Parts,
@@ -44,8 +49,6 @@ pub(crate) struct Parts {
     pub(crate) components: Vec<Arc<Component>>,
     pub(crate) brokers: Named<BrokerEntry>,
     pub(crate) discovery: Result<Discovery, Missing>,
-    /// Whether instances can be announced.
-    pub(crate) has_registry: bool,
     pub(crate) event_store: Option<Result<AnyEventStore, Missing>>,
     pub(crate) backends: Backends,
 }
@@ -65,6 +68,12 @@ impl Parts {
             of(|key| key.starts_with("message_broker_")),
             of(|key| key == DISCOVERY),
         ]
+    }
+
+    /// Whether instances can be announced.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_registry(&self) -> bool {
+        self.components.iter().any(|part| part.key() == DISCOVERY)
     }
 
     pub(crate) fn broker_component(&self, name: &str) -> Option<&Arc<Component>> {
@@ -99,28 +108,27 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         config,
     };
     let brokers = brokers(&surroundings, &backends, &mut components);
-    let discovery = discovery(config, &backends, health, &metrics, &mut components);
-    #[cfg(feature = "http")]
-    let http = Arc::new(crate::http::HttpClients::new(
+    let probing = Probing::new();
+    let unconnected = probing
+        .add_to(Discovery::builder())
+        .metrics(metrics.clone());
+    let discovery = discovery(config, &backends, health, unconnected, &mut components);
+    let http = Arc::new(HttpClients::new(
         Arc::new(config.clone()),
         discovery.clone(),
         propagation.clone(),
         metrics.clone(),
+        probing,
         health,
     ));
-    let has_registry = components
-        .iter()
-        .any(|component| component.key() == DISCOVERY);
     let parts = Parts {
         components,
         brokers,
         discovery,
-        has_registry,
         event_store,
         backends,
     };
     Assembled {
-        #[cfg(feature = "http")]
         http,
         metrics,
         propagation,
@@ -199,27 +207,36 @@ fn brokers(
         .clone()
         .unwrap_or_else(brokers_unless_configured);
     for (name, broker) in configured {
-        let made = backends.broker(&broker);
         let kind = format!("message_broker_{}", broker.kind);
         let part = health.register(&broker_key(&name), &name, &kind, broker.required);
         part.set_metadata("connection_url", shown_url(config, &broker));
         part.set_metadata("type", broker.kind.clone());
         part.set_metadata("pool_size", broker.connection_pool_size);
-        let component = match &made {
-            Ok(made) => component(config, part, broker.required, BrokerPart(made.clone())),
-            Err(error) => component(
-                config,
-                part,
-                broker.required,
-                MissingPart(Missing::new(error)),
+        let made = made(|| {
+            let made = backends.broker(&broker)?;
+            Ok((made.clone(), surroundings.messaging(&name, &broker, made)?))
+        });
+        let (component, entry) = match made {
+            Ok((made, messaging)) => (
+                component(config, part, broker.required, BrokerPart(made)),
+                Ok(BrokerEntry { messaging }),
+            ),
+            Err(missing) => (
+                component(config, part, broker.required, MissingPart(missing.clone())),
+                Err(missing),
             ),
         };
         components.push(component);
-        let messaging = made.and_then(|made| surroundings.messaging(&name, &broker, made));
-        let entry = messaging.map(|messaging| BrokerEntry { messaging });
-        named.insert(name, entry.map_err(|error| Missing::new(&error)));
+        named.insert(name, entry);
     }
     named
+}
+
+/// What a factory makes; one that panics has made nothing.
+fn made<T>(make: impl FnOnce() -> Result<T>) -> Result<T, Missing> {
+    let made = catch_unwind(AssertUnwindSafe(make));
+    let made = made.unwrap_or_else(|panic| Err(panic_error(panic.as_ref())));
+    made.map_err(|error| Missing::new(&error))
 }
 
 /// A local broker that names no directory is shown with the one that it shares.
@@ -242,7 +259,7 @@ fn discovery(
     config: &CommunicationConfig,
     backends: &Backends,
     health: &Health,
-    metrics: &Metrics,
+    builder: DiscoveryBuilder,
     components: &mut Vec<Arc<Component>>,
 ) -> Result<Discovery, Missing> {
     let settings = match &config.service_discovery {
@@ -250,10 +267,8 @@ fn discovery(
         None if cfg!(feature = "embedded") => ServiceDiscoveryConfig::default(),
         None => ServiceDiscoveryConfig::static_only(),
     };
-    let builder = Discovery::builder()
-        .config(&settings)
-        .metrics(metrics.clone());
     let builder = builder
+        .config(&settings)
         .services(config.services.clone())
         .map_err(|error| Missing::new(&error))?;
     if !settings.enabled {
@@ -263,32 +278,30 @@ fn discovery(
     let part = health.register(DISCOVERY, DISCOVERY, &kind, settings.required);
     part.set_metadata("type", settings.kind.clone());
     note_security(config, &part);
-    match backends.discovery(&settings) {
-        Ok((registry, resolver)) => {
-            let (registry, resolver) = prefixed(config, registry, resolver);
-            let builder = builder
-                .registry(registry.clone())
+    let (component, discovery) = match made(|| backends.discovery(&settings)) {
+        Ok(opened) => {
+            let (registry, resolver) = prefixed(config, opened.registry, opened.resolver);
+            let discovery = builder
+                .registry(registry)
                 .resolver(resolver)
-                .component(part.clone());
-            components.push(component(
-                config,
-                part,
-                settings.required,
-                RegistryPart(registry),
-            ));
-            Ok(builder.build())
+                .component(part.clone())
+                .build();
+            let behind = DiscoveryPart {
+                discovery: discovery.clone(),
+                close: opened.close,
+                shown: part.clone(),
+            };
+            let component = component(config, part, settings.required, behind);
+            (component, Ok(discovery))
         }
-        Err(error) => {
-            let missing = Missing::new(&error);
-            components.push(component(
-                config,
-                part,
-                settings.required,
-                MissingPart(missing.clone()),
-            ));
-            Err(missing)
+        Err(missing) => {
+            let behind = MissingPart(missing.clone());
+            let component = component(config, part, settings.required, behind);
+            (component, Err(missing))
         }
-    }
+    };
+    components.push(component);
+    discovery
 }
 
 fn prefixed(
@@ -323,23 +336,24 @@ fn event_store(
     let part = health.register(EVENT_STORE, EVENT_STORE, &kind, settings.required);
     part.set_metadata("type", settings.kind.clone());
     note_security(config, &part);
-    let made = backends
-        .event_store(&settings)
-        .map_err(|error| Missing::new(&error));
-    components.push(match &made {
-        Ok(store) => component(config, part, settings.required, StorePart(store.clone())),
-        Err(missing) => component(
-            config,
-            part,
-            settings.required,
-            MissingPart(missing.clone()),
-        ),
-    });
-    Some(made)
+    let (component, store) = match made(|| backends.event_store(&settings)) {
+        Ok(opened) => {
+            let store = opened.store.clone();
+            let component = component(config, part, settings.required, StorePart(opened));
+            (component, Ok(store))
+        }
+        Err(missing) => {
+            let behind = MissingPart(missing.clone());
+            let component = component(config, part, settings.required, behind);
+            (component, Err(missing))
+        }
+    };
+    components.push(component);
+    Some(store)
 }
 
 /// asked for, and nothing there to apply.
-fn note_security(config: &CommunicationConfig, part: &trunkline_core::health::ComponentHealth) {
+fn note_security(config: &CommunicationConfig, part: &ComponentHealth) {
     if config.security_integration {
         part.set_metadata("security_integration", "inactive: no security section");
     }
@@ -347,7 +361,7 @@ fn note_security(config: &CommunicationConfig, part: &trunkline_core::health::Co
 
 fn component(
     config: &CommunicationConfig,
-    health: trunkline_core::health::ComponentHealth,
+    health: ComponentHealth,
     required: bool,
     part: impl Part,
 ) -> Arc<Component> {
@@ -357,38 +371,4 @@ fn component(
         config.health.timeout,
         part,
     ))
-}
-
-/// A registry as the manager looks after it.
-struct RegistryPart(AnyRegistry);
-
-impl Part for RegistryPart {
-    fn connect(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.0.health_check())
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<Finding>> {
-        Box::pin(async { self.0.health_check().await.map(|()| Finding::Healthy) })
-    }
-
-    fn disconnect(&self, _: Instant) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-/// An event store as the manager looks after it.
-struct StorePart(AnyEventStore);
-
-impl Part for StorePart {
-    fn connect(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.0.health_check())
-    }
-
-    fn check(&self) -> BoxFuture<'_, Result<Finding>> {
-        Box::pin(async { self.0.health_check().await.map(|()| Finding::Healthy) })
-    }
-
-    fn disconnect(&self, _: Instant) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async { Ok(()) })
-    }
 }

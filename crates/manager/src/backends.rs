@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{AnyRegistry, AnyResolver, MemoryRegistry, ServiceDiscoveryConfig};
@@ -30,7 +30,8 @@ pub fn open_broker(config: &MessageBrokerConfig) -> Result<AnyBroker> {
 /// # Errors
 /// As [`open_broker`].
 pub fn open_discovery(config: &ServiceDiscoveryConfig) -> Result<(AnyRegistry, AnyResolver)> {
-    Backends::default().discovery(config)
+    let opened = Backends::default().discovery(config)?;
+    Ok((opened.registry, opened.resolver))
 }
 
 /// Opens an event store by its settings; connects nothing.
@@ -38,7 +39,7 @@ pub fn open_discovery(config: &ServiceDiscoveryConfig) -> Result<(AnyRegistry, A
 /// # Errors
 /// As [`open_broker`].
 pub fn open_event_store(config: &EventStoreConfig) -> Result<AnyEventStore> {
-    Backends::default().event_store(config)
+    Ok(Backends::default().event_store(config)?.store)
 }
 
 /// What this build can make.
@@ -47,6 +48,23 @@ pub(crate) struct Backends {
     /// Where embedded parts are that do not say so themselves.
     embedded: Option<PathBuf>,
     brokers: HashMap<String, BrokerFactory>,
+    inbox: OnceLock<(AnyInbox, Close)>,
+}
+
+/// Ends something for good.
+pub(crate) type Close = Box<dyn Fn() + Send + Sync>;
+
+/// A registry, and how it ends.
+pub(crate) struct OpenedRegistry {
+    pub(crate) registry: AnyRegistry,
+    pub(crate) resolver: AnyResolver,
+    pub(crate) close: Close,
+}
+
+/// An event store, and how it ends.
+pub(crate) struct OpenedStore {
+    pub(crate) store: AnyEventStore,
+    pub(crate) close: Close,
 }
 
 impl Backends {
@@ -54,6 +72,7 @@ impl Backends {
         Self {
             embedded: Some(embedded.to_owned()),
             brokers,
+            inbox: OnceLock::new(),
         }
     }
 
@@ -64,79 +83,131 @@ impl Backends {
         kinds::require(Area::MessageBroker, &config.kind)?;
         match config.kind.as_str() {
             "memory" => Ok(AnyBroker::new(MemoryBroker::from_config(config)?)),
-            #[cfg(feature = "embedded")]
             "embedded" => {
-                let directory = self.directory(config.connection.path.as_deref());
-                let settings =
-                    trunkline_sqlite::EmbeddedBrokerConfig::from_neutral(config, directory)?;
-                Ok(AnyBroker::new(trunkline_sqlite::EmbeddedBroker::new(
-                    settings,
-                )))
+                embedded::broker(config, self.directory(config.connection.path.as_deref()))
             }
             other => Err(not_made(Area::MessageBroker, other)),
         }
     }
 
-    pub(crate) fn discovery(
-        &self,
-        config: &ServiceDiscoveryConfig,
-    ) -> Result<(AnyRegistry, AnyResolver)> {
+    pub(crate) fn discovery(&self, config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
         kinds::require(Area::ServiceDiscovery, &config.kind)?;
         match config.kind.as_str() {
             // The services that have a host in the configuration are laid over every kind; `static` has no others.
             "memory" | "static" => {
                 let registry = MemoryRegistry::new();
-                Ok((
-                    AnyRegistry::new(registry.clone()),
-                    AnyResolver::new(registry),
-                ))
+                Ok(OpenedRegistry {
+                    registry: AnyRegistry::new(registry.clone()),
+                    resolver: AnyResolver::new(registry.clone()),
+                    close: Box::new(move || registry.shutdown()),
+                })
             }
-            #[cfg(feature = "embedded")]
-            "embedded" => {
-                let directory = self.directory(config.connection.path.as_deref());
-                let registry = trunkline_sqlite::EmbeddedRegistry::new(&directory);
-                Ok((
-                    AnyRegistry::new(registry.clone()),
-                    AnyResolver::new(registry),
-                ))
-            }
+            "embedded" => embedded::discovery(self.directory(config.connection.path.as_deref())),
             other => Err(not_made(Area::ServiceDiscovery, other)),
         }
     }
 
-    pub(crate) fn event_store(&self, config: &EventStoreConfig) -> Result<AnyEventStore> {
+    pub(crate) fn event_store(&self, config: &EventStoreConfig) -> Result<OpenedStore> {
         kinds::require(Area::EventStore, &config.kind)?;
         match config.kind.as_str() {
-            "memory" => Ok(AnyEventStore::new(MemoryEventStore::default())),
-            #[cfg(feature = "embedded")]
-            "embedded" => {
-                let directory = self.directory(config.connection.path.as_deref());
-                Ok(AnyEventStore::new(
-                    trunkline_sqlite::EmbeddedEventStore::new(&directory, "default")?,
-                ))
+            "memory" => {
+                let store = MemoryEventStore::default();
+                Ok(OpenedStore {
+                    store: AnyEventStore::new(store.clone()),
+                    close: Box::new(move || store.shutdown()),
+                })
             }
+            "embedded" => embedded::event_store(self.directory(config.connection.path.as_deref())),
             other => Err(not_made(Area::EventStore, other)),
         }
     }
 
-    /// Remembers what was done: on disk where there is an embedded directory, else for this process alone.
-    pub(crate) fn inbox(&self) -> Result<AnyInbox> {
-        #[cfg(feature = "embedded")]
-        if self.embedded.is_some() {
-            let directory = self.directory(None);
-            return Ok(AnyInbox::new(trunkline_sqlite::EmbeddedInbox::new(
-                &directory,
-            )));
-        }
-        Ok(AnyInbox::new(MemoryInbox::default()))
+    /// Remembers what was done: on disk where this build can, else for this process alone. One for everybody.
+    pub(crate) fn inbox(&self) -> AnyInbox {
+        let (inbox, _) = self.inbox.get_or_init(|| {
+            embedded::inbox(self.directory(None)).unwrap_or_else(|| {
+                let close: Close = Box::new(|| {});
+                (AnyInbox::new(MemoryInbox::default()), close)
+            })
+        });
+        inbox.clone()
     }
 
-    #[cfg(feature = "embedded")]
-    pub(crate) fn directory(&self, given: Option<&str>) -> PathBuf {
+    /// Ends what is shared.
+    pub(crate) fn close(&self) {
+        if let Some((_, close)) = self.inbox.get() {
+            close();
+        }
+    }
+
+    fn directory(&self, given: Option<&str>) -> PathBuf {
         let given = given.filter(|path| !path.is_empty()).map(PathBuf::from);
         given
             .or_else(|| self.embedded.clone())
             .unwrap_or_else(|| crate::EmbeddedConfig::default().path)
+    }
+}
+
+/// What is kept on local disk.
+#[cfg(feature = "embedded")]
+mod embedded {
+    use trunkline_sqlite::{
+        EmbeddedBroker, EmbeddedBrokerConfig, EmbeddedEventStore, EmbeddedInbox, EmbeddedRegistry,
+    };
+
+    use super::*;
+
+    pub(super) fn broker(config: &MessageBrokerConfig, directory: PathBuf) -> Result<AnyBroker> {
+        let settings = EmbeddedBrokerConfig::from_neutral(config, directory)?;
+        Ok(AnyBroker::new(EmbeddedBroker::new(settings)))
+    }
+
+    pub(super) fn discovery(directory: PathBuf) -> Result<OpenedRegistry> {
+        let registry = EmbeddedRegistry::new(directory);
+        Ok(OpenedRegistry {
+            registry: AnyRegistry::new(registry.clone()),
+            resolver: AnyResolver::new(registry.clone()),
+            close: Box::new(move || registry.shutdown()),
+        })
+    }
+
+    pub(super) fn event_store(directory: PathBuf) -> Result<OpenedStore> {
+        let store = EmbeddedEventStore::new(directory, "default")?;
+        Ok(OpenedStore {
+            store: AnyEventStore::new(store.clone()),
+            close: Box::new(move || store.shutdown()),
+        })
+    }
+
+    pub(super) fn inbox(directory: PathBuf) -> Option<(AnyInbox, Close)> {
+        let inbox = EmbeddedInbox::new(directory);
+        let close: Close = {
+            let inbox = inbox.clone();
+            Box::new(move || inbox.shutdown())
+        };
+        Some((AnyInbox::new(inbox), close))
+    }
+}
+
+/// A build that keeps nothing on disk. The table of kinds has refused before.
+#[cfg(not(feature = "embedded"))]
+mod embedded {
+    use super::*;
+
+    pub(super) fn broker(_: &MessageBrokerConfig, _: PathBuf) -> Result<AnyBroker> {
+        Err(not_made(Area::MessageBroker, "embedded"))
+    }
+
+    pub(super) fn discovery(_: PathBuf) -> Result<OpenedRegistry> {
+        Err(not_made(Area::ServiceDiscovery, "embedded"))
+    }
+
+    pub(super) fn event_store(_: PathBuf) -> Result<OpenedStore> {
+        Err(not_made(Area::EventStore, "embedded"))
+    }
+
+    pub(super) fn inbox(_: PathBuf) -> Option<(AnyInbox, Close)> {
+        None
     }
 }
 

@@ -43,6 +43,10 @@ impl Part for MissingPart {
     fn disconnect(&self, _: Instant) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn may_come_back(&self) -> bool {
+        false
+    }
 }
 
 /// One configured broker, as [`CommunicationManager::list_message_brokers`] tells it.

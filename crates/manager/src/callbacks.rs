@@ -33,6 +33,15 @@ impl<E: Display + Send> CallbackOutcome for Result<(), E> {
     }
 }
 
+tokio::task_local! {
+    static SHUTDOWN_CALLBACK: ();
+}
+
+/// Whether a shutdown callback is running here: it must not wait for the end of the stop that waits for it.
+pub(crate) fn inside_shutdown_callback() -> bool {
+    SHUTDOWN_CALLBACK.try_with(|()| ()).is_ok()
+}
+
 type Outcome = BoxFuture<'static, Option<String>>;
 type ManagerCallback = Arc<dyn Fn(CommunicationManager) -> Outcome + Send + Sync>;
 type HealthCallback = Arc<dyn Fn(String, ComponentStatus) -> Outcome + Send + Sync>;
@@ -91,21 +100,29 @@ impl Callbacks {
 
     pub(crate) async fn started(&self, manager: &CommunicationManager) {
         for callback in snapshot(&self.startup) {
-            run("startup", callback(manager.clone())).await;
+            run("startup", async { callback(manager.clone()).await }).await;
         }
     }
 
     pub(crate) async fn stopping(&self, manager: &CommunicationManager) {
         for callback in snapshot(&self.shutdown) {
-            run("shutdown", callback(manager.clone())).await;
+            let stopping = run("shutdown", async { callback(manager.clone()).await });
+            SHUTDOWN_CALLBACK.scope((), stopping).await;
         }
+    }
+
+    /// Forgets them all: they may hold the manager that holds them.
+    pub(crate) fn clear(&self) {
+        empty(&self.startup);
+        empty(&self.shutdown);
+        empty(&self.health);
     }
 
     pub(crate) async fn health_reported(&self, report: &HealthChange) {
         for listener in snapshot(&self.health) {
             if report.is_change() || (listener.on_every_failure && report.failed) {
-                let told = (listener.call)(report.key.to_string(), report.status.clone());
-                run("health", told).await;
+                let (key, status) = (report.key.to_string(), report.status.clone());
+                run("health", async { (listener.call)(key, status).await }).await;
             }
         }
     }
@@ -121,12 +138,18 @@ fn push<T>(list: &Mutex<Vec<T>>, item: T) {
         .push(item);
 }
 
+fn empty<T>(list: &Mutex<Vec<T>>) {
+    // Dropped outside the lock: a callback may hold anything.
+    let all = std::mem::take(&mut *list.lock().unwrap_or_else(PoisonError::into_inner));
+    drop(all);
+}
+
 fn snapshot<T: Clone>(list: &Mutex<Vec<T>>) -> Vec<T> {
     list.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// A callback that fails, panics or hangs harms nobody but is not passed over in silence.
-async fn run(kind: &'static str, callback: Outcome) {
+async fn run(kind: &'static str, callback: impl Future<Output = Option<String>>) {
     let failure = match tokio::time::timeout(PATIENCE, catch_panic(callback)).await {
         Ok(Ok(None)) => return,
         Ok(Ok(Some(error))) => error,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use trunkline_core::health::ComponentHealth;
 use trunkline_core::names::target;
+use trunkline_core::task::catch_panic;
 use trunkline_core::{BoxFuture, Error, ErrorKind, Result, Status, duration};
 
 /// Longest wait between two attempts to connect a part that is away.
@@ -22,15 +23,23 @@ pub(crate) trait Part: Send + Sync + 'static {
 
     /// Flushes and closes.
     fn disconnect(&self, deadline: Instant) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether it is worth trying again when it is away.
+    fn may_come_back(&self) -> bool {
+        true
+    }
 }
 
-/// What a check that did not fail found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a check found that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// It works.
     Healthy,
-    /// It works less well than it should.
-    Degraded(String),
+    /// The part has reported by itself whether it works.
+    Reported {
+        /// Whether it does.
+        works: bool,
+    },
 }
 
 /// A part with its name, its place in the health document and its state.
@@ -90,115 +99,179 @@ impl Component {
         self.connected.load(Ordering::Acquire)
     }
 
+    /// Whether it is worth trying again when it is away.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.part.may_come_back()
+    }
+
     /// Connects within a deadline, trying again while that makes sense. A part that is not required is tried once and
     /// holds nobody up for longer than a check may take.
     pub(crate) async fn start(&self, deadline: Instant) -> Result<()> {
-        let patience = Instant::now() + self.check_timeout;
-        let deadline = if self.required {
-            deadline
-        } else {
-            deadline.min(patience)
-        };
+        if !self.required {
+            let patience = Instant::now() + self.check_timeout;
+            return self.connect(deadline.min(patience)).await;
+        }
         let mut pause = FIRST_ATTEMPT_AGAIN;
+        let mut reason: Option<Error> = None;
         loop {
             tracing::debug!(target: target::MANAGER, component = self.key(), "initialising");
             let error = match self.connect(deadline).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let hopeless = matches!(
-                error.kind(),
-                ErrorKind::Config
-                    | ErrorKind::Unsupported
-                    | ErrorKind::Invalid
-                    | ErrorKind::Cancelled
-            );
-            if !self.required || hopeless || Instant::now() + pause >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if is_hopeless(&error) {
                 return Err(error);
+            }
+            if left.is_zero() {
+                // Why it failed says more than that the time for the last attempt was too short.
+                return Err(reason.unwrap_or(error));
             }
             tracing::debug!(
                 target: target::MANAGER, component = self.key(), error = %error.report(),
-                again_in = %duration::format(pause), "not available yet; trying again"
+                again_in = %duration::format(pause.min(left)), "not available yet; trying again"
             );
-            tokio::time::sleep(pause).await;
+            reason = Some(error);
+            tokio::time::sleep(pause.min(left)).await;
             pause = (pause * 2).min(SLOWEST_ATTEMPT);
         }
-    }
-
-    async fn connect(&self, deadline: Instant) -> Result<()> {
-        let connected = match tokio::time::timeout_at(deadline, self.part.connect()).await {
-            Ok(connected) => connected,
-            Err(_) => Err(Error::timeout("it did not connect in time")),
-        };
-        let connected = connected.map_err(|error| self.located(error, "connect"));
-        match &connected {
-            Ok(()) => {
-                self.connected.store(true, Ordering::Release);
-                self.health.mark_healthy();
-                tracing::info!(target: target::MANAGER, component = self.key(), "initialised");
-            }
-            Err(error) => self.health.mark_unhealthy(error),
-        }
-        connected
     }
 
     /// Checks now, connecting first where that has not succeeded yet, and reports to the health document.
     pub(crate) async fn check(&self) -> bool {
         if !self.is_connected() {
-            tracing::info!(target: target::MANAGER, component = self.key(), "recovery attempt");
-            return self
-                .connect(Instant::now() + self.check_timeout)
-                .await
-                .is_ok();
+            tracing::debug!(target: target::MANAGER, component = self.key(), "recovery attempt");
+            let deadline = Instant::now() + self.check_timeout;
+            return self.connect(deadline).await.is_ok();
         }
-        let found = match timeout(self.check_timeout, self.part.check()).await {
-            Ok(found) => found,
-            Err(_) => {
-                let allowed = duration::format(self.check_timeout);
-                Err(Error::timeout(format!(
-                    "the health check took longer than {allowed}"
-                )))
-            }
-        };
-        match found {
-            Ok(Finding::Healthy) => {
-                tracing::debug!(target: target::MANAGER, component = self.key(), "health check: healthy");
-                self.health.mark_healthy();
-                true
-            }
-            Ok(Finding::Degraded(why)) => {
-                tracing::debug!(target: target::MANAGER, component = self.key(), why, "health check: degraded");
-                self.health.mark_degraded(&why);
-                true
-            }
+        match self.look().await {
+            Ok(finding) => self.found(finding),
             Err(error) => {
-                let error = self.located(error, "health check");
-                tracing::warn!(
-                    target: target::MANAGER, component = self.key(), error = %error.report(),
-                    "health check: unhealthy"
-                );
+                self.log_failure(&error, "health check: unhealthy");
                 self.health.mark_unhealthy(&error);
                 false
             }
         }
     }
 
-    /// Connects again now; does not cut a connection that works.
+    /// Connects again now and checks; does not cut a connection that works. Only the end of it is reported, so that a
+    /// callback that reconnects is not told of a recovery that was none.
     pub(crate) async fn reconnect(&self) -> bool {
         tracing::info!(target: target::MANAGER, component = self.key(), "recovery attempt");
-        let again = self.connect(Instant::now() + self.check_timeout).await;
-        again.is_ok() && self.check().await
+        let deadline = Instant::now() + self.check_timeout;
+        let outcome = match self.open(deadline).await {
+            Ok(()) => self.look().await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(finding) => self.found(finding),
+            Err(error) => {
+                self.log_failure(&error, "recovery attempt failed");
+                // No check: a callback that is told of every failed one would otherwise call itself without a pause.
+                self.health.note_failure(&error);
+                false
+            }
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<()> {
+        let connected = self.open(deadline).await;
+        match &connected {
+            Ok(()) => {
+                self.health.mark_healthy();
+                tracing::info!(target: target::MANAGER, component = self.key(), "initialised");
+            }
+            Err(error) => {
+                self.log_failure(error, "not connected");
+                self.health.mark_unhealthy(error);
+            }
+        }
+        connected
+    }
+
+    async fn open(&self, deadline: Instant) -> Result<()> {
+        let attempt = contained(async { self.part.connect().await });
+        let opened = tokio::time::timeout_at(deadline, attempt).await;
+        let opened = opened.unwrap_or_else(|_| Err(Error::timeout("it did not connect in time")));
+        if opened.is_ok() {
+            self.connected.store(true, Ordering::Release);
+        }
+        opened.map_err(|error| self.located(error, "connect"))
+    }
+
+    async fn look(&self) -> Result<Finding> {
+        let found = timeout(
+            self.check_timeout,
+            contained(async { self.part.check().await }),
+        )
+        .await;
+        let found = found.unwrap_or_else(|_| {
+            let allowed = duration::format(self.check_timeout);
+            Err(Error::timeout(format!(
+                "the health check took longer than {allowed}"
+            )))
+        });
+        found.map_err(|error| self.located(error, "health check"))
+    }
+
+    fn found(&self, finding: Finding) -> bool {
+        let works = match finding {
+            Finding::Healthy => {
+                self.health.mark_healthy();
+                true
+            }
+            Finding::Reported { works } => works,
+        };
+        let status = self.status();
+        tracing::debug!(target: target::MANAGER, component = self.key(), %status, "health check");
+        works
+    }
+
+    /// Loud when it is news, and for those who want to see every step otherwise.
+    fn log_failure(&self, error: &Error, what: &'static str) {
+        let error = error.report();
+        if self.status() == Status::Unhealthy {
+            tracing::debug!(target: target::MANAGER, component = self.key(), %error, "{what}");
+        } else {
+            tracing::warn!(target: target::MANAGER, component = self.key(), %error, "{what}");
+        }
     }
 
     pub(crate) async fn stop(&self, deadline: Instant) -> Result<()> {
         self.connected.store(false, Ordering::Release);
-        let stopped = match tokio::time::timeout_at(deadline, self.part.disconnect(deadline)).await
-        {
-            Ok(stopped) => stopped,
-            Err(_) => Err(Error::timeout("it did not close in time")),
-        };
+        let closing = contained(async { self.part.disconnect(deadline).await });
+        let stopped = tokio::time::timeout_at(deadline, closing).await;
+        let stopped = stopped.unwrap_or_else(|_| Err(Error::timeout("it did not close in time")));
         tracing::debug!(target: target::MANAGER, component = self.key(), "stopped");
         stopped.map_err(|error| self.located(error, "disconnect"))
+    }
+
+    /// The error of a start that cannot go on without this part: what, where, and how to mend it.
+    pub(crate) fn refusal(&self, reason: Error) -> Error {
+        let key = self.key();
+        let section = match key.strip_prefix("message_broker_") {
+            Some(name) => format!("message_brokers.{name}"),
+            None => key.to_owned(),
+        };
+        let status = self.health.status();
+        let url = status.as_ref().and_then(|status| {
+            let url = status.metadata.get("connection_url")?.as_str()?;
+            Some(format!(" at {url}"))
+        });
+        let place = url.unwrap_or_default();
+        let remedy = if is_hopeless(&reason) {
+            format!("correct `{section}`")
+        } else {
+            format!("start it, correct `{section}`, allow more time with `startup_timeout`")
+        };
+        let message = format!(
+            "{key}{place} is required and not available: {}; {remedy}, or set `{section}.required` to false",
+            reason.message()
+        );
+        Error::new(reason.kind(), message)
+            .with_component(key.to_owned())
+            .with_operation("initialize")
+            .with_source(reason)
     }
 
     fn located(&self, error: Error, operation: &'static str) -> Error {
@@ -211,6 +284,19 @@ impl Component {
             None => error.with_operation(operation),
         }
     }
+}
+
+/// Another attempt would fail in the same way.
+fn is_hopeless(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Config | ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Cancelled
+    )
+}
+
+/// A part that panics has failed, and ends nobody who looks after it.
+async fn contained<T>(attempt: impl Future<Output = Result<T>>) -> Result<T> {
+    catch_panic(attempt).await.and_then(|outcome| outcome)
 }
 
 impl std::fmt::Debug for Component {

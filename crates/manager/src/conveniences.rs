@@ -37,11 +37,10 @@ impl CommunicationManager {
         }
     }
 
-    /// Remembers what was done: durable with the feature `embedded`, else for this process alone.
-    ///
-    /// # Errors
-    /// When it could not be opened.
-    pub fn inbox(&self) -> Result<AnyInbox> {
+    /// Remembers what was done: durable with the feature `embedded`, else for this process alone. It is opened when it
+    /// is first used, and ends with the manager.
+    #[must_use]
+    pub fn inbox(&self) -> AnyInbox {
         self.0.parts.backends.inbox()
     }
 

@@ -1,10 +1,12 @@
 //! The API gateway, put together from what the manager has.
 
-use trunkline_core::{Error, Result};
+use tokio::time::Instant;
+use trunkline_core::{AnyLifecycle, Error, Lifecycle, Result};
 use trunkline_gateway::ApiGateway;
 use trunkline_http::Transport;
 
 use crate::CommunicationManager;
+use crate::stages::Stage;
 
 impl CommunicationManager {
     /// Serves the configured API gateway until the process is asked to stop, then drains it.
@@ -25,6 +27,11 @@ impl CommunicationManager {
             }
         }
         let transport = Transport::new(&config.transport())?;
+        self.attach(
+            "gateway connections",
+            Stage::Egress,
+            AnyLifecycle::new(Connections(transport.clone())),
+        );
         let gateway = ApiGateway::builder(config)
             .propagation(self.0.propagation.clone())
             .metrics(self.0.metrics.clone())
@@ -34,5 +41,19 @@ impl CommunicationManager {
             .app(name, gateway.server_config(), gateway.router())?
             .build()?;
         self.run_app(app).await
+    }
+}
+
+/// The gateway's own connections to what is behind it.
+struct Connections(Transport);
+
+impl Lifecycle for Connections {
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn shutdown(&self, deadline: Instant) -> Result<()> {
+        self.0.shutdown(deadline).await;
+        Ok(())
     }
 }

@@ -28,7 +28,11 @@ pub async fn initialize_communication(config: CommunicationConfig) -> Result<Com
     }
     let started = manager.initialize().await;
     if started.is_err() {
-        lock().take();
+        let mut global = lock();
+        // Meanwhile it may have been shut down and another one made.
+        if global.as_ref().is_some_and(|current| current.is(&manager)) {
+            *global = None;
+        }
     }
     started.map(|()| manager)
 }

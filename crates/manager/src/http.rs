@@ -1,12 +1,16 @@
 //! The HTTP clients of a manager: by configured name, or by the name of a service.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use trunkline_core::names::target;
 use trunkline_core::{Error, Health, Propagation, Result};
-use trunkline_discovery::{Discovery, ServiceName};
+use trunkline_discovery::{Discovery, DiscoveryBuilder, ServiceName};
 use trunkline_http::{
-    EnhancedHttpClient, HttpClientConfig, PolicyMetrics, Transport, TransportConfig,
+    EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport, TransportConfig,
 };
 use trunkline_resilience::{Observer, PolicyLayers, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
@@ -19,6 +23,26 @@ use crate::{CommunicationConfig, CommunicationManager};
 /// Most services that have a client of their own at once; names come from code, so this is only a guard.
 const MOST_CLIENTS: usize = 4096;
 
+/// Asks instances how they are, for whoever has discovery check them; over connections of its own.
+pub(crate) struct Probing(Result<Transport, Missing>);
+
+impl Probing {
+    pub(crate) fn new() -> Self {
+        let transport = Transport::new(&TransportConfig::default());
+        Self(transport.map_err(|error| Missing::new(&error)))
+    }
+
+    pub(crate) fn add_to(&self, discovery: DiscoveryBuilder) -> DiscoveryBuilder {
+        match &self.0 {
+            Ok(transport) => discovery.probe(HttpProbe::new(transport.clone())),
+            Err(missing) => {
+                tracing::warn!(target: target::MANAGER, error = %missing.error(), "instances cannot be checked");
+                discovery
+            }
+        }
+    }
+}
+
 /// Makes clients when they are asked for and keeps them. All share one circuit, budget and bulkhead per target.
 pub(crate) struct HttpClients {
     config: Arc<CommunicationConfig>,
@@ -30,6 +54,8 @@ pub(crate) struct HttpClients {
     clients: Mutex<HashMap<String, EnhancedHttpClient>>,
     /// Shared by clients without limits of their own.
     transport: Mutex<Option<Transport>>,
+    probing: Probing,
+    closed: AtomicBool,
 }
 
 impl HttpClients {
@@ -38,6 +64,7 @@ impl HttpClients {
         discovery: Result<Discovery, Missing>,
         propagation: Propagation,
         metrics: Metrics,
+        probing: Probing,
         health: &Health,
     ) -> Self {
         let shown = CircuitHealth::new(health.clone());
@@ -54,6 +81,8 @@ impl HttpClients {
             metrics,
             clients: Mutex::default(),
             transport: Mutex::default(),
+            probing,
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -63,10 +92,7 @@ impl HttpClients {
 
     /// Connections for what has no limits of its own: service clients and the gateway.
     pub(crate) fn transport(&self) -> Result<Transport> {
-        let mut shared = self
-            .transport
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared_transport();
         if let Some(transport) = &*shared {
             return Ok(transport.clone());
         }
@@ -81,27 +107,50 @@ impl HttpClients {
         Ok(transport)
     }
 
-    /// A configured name wins, then a service's name.
+    /// A configured name wins, then a service's name. `default` is also the only configured one.
     pub(crate) fn client(&self, name: &str) -> Result<EnhancedHttpClient> {
+        let configured = &self.config.http_clients;
+        let only = || configured.keys().next().filter(|_| configured.len() == 1);
+        let name = match only() {
+            Some(only) if name == DEFAULT => only.as_str(),
+            _ => name,
+        };
         if let Some(client) = self.kept().get(name) {
             return Ok(client.clone());
         }
         let client = match self.config.http_clients.get(name) {
             Some(settings) => self.configured(name, settings)?,
-            None if name == DEFAULT => self.default_client()?,
+            None if name == DEFAULT => return Err(self.no_default()),
             None => self.for_service(name)?,
         };
         let mut kept = self.kept();
-        if !kept.contains_key(name) {
-            self.show(name);
+        if let Some(first) = kept.get(name) {
+            // Two made one at the same time: everybody gets the first.
+            return Ok(first.clone());
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::cancelled("the manager was shut down"));
         }
         if kept.len() >= MOST_CLIENTS {
             return Err(Error::exhausted(
                 "there are too many HTTP clients; ask for services by their names",
             ));
         }
-        // Two may have made one at the same time: everybody gets the first.
-        Ok(kept.entry(name.to_owned()).or_insert(client).clone())
+        self.show(name);
+        kept.insert(name.to_owned(), client.clone());
+        Ok(client)
+    }
+
+    /// Closes the connections of every client; those in use until the deadline.
+    pub(crate) async fn shutdown(&self, deadline: Instant) {
+        self.closed.store(true, Ordering::Release);
+        let clients: Vec<EnhancedHttpClient> = self.kept().values().cloned().collect();
+        join_all(clients.iter().map(|client| client.shutdown(deadline))).await;
+        let shared = self.shared_transport().take();
+        let probing = self.probing.0.as_ref().ok();
+        for transport in shared.iter().chain(probing) {
+            transport.shutdown(deadline).await;
+        }
     }
 
     /// Puts a client into the health document.
@@ -117,26 +166,32 @@ impl HttpClients {
         self.shown.show(name, service, &[("base_url", place)]);
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<String, EnhancedHttpClient>> {
+    fn shared_transport(&self) -> MutexGuard<'_, Option<Transport>> {
+        self.transport
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<String, EnhancedHttpClient>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `default` that is not configured: the only one that is.
-    fn default_client(&self) -> Result<EnhancedHttpClient> {
-        let clients = &self.config.http_clients;
-        match clients.first() {
-            Some((name, settings)) if clients.len() == 1 => self.configured(name, settings),
-            Some(_) => {
-                let known: Vec<&str> = clients.keys().map(String::as_str).collect();
-                Err(Error::not_found(format!(
-                    "there are several HTTP clients and none is named `default`; ask for one of: {}",
-                    known.join(", ")
-                )))
-            }
-            None => Err(Error::not_found(
+    fn no_default(&self) -> Error {
+        let known: Vec<&str> = self
+            .config
+            .http_clients
+            .keys()
+            .map(String::as_str)
+            .collect();
+        if known.is_empty() {
+            return Error::not_found(
                 "there is no HTTP client `default`: set http_client.base_url, or ask for a service by its name",
-            )),
+            );
         }
+        Error::not_found(format!(
+            "there are several HTTP clients and none is named `default`; ask for one of: {}",
+            known.join(", ")
+        ))
     }
 
     fn configured(&self, name: &str, settings: &HttpClientConfig) -> Result<EnhancedHttpClient> {
@@ -147,7 +202,7 @@ impl HttpClients {
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
             .policies(&self.policies, move |_| {
-                Arc::new(settled(config.client_policy_layers(&owner)))
+                Arc::new(settled(&config.client_policy_layers(&owner)))
             });
         let builder = match &self.discovery {
             Ok(discovery) => builder.discovery(discovery),
@@ -175,7 +230,7 @@ impl HttpClients {
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
             .policies(&self.policies, move |target| {
-                Arc::new(settled(layers(&config, target)))
+                Arc::new(settled(&layers(&config, target)))
             })
             .build()
             .map_err(|error| error.with_component(format!("http_client_{service}")))
@@ -234,7 +289,7 @@ impl HttpClients {
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
             .policies(&self.policies, move |target| {
-                Arc::new(settled(config.gateway_policy_layers(
+                Arc::new(settled(&config.gateway_policy_layers(
                     &target.service,
                     target.endpoint.as_deref(),
                 )))

@@ -63,6 +63,12 @@ mod relay;
 mod service;
 mod signal;
 mod stages;
+mod stores;
+#[cfg(not(feature = "http"))]
+mod without_http;
+
+#[cfg(not(feature = "http"))]
+use without_http as http;
 
 pub use brokers::BrokerInfo;
 pub use builder::CommunicationManagerBuilder;

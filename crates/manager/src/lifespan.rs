@@ -1,6 +1,9 @@
 //! A scope in which the manager runs: initialised inside, shut down afterwards whatever happens.
 
-use tokio::time::Instant;
+use std::any::Any;
+use std::convert::Infallible;
+
+use tokio::time::timeout_at;
 use trunkline_core::names::target;
 use trunkline_core::task::catch_panic_raw;
 use trunkline_core::{Error, Result};
@@ -11,7 +14,7 @@ use crate::signal::{StopSignal, StopSignals};
 /// How the closure ended.
 enum Ending<T> {
     Returned(Result<T>),
-    Panicked(Box<dyn std::any::Any + Send>),
+    Panicked(Box<dyn Any + Send>),
     CutOff,
 }
 
@@ -37,7 +40,7 @@ impl CommunicationManager {
     /// ```
     ///
     /// # Errors
-    /// Those of `initialize`, of the closure, of `shutdown` (in this order), and `Cancelled` when the closure did not
+    /// Those of `initialize` (`Cancelled` when a signal came meanwhile), of the closure, of `shutdown` (in this order), and `Cancelled` when the closure did not
     /// end within the drain deadline.
     ///
     /// # Panics
@@ -52,8 +55,26 @@ impl CommunicationManager {
     {
         let signals = StopSignals::listen()
             .map_err(|error| Error::internal("cannot listen for signals").with_source(error))?;
+        // Beside everything, from the start to the stop: neither may keep a signal waiting.
+        tokio::select! {
+            never = self.obey(signals) => match never {},
+            ended = self.live(body) => ended,
+        }
+    }
+
+    async fn obey(&self, mut signals: StopSignals) -> Infallible {
+        let first = signals.next().await;
+        tracing::info!(target: target::MANAGER, signal = first.name(), "stopping");
+        self.request_shutdown();
+        exit_at_once(signals.next().await)
+    }
+
+    async fn live<T, F>(&self, body: F) -> Result<T>
+    where
+        F: AsyncFnOnce(Self) -> Result<T>,
+    {
         self.initialize().await?;
-        let ending = self.run_body(body, signals).await;
+        let ending = self.run_body(body).await;
         let stopped = self.shutdown().await;
         match ending {
             Ending::Returned(Ok(value)) => stopped.map(|()| value),
@@ -71,46 +92,29 @@ impl CommunicationManager {
         }
     }
 
-    async fn run_body<T, F>(&self, body: F, mut signals: StopSignals) -> Ending<T>
+    async fn run_body<T, F>(&self, body: F) -> Ending<T>
     where
         F: AsyncFnOnce(Self) -> Result<T>,
     {
-        let body = catch_panic_raw(body(self.clone()));
+        let manager = self.clone();
+        let body = catch_panic_raw(async move { body(manager).await });
         let mut body = std::pin::pin!(body);
-        let mut first: Option<StopSignal> = None;
-        let mut cut_off_at: Option<Instant> = None;
-        let requested = self.until_shutdown();
-        let mut requested = std::pin::pin!(requested);
-        loop {
-            tokio::select! {
-                ended = &mut body => {
-                    return match ended {
-                        Ok(result) => Ending::Returned(result),
-                        Err(panic) => Ending::Panicked(panic),
-                    };
-                }
-                signal = signals.next() => {
-                    if first.is_some() {
-                        exit_at_once(signal);
-                    }
-                    tracing::info!(target: target::MANAGER, signal = signal.name(), "stopping");
-                    first = Some(signal);
-                    self.request_shutdown();
-                }
-                () = &mut requested, if cut_off_at.is_none() => {
-                    cut_off_at = Some(Instant::now() + self.drain_timeout());
-                    self.begin_drain();
-                }
-                () = until(cut_off_at) => return Ending::CutOff,
-            }
+        tokio::select! {
+            ended = &mut body => return Ending::of(ended),
+            () = self.until_shutdown() => {}
         }
+        self.begin_drain();
+        let ended = timeout_at(self.drain_deadline(), body).await;
+        ended.map_or(Ending::CutOff, Ending::of)
     }
 }
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+impl<T> Ending<T> {
+    fn of(ended: std::result::Result<Result<T>, Box<dyn Any + Send>>) -> Self {
+        match ended {
+            Ok(result) => Self::Returned(result),
+            Err(panic) => Self::Panicked(panic),
+        }
     }
 }
 

@@ -1,29 +1,32 @@
 //! The manager itself: what there is by name, started in order, stopped in the reverse order.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{Mutex, OnceCell};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use trunkline_core::health::Gate;
 use trunkline_core::names::target;
 use trunkline_core::task::{self, Scope};
-use trunkline_core::{AnyLifecycle, Health, HealthDocument, Propagation, Result};
+use trunkline_core::{AnyLifecycle, Error, Health, HealthDocument, Propagation, Result};
 use trunkline_telemetry::{Logs, Metrics};
 
 use crate::CommunicationConfig;
 use crate::assemble::{Parts, assemble};
 use crate::builder::CommunicationManagerBuilder;
-use crate::callbacks::{CallbackOutcome, Callbacks};
+use crate::callbacks::{CallbackOutcome, Callbacks, inside_shutdown_callback};
 use crate::component::Component;
+use crate::http::HttpClients;
 use crate::monitor;
+use crate::named::Missing;
 use crate::phase::Phase;
-use crate::stages::{Stage, Stages};
+use crate::stages::{Stage, Stages, share};
 
 /// Time for closing what has drained.
 const CLOSING: Duration = Duration::from_secs(5);
+const STOPPING: &str = "stopping";
 
 /// Everything a service talks with, in one place: brokers, HTTP clients, discovery, the event store, health and
 /// metrics, by name. Cloning copies a pointer.
@@ -55,8 +58,7 @@ pub(crate) struct Inner {
     pub(crate) logs: Logs,
     pub(crate) propagation: Propagation,
     pub(crate) parts: Parts,
-    #[cfg(feature = "http")]
-    pub(crate) http: Arc<crate::http::HttpClients>,
+    pub(crate) http: Arc<HttpClients>,
     pub(crate) stages: Stages,
     callbacks: Arc<Callbacks>,
     tasks: Scope,
@@ -64,8 +66,11 @@ pub(crate) struct Inner {
     /// The same as `phase`, for those who cannot wait.
     seen_phase: std::sync::Mutex<Phase>,
     /// Cancelled when somebody wants the process to stop.
-    stop_requested: CancellationToken,
-    drained: OnceCell<()>,
+    pub(crate) stop_requested: CancellationToken,
+    /// Set when the drain begins.
+    drain_deadline: OnceLock<Instant>,
+    /// What did not drain, once it is over.
+    drained: OnceCell<Option<Missing>>,
     /// Closed unless running: no traffic before the start and after the stop was asked for.
     running: Gate,
 }
@@ -96,7 +101,6 @@ impl CommunicationManager {
             metrics: assembled.metrics,
             propagation: assembled.propagation,
             parts: assembled.parts,
-            #[cfg(feature = "http")]
             http: assembled.http,
             stages: Stages::default(),
             callbacks: Arc::default(),
@@ -104,6 +108,7 @@ impl CommunicationManager {
             phase: Mutex::new(Phase::New),
             seen_phase: std::sync::Mutex::new(Phase::New),
             stop_requested: CancellationToken::new(),
+            drain_deadline: OnceLock::new(),
             drained: OnceCell::new(),
             running,
         }))
@@ -114,7 +119,7 @@ impl CommunicationManager {
     ///
     /// # Errors
     /// The error of the first required component that could not be connected: what, where, and how to mend it.
-    /// `Cancelled` after a shutdown.
+    /// `Cancelled` after a shutdown or a failed start, and when a shutdown is asked for meanwhile.
     ///
     /// # Cancel safety
     /// When dropped, call [`shutdown`](Self::shutdown).
@@ -129,54 +134,50 @@ impl CommunicationManager {
             tracing::warn!(target: target::MANAGER, "{warning}");
         }
         tracing::debug!(target: target::MANAGER, components = self.0.parts.components.len(), "initialising");
-        if let Err(error) = self.start_components().await {
+        if let Err(error) = self.start_everything().await {
             tracing::error!(target: target::MANAGER, error = %error.report(), "initialisation failed");
-            drop(self.stop_components(Instant::now() + CLOSING).await);
-            return Err(error);
-        }
-        self.watch_over();
-        for (name, entry) in self.0.parts.brokers.iter() {
-            if let Ok(entry) = entry {
-                let messaging = AnyLifecycle::new(entry.messaging.clone());
-                self.attach(format!("messaging {name}"), Stage::Intake, messaging);
-            }
-        }
-        if let Err(error) = self.start_relay().await {
+            self.request_shutdown();
+            // What cannot be undone was logged; the error of the start says more.
             drop(self.stop_everything(Instant::now() + CLOSING).await);
             self.set_phase(&mut phase, Phase::Shutdown);
             return Err(error);
         }
         self.set_phase(&mut phase, Phase::Initialized);
         self.0.running.open();
+        if self.0.stop_requested.is_cancelled() {
+            self.0.running.close(STOPPING);
+        }
         drop(phase);
-        self.0.callbacks.started(self).await;
+        tokio::select! {
+            () = self.0.callbacks.started(self) => {}
+            () = self.until_shutdown() => {}
+        }
         tracing::info!(target: target::MANAGER, status = %self.health_status().overall_status, "initialised");
         Ok(())
     }
 
-    /// Stops: readiness off, intake drained, egress flushed, components closed, all within the drain timeout and five
-    /// seconds. Does nothing the second time. Afterwards it cannot be started again.
+    /// Stops: readiness off, shutdown callbacks, intake drained, egress flushed, components closed, all within the
+    /// drain timeout and five seconds. Does nothing the second time. A start that is under way is given up. Afterwards
+    /// it cannot be started again.
+    ///
+    /// Whatever is drained must not wait for it; [`request_shutdown`](Self::request_shutdown) serves there. In a
+    /// shutdown callback it returns at once.
     ///
     /// # Errors
     /// The first thing that did not stop cleanly; everything else is stopped all the same.
     ///
     /// # Cancel safety
-    /// Not cancel safe: parts may be left running.
+    /// Cancel safe: the stop goes on; a further call waits for its end.
     pub async fn shutdown(&self) -> Result<()> {
-        let mut phase = self.0.phase.lock().await;
-        if *phase == Phase::Shutdown {
+        self.request_shutdown();
+        if inside_shutdown_callback() {
             return Ok(());
         }
-        let was_running = *phase == Phase::Initialized;
-        self.request_shutdown();
-        if was_running {
-            self.0.callbacks.stopping(self).await;
-        }
-        self.drain().await;
-        let stopped = self.stop_everything(Instant::now() + CLOSING).await;
-        self.set_phase(&mut phase, Phase::Shutdown);
-        tracing::info!(target: target::MANAGER, clean = stopped.is_ok(), "stopped");
-        stopped
+        let manager = self.clone();
+        let stopping = task::spawn("shutdown", async move { manager.stop().await });
+        stopping
+            .await
+            .unwrap_or_else(|join| Err(Error::internal("the stop panicked").with_source(join)))
     }
 
     /// Whether it is running.
@@ -193,7 +194,7 @@ impl CommunicationManager {
 
     /// Asks everything that waits in [`until_shutdown`](Self::until_shutdown) to stop. Readiness turns off at once.
     pub fn request_shutdown(&self) {
-        self.0.running.close("stopping");
+        self.0.running.close(STOPPING);
         self.0.stop_requested.cancel();
     }
 
@@ -223,19 +224,16 @@ impl CommunicationManager {
         self.0.health.document()
     }
 
-    /// Checks every component now and returns the health of everything.
+    /// Checks every component now and returns the health of everything. Before the start and after the stop, what was
+    /// last reported.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn health_check(&self) -> HealthDocument {
-        join_all(
-            self.0
-                .parts
-                .components
-                .iter()
-                .map(|component| component.check()),
-        )
-        .await;
+        if self.is_initialized() {
+            let components = &self.0.parts.components;
+            join_all(components.iter().map(|component| component.check())).await;
+        }
         self.health_status()
     }
 
@@ -266,7 +264,7 @@ impl CommunicationManager {
         self.0.callbacks.add_startup(callback);
     }
 
-    /// Called before a stop, while everything still works.
+    /// Called before a stop, while everything still works; all together within half of the drain timeout.
     pub fn add_shutdown_callback<F, Fut>(&self, callback: F)
     where
         F: Fn(Self) -> Fut + Send + Sync + 'static,
@@ -289,38 +287,86 @@ impl CommunicationManager {
             .add_health(self.0.config.health.on_every_failure, callback);
     }
 
-    pub(crate) fn drain_timeout(&self) -> Duration {
-        self.0.config.drain_timeout
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// When what is running is cut off: the drain timeout after the drain began, which is now if it has not.
+    pub(crate) fn drain_deadline(&self) -> Instant {
+        let begin = || Instant::now() + self.0.config.drain_timeout;
+        *self.0.drain_deadline.get_or_init(begin)
     }
 
     /// Begins to drain while something else goes on.
     pub(crate) fn begin_drain(&self) {
+        self.drain_deadline();
         let manager = self.clone();
-        drop(task::spawn("drain", async move { manager.drain().await }));
-    }
-
-    /// Waits until the drain that a stop begins is over.
-    pub(crate) async fn drained(&self) {
-        self.drain().await;
+        drop(task::spawn(
+            "drain",
+            async move { drop(manager.drain().await) },
+        ));
     }
 
     /// Drains once, however often it is asked for; everybody waits for the same end.
-    async fn drain(&self) {
-        let drained = self.0.drained.get_or_init(|| async {
-            let deadline = Instant::now() + self.drain_timeout();
-            self.0.stages.drain(deadline).await;
+    pub(crate) async fn drain(&self) -> Result<()> {
+        let failure = self.0.drained.get_or_init(|| async {
+            let deadline = self.drain_deadline();
+            if self.is_initialized() {
+                let half = share(deadline, 2);
+                let called = timeout_at(half, self.0.callbacks.stopping(self)).await;
+                if called.is_err() {
+                    tracing::error!(target: target::MANAGER, "the shutdown callbacks took too long; going on without them");
+                }
+            }
+            let drained = self.0.stages.drain(deadline).await;
+            drained.err().map(|error| Missing::new(&error))
         });
-        drained.await;
+        match failure.await {
+            Some(failure) => Err(failure.error()),
+            None => Ok(()),
+        }
     }
 
-    /// Connects stage by stage: what others lean on comes first.
+    async fn stop(&self) -> Result<()> {
+        let mut phase = self.0.phase.lock().await;
+        if *phase == Phase::Shutdown {
+            return Ok(());
+        }
+        tracing::debug!(target: target::MANAGER, "stopping");
+        let drained = self.drain().await;
+        let stopped = self.stop_everything(Instant::now() + CLOSING).await;
+        self.set_phase(&mut phase, Phase::Shutdown);
+        let outcome = drained.and(stopped);
+        tracing::info!(target: target::MANAGER, clean = outcome.is_ok(), "stopped");
+        outcome
+    }
+
+    async fn start_everything(&self) -> Result<()> {
+        let starting = async {
+            self.start_components().await?;
+            self.watch_over();
+            for (name, entry) in self.0.parts.brokers.iter() {
+                if let Ok(entry) = entry {
+                    let messaging = AnyLifecycle::new(entry.messaging.clone());
+                    self.attach(format!("messaging {name}"), Stage::Intake, messaging);
+                }
+            }
+            self.start_relay().await
+        };
+        tokio::select! {
+            biased;
+            () = self.until_shutdown() => {
+                Err(Error::cancelled("a shutdown was asked for before the start was over"))
+            }
+            started = starting => started,
+        }
+    }
+
+    /// Connects stage by stage: what others lean on comes first. Ends at the first required part that fails.
     async fn start_components(&self) -> Result<()> {
         let deadline = Instant::now() + self.0.config.startup_timeout;
         for stage in self.0.parts.start_order() {
-            let started = stage.iter().map(|component| start_one(component, deadline));
-            for outcome in join_all(started).await {
-                outcome?;
-            }
+            try_join_all(stage.iter().map(|component| start_one(component, deadline))).await?;
         }
         Ok(())
     }
@@ -334,28 +380,44 @@ impl CommunicationManager {
             ..
         } = &*self.0;
         monitor::tell_callbacks(tasks, health, Arc::clone(callbacks));
-        if config.enable_health_checks {
-            for component in &self.0.parts.components {
-                monitor::watch_component(tasks, Arc::clone(component), config.health.interval);
+        let checks = config.enable_health_checks;
+        for component in &self.0.parts.components {
+            // Without checks, one that is away is still picked up when it comes.
+            if component.may_come_back() && (checks || !component.is_connected()) {
+                let component = Arc::clone(component);
+                monitor::watch_component(tasks, component, config.health.interval, !checks);
             }
         }
     }
 
+    /// Ends everything, in the reverse order of the start. Each step has a share of the time.
     async fn stop_everything(&self, deadline: Instant) -> Result<()> {
-        let stages = self.0.stages.shutdown(deadline).await;
-        let left = self.0.tasks.shutdown(deadline).await;
+        let stages = self.0.stages.shutdown(share(deadline, 2)).await;
+        let left = self.0.tasks.shutdown(share(deadline, 4)).await;
         if left > 0 {
             tracing::warn!(target: target::MANAGER, tasks = left, "tasks had to be stopped by force");
         }
-        stages.and(self.stop_components(deadline).await)
+        self.0.http.shutdown(share(deadline, 3)).await;
+        let discovery = match &self.0.parts.discovery {
+            Ok(discovery) => discovery.shutdown(share(deadline, 2)).await,
+            Err(_) => Ok(()),
+        };
+        let components = self.stop_components(deadline).await;
+        self.0.parts.backends.close();
+        self.0.callbacks.clear();
+        stages.and(discovery).and(components)
     }
 
     async fn stop_components(&self, deadline: Instant) -> Result<()> {
         let mut outcome = Ok(());
-        for component in self.0.parts.components.iter().rev() {
-            if let Err(error) = component.stop(deadline).await {
-                tracing::error!(target: target::MANAGER, error = %error.report(), "a component did not close");
-                outcome = outcome.and(Err(error));
+        let stages = self.0.parts.start_order();
+        for (before, stage) in stages.iter().enumerate().rev() {
+            let until = share(deadline, before + 1);
+            for stopped in join_all(stage.iter().map(|component| component.stop(until))).await {
+                if let Err(error) = stopped {
+                    tracing::error!(target: target::MANAGER, error = %error.report(), "a component did not close");
+                    outcome = outcome.and(Err(error));
+                }
             }
         }
         outcome
@@ -378,6 +440,13 @@ impl CommunicationManager {
     }
 }
 
+/// A manager that nobody holds any more and nobody stopped leaves no tasks behind.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
 impl std::fmt::Debug for CommunicationManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CommunicationManager")
@@ -390,7 +459,7 @@ impl std::fmt::Debug for CommunicationManager {
 /// A part that is not required never fails the start; it is picked up when it returns.
 async fn start_one(component: &Arc<Component>, deadline: Instant) -> Result<()> {
     match component.start(deadline).await {
-        Err(error) if component.is_required() => Err(error),
+        Err(error) if component.is_required() => Err(component.refusal(error)),
         Err(error) => {
             tracing::warn!(
                 target: target::MANAGER, component = component.key(), error = %error.report(),

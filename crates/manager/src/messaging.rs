@@ -96,7 +96,7 @@ impl TopicPolicies for Configured {
                 .and_then(|name| TopicName::new(name).ok());
             let topic = bounded.as_ref().unwrap_or(topic);
             Arc::new(settled(
-                self.config.publish_policy_layers(&self.broker, topic),
+                &self.config.publish_policy_layers(&self.broker, topic),
             ))
         };
         let mandatory = self.config.topic_policies(topic).into_iter().rev();
@@ -121,7 +121,7 @@ impl TopicPolicies for Configured {
         };
         let mut settings = match &name {
             Some(name) => {
-                let policy = settled(self.config.consume_policy_layers(&self.broker, name));
+                let policy = settled(&self.config.consume_policy_layers(&self.broker, name));
                 ConsumeSettings::from_policy(&policy)
             }
             None => ConsumeSettings::default(),
@@ -155,7 +155,7 @@ fn plain(pattern: &str) -> Option<TopicName> {
 }
 
 /// The configuration was checked when it was loaded; values set in code may still be out of range.
-pub(crate) fn settled(layers: PolicyLayers<'_>) -> EffectivePolicy {
+pub(crate) fn settled(layers: &PolicyLayers<'_>) -> EffectivePolicy {
     match layers.resolve() {
         Ok(explained) => explained.policy,
         Err(invalid) => {

@@ -1,13 +1,16 @@
 //! Looks after the components while the manager runs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
-use trunkline_core::Health;
+use trunkline_core::health::HealthChange;
 use trunkline_core::names::target;
 use trunkline_core::task::Scope;
+use trunkline_core::{Health, Status};
 
 use crate::callbacks::Callbacks;
 use crate::component::Component;
@@ -15,8 +18,13 @@ use crate::component::Component;
 /// First pause after a failed check; it doubles up to the interval, so that a part that returns is noticed soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Checks a component at an interval, sooner while it is away.
-pub(crate) fn watch_component(tasks: &Scope, component: Arc<Component>, interval: Duration) {
+/// Checks a component at an interval, sooner while it is away. With `until_connected`, only until it has come.
+pub(crate) fn watch_component(
+    tasks: &Scope,
+    component: Arc<Component>,
+    interval: Duration,
+    until_connected: bool,
+) {
     let stop = tasks.token();
     tasks.spawn("health check", async move {
         let mut pause = if component.is_connected() {
@@ -24,7 +32,10 @@ pub(crate) fn watch_component(tasks: &Scope, component: Arc<Component>, interval
         } else {
             FIRST_PAUSE.min(interval)
         };
-        while !cancelled_within(&stop, pause).await {
+        while !(until_connected && component.is_connected()) {
+            if cancelled_within(&stop, pause).await {
+                return;
+            }
             let works = tokio::select! {
                 works = component.check() => works,
                 () = stop.cancelled() => return,
@@ -54,24 +65,65 @@ async fn cancelled_within(stop: &CancellationToken, pause: Duration) -> bool {
 /// Tells the health callbacks, one report after the other, on a task of its own: a callback may call the manager.
 pub(crate) fn tell_callbacks(tasks: &Scope, health: &Health, callbacks: Arc<Callbacks>) {
     let stop = tasks.token();
-    let mut reports = health.subscribe();
+    let reports = health.subscribe();
+    let teller = Teller {
+        health: health.clone(),
+        callbacks,
+        told: HashMap::new(),
+    };
     tasks.spawn("health callbacks", async move {
+        tokio::select! {
+            () = teller.run(reports) => {}
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// Knows what the callbacks were told last. They take everything for healthy that they were told nothing about.
+struct Teller {
+    health: Health,
+    callbacks: Arc<Callbacks>,
+    told: HashMap<Arc<str>, Status>,
+}
+
+impl Teller {
+    async fn run(mut self, mut reports: Receiver<HealthChange>) {
+        // What did not work at the start is news as well.
+        self.catch_up().await;
         loop {
-            let report = tokio::select! {
-                report = reports.recv() => report,
-                () = stop.cancelled() => return,
-            };
-            match report {
-                Ok(report) => tokio::select! {
-                    () = callbacks.health_reported(&report) => {}
-                    () = stop.cancelled() => return,
-                },
-                Err(RecvError::Lagged(missed)) => tracing::warn!(
-                    target: target::MANAGER, missed,
-                    "health callbacks are too slow; some reports were passed over"
-                ),
+            match reports.recv().await {
+                Ok(report) => self.tell(report).await,
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::warn!(
+                        target: target::MANAGER, missed,
+                        "health callbacks are too slow; they are told only what is true now"
+                    );
+                    self.catch_up().await;
+                }
                 Err(RecvError::Closed) => return,
             }
         }
-    });
+    }
+
+    async fn tell(&mut self, mut report: HealthChange) {
+        let now = report.status.status;
+        let told = self.told.insert(Arc::clone(&report.key), now);
+        report.previous = told.unwrap_or(Status::Healthy);
+        self.callbacks.health_reported(&report).await;
+    }
+
+    async fn catch_up(&mut self) {
+        for (key, status) in self.health.document().components {
+            if status.last_health_check.is_none() {
+                continue;
+            }
+            let report = HealthChange {
+                key: key.into(),
+                previous: status.status,
+                status,
+                failed: false,
+            };
+            self.tell(report).await;
+        }
+    }
 }

@@ -5,11 +5,11 @@ use trunkline_core::{Error, Result};
 /// Where in its life a manager is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Made, or back there after a failed start.
+    /// Made, not started.
     New,
     /// Running.
     Initialized,
-    /// Ended for good.
+    /// Ended for good, by a stop or by a start that failed.
     Shutdown,
 }
 
@@ -20,7 +20,7 @@ impl Phase {
             Self::New => Ok(true),
             Self::Initialized => Ok(false),
             Self::Shutdown => Err(Error::cancelled(
-                "this manager was shut down and cannot be started again; make a new one",
+                "this manager was shut down, or its start failed; it cannot be started again: make a new one",
             )),
         }
     }

@@ -1,5 +1,6 @@
 //! The relay: what is appended to the event store is published, as the configuration says.
 
+use trunkline_core::names::target;
 use trunkline_core::{AnyLifecycle, Lifecycle as _, Result};
 use trunkline_events::Relay;
 use trunkline_messaging::Messaging;
@@ -20,26 +21,30 @@ impl CommunicationManager {
         else {
             return Ok(());
         };
-        let broker = self.messaging_on(&config.broker)?;
         let component = self
             .0
             .health
             .register("event_relay", &config.name, "event_relay", false);
+        let (store, broker) = match (self.event_store(), self.messaging_on(&config.broker)) {
+            (Ok(store), Ok(broker)) => (store, broker),
+            // A required one would have ended the start; without an optional one there is nothing to relay.
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(target: target::MANAGER, error = %error.report(), "the event relay is not started");
+                component.mark_unhealthy(&error);
+                return Ok(());
+            }
+        };
         component.mark_healthy();
-        let relay = Relay::new(
-            self.event_store()?,
-            Messaging::broker(&broker).clone(),
-            &config,
-        )?
-        .with_propagation(self.0.propagation.clone())
-        .with_metrics(self.0.metrics.clone())
-        .with_component(component);
-        relay.start().await?;
+        let relay = Relay::new(store, Messaging::broker(&broker).clone(), &config)?
+            .with_propagation(self.0.propagation.clone())
+            .with_metrics(self.0.metrics.clone())
+            .with_component(component);
+        // Attached first, so that a start that is given up half-way is ended too.
         self.attach(
             format!("event_relay {}", config.name),
             Stage::Egress,
-            AnyLifecycle::new(relay),
+            AnyLifecycle::new(relay.clone()),
         );
-        Ok(())
+        relay.start().await
     }
 }

@@ -11,6 +11,8 @@ use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
 use crate::stages::Stage;
 use crate::{CommunicationManager, circuits};
 
+/// Time for the shutdown hooks of an app, after the drain deadline.
+const HOOKS: Duration = Duration::from_secs(5);
 /// How long a stop waits for the registry to hear of it.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -56,15 +58,23 @@ impl CommunicationManager {
     /// # Cancel safety
     /// When dropped, the app goes on until the manager is shut down.
     pub async fn run_app(&self, app: MicroserviceApp) -> Result<()> {
-        app.start().await?;
-        self.attach(
-            app.name().to_owned(),
-            Stage::Intake,
-            AnyLifecycle::new(app.clone()),
-        );
+        // Before the start: a stop that comes meanwhile drains it too.
+        let work = AnyLifecycle::new(app.clone());
+        self.attach(app.name().to_owned(), Stage::Intake, work);
+        let started = tokio::select! {
+            biased;
+            () = self.until_shutdown() => return Ok(()),
+            started = app.start() => started,
+        };
+        if self.0.stop_requested.is_cancelled() {
+            return Ok(());
+        }
+        started?;
         self.until_shutdown().await;
-        self.drained().await;
-        app.shutdown(Instant::now()).await
+        let drained = app.drain(self.drain_deadline()).await;
+        app.shutdown(self.drain_deadline() + HOOKS)
+            .await
+            .and(drained)
     }
 
     pub(crate) fn app(
@@ -82,7 +92,10 @@ impl CommunicationManager {
             .metrics(self.0.metrics.clone())
             .propagation(self.0.propagation.clone())
             .drain_delay(self.0.config.drain_delay)
-            .brokers(move |broker: &str| manager.message_broker(broker));
+            .brokers(move |broker: &str| {
+                let messaging = manager.messaging_on(broker)?;
+                Ok(messaging.publisher().clone())
+            });
         for (name, value) in &self.0.config.service.metadata {
             app = app.metadata(name, value);
         }
@@ -92,11 +105,12 @@ impl CommunicationManager {
             .discovery
             .as_ref()
             .ok()
-            .filter(|_| self.0.parts.has_registry);
+            .filter(|_| self.0.parts.has_registry());
         Ok(match registers {
             Some(discovery) => app.registration(SelfRegistration {
                 discovery: discovery.clone(),
                 health: self.0.health.clone(),
+                zone: self.0.config.service.zone.clone(),
                 current: Mutex::new(None),
             }),
             None => app,
@@ -110,7 +124,10 @@ impl CommunicationManager {
             let circuits = circuits::list(&policies);
             async move { trunkline_server::Json(circuits) }
         });
-        router.route("/circuits", circuits)
+        // A route of the same path in the service's own router stays out of sight, as with the app's other paths.
+        axum::Router::new()
+            .route("/circuits", circuits)
+            .fallback_service(router)
     }
 }
 
@@ -118,6 +135,7 @@ impl CommunicationManager {
 struct SelfRegistration {
     discovery: Discovery,
     health: Health,
+    zone: Option<String>,
     current: Mutex<Option<Registration>>,
 }
 
@@ -128,7 +146,8 @@ impl SelfRegistration {
 }
 
 impl trunkline_server::Registration for SelfRegistration {
-    fn register(&self, instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+    fn register(&self, mut instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+        instance.zone.clone_from(&self.zone);
         Box::pin(async {
             let registration = self
                 .discovery

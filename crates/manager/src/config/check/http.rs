@@ -18,94 +18,117 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             }
         }
     }
-    #[cfg(feature = "http")]
-    clients(config, found);
-    #[cfg(feature = "server")]
-    server(config, found);
-    #[cfg(feature = "gateway")]
-    gateway(config, found);
+    clients::check(config, found);
+    server::check(config, found);
+    gateway::check(config, found);
 }
 
+/// What a build without the feature has no settings for.
+#[cfg(not(all(feature = "http", feature = "server", feature = "gateway")))]
+mod nothing {
+    use super::{CommunicationConfig, Found};
+
+    pub(super) fn check(_: &CommunicationConfig, _: &mut Found<'_>) {}
+}
+#[cfg(not(feature = "http"))]
+use nothing as clients;
+#[cfg(not(feature = "server"))]
+use nothing as server;
+#[cfg(not(feature = "gateway"))]
+use nothing as gateway;
+
 #[cfg(feature = "http")]
-fn clients(config: &CommunicationConfig, found: &mut Found<'_>) {
-    for (name, client) in &config.http_clients {
-        let path = join("http_clients", name);
-        if client.base_url.is_some() && client.service.is_some() {
-            found
-                .error(&format!("{path}.service"), "it stands beside `base_url`")
-                .allow("one of the two");
+mod clients {
+    use super::*;
+
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        for (name, client) in &config.http_clients {
+            let path = join("http_clients", name);
+            if client.base_url.is_some() && client.service.is_some() {
+                found
+                    .error(&format!("{path}.service"), "it stands beside `base_url`")
+                    .allow("one of the two");
+            }
+            if client.max_keepalive_connections > client.max_connections {
+                let most = client.max_connections;
+                let message = format!("more connections are kept than may be open ({most})");
+                found.warning(&format!("{path}.max_keepalive_connections"), message);
+            }
+            found.positive(&format!("{path}.keepalive_expiry"), client.keepalive_expiry);
         }
-        if client.max_keepalive_connections > client.max_connections {
-            let most = client.max_connections;
-            let message = format!("more connections are kept than may be open ({most})");
-            found.warning(&format!("{path}.max_keepalive_connections"), message);
-        }
-        found.positive(&format!("{path}.keepalive_expiry"), client.keepalive_expiry);
     }
 }
 
 #[cfg(feature = "server")]
-fn server(config: &CommunicationConfig, found: &mut Found<'_>) {
-    use trunkline_messaging::TopicPattern;
+mod server {
+    use super::*;
 
-    let server = &config.server;
-    found.positive("server.request_timeout", server.request_timeout);
-    found.positive("server.header_timeout", server.header_timeout);
-    found.positive("server.keepalive_expiry", server.keepalive_expiry);
-    let publish = &server.publish;
-    if publish.enabled && publish.topics.is_empty() {
-        found
-            .warning(
-                "server.publish",
-                "no topic is listed, so nothing can be published",
-            )
-            .allow("topics: [\"user.*\"]");
-    }
-    for (index, topic) in publish.topics.iter().enumerate() {
-        if let Err(error) = TopicPattern::new(topic) {
-            found.error(&format!("server.publish.topics[{index}]"), error.message());
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        use trunkline_messaging::TopicPattern;
+
+        let server = &config.server;
+        found.positive("server.request_timeout", server.request_timeout);
+        found.positive("server.header_timeout", server.header_timeout);
+        found.positive("server.keepalive_expiry", server.keepalive_expiry);
+        let publish = &server.publish;
+        if publish.enabled && publish.topics.is_empty() {
+            found
+                .warning(
+                    "server.publish",
+                    "no topic is listed, so nothing can be published",
+                )
+                .allow("topics: [\"user.*\"]");
         }
-    }
-    for (index, broker) in publish.brokers.iter().enumerate() {
-        let path = format!("server.publish.brokers[{index}]");
-        super::backends::check_broker_name(config, &path, broker, found);
+        for (index, topic) in publish.topics.iter().enumerate() {
+            if let Err(error) = TopicPattern::new(topic) {
+                found.error(&format!("server.publish.topics[{index}]"), error.message());
+            }
+        }
+        for (index, broker) in publish.brokers.iter().enumerate() {
+            let path = format!("server.publish.brokers[{index}]");
+            super::super::backends::check_broker_name(config, &path, broker, found);
+        }
     }
 }
 
 #[cfg(feature = "gateway")]
-fn gateway(config: &CommunicationConfig, found: &mut Found<'_>) {
-    let Some(gateway) = &config.gateway else {
-        return;
-    };
-    found.positive("gateway.request_timeout", gateway.request_timeout);
-    found.positive("gateway.header_timeout", gateway.header_timeout);
-    found.positive("gateway.keepalive_expiry", gateway.keepalive_expiry);
-    for (index, route) in gateway.routes.iter().enumerate() {
-        let path = format!("gateway.routes[{index}]");
-        if trunkline_discovery::ServiceName::new(&route.service).is_err() {
-            found
-                .error(
-                    &format!("{path}.service"),
-                    format!("`{}` is not a service name", route.service),
-                )
-                .allow("1 to 128 letters, digits, `-`, `_` and dots");
-        }
-        for (at, method) in route.methods.iter().enumerate() {
-            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+mod gateway {
+    use super::*;
+
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        let Some(gateway) = &config.gateway else {
+            return;
+        };
+        found.positive("gateway.request_timeout", gateway.request_timeout);
+        found.positive("gateway.header_timeout", gateway.header_timeout);
+        found.positive("gateway.keepalive_expiry", gateway.keepalive_expiry);
+        for (index, route) in gateway.routes.iter().enumerate() {
+            let path = format!("gateway.routes[{index}]");
+            if trunkline_discovery::ServiceName::new(&route.service).is_err() {
                 found
                     .error(
-                        &format!("{path}.methods[{at}]"),
-                        format!("`{method}` is not an HTTP method"),
+                        &format!("{path}.service"),
+                        format!("`{}` is not a service name", route.service),
                     )
-                    .allow("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");
+                    .allow("1 to 128 letters, digits, `-`, `_` and dots");
+            }
+            for (at, method) in route.methods.iter().enumerate() {
+                if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                    found
+                        .error(
+                            &format!("{path}.methods[{at}]"),
+                            format!("`{method}` is not an HTTP method"),
+                        )
+                        .allow("GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS");
+                }
             }
         }
-    }
-    let server = &config.server;
-    if gateway.port != 0 && (gateway.port, &gateway.host) == (server.port, &server.host) {
-        found.warning(
-            "gateway.port",
-            "the service's own server listens on the same address",
-        );
+        let server = &config.server;
+        if gateway.port != 0 && (gateway.port, &gateway.host) == (server.port, &server.host) {
+            found.warning(
+                "gateway.port",
+                "the service's own server listens on the same address",
+            );
+        }
     }
 }

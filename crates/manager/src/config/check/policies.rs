@@ -14,21 +14,8 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         check_values(&join("policies", name), policy, found);
     }
     check_services(config, "services", &config.services, found);
-    #[cfg(feature = "gateway")]
-    if let Some(gateway) = &config.gateway {
-        check_services(config, "gateway.services", &gateway.services, found);
-    }
-    #[cfg(feature = "http")]
-    for (name, client) in &config.http_clients {
-        let path = join("http_clients", name);
-        check_one(
-            config,
-            &path,
-            client.policy.as_deref(),
-            &client.policy_config(),
-            found,
-        );
-    }
+    gateway::check(config, found);
+    clients::check(config, found);
     for (name, broker) in config.message_brokers.iter().flatten() {
         let mut policy = PolicyConfig::default();
         policy.retry = broker.retry.clone();
@@ -53,6 +40,42 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             &consume.policy_config(),
             found,
         );
+    }
+}
+
+/// What a build without the feature has no settings for.
+#[cfg(not(all(feature = "http", feature = "gateway")))]
+mod nothing {
+    use super::{CommunicationConfig, Found};
+
+    pub(super) fn check(_: &CommunicationConfig, _: &mut Found<'_>) {}
+}
+#[cfg(not(feature = "http"))]
+use nothing as clients;
+#[cfg(not(feature = "gateway"))]
+use nothing as gateway;
+
+#[cfg(feature = "gateway")]
+mod gateway {
+    use super::*;
+
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        if let Some(gateway) = &config.gateway {
+            check_services(config, "gateway.services", &gateway.services, found);
+        }
+    }
+}
+
+#[cfg(feature = "http")]
+mod clients {
+    use super::*;
+
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        for (name, client) in &config.http_clients {
+            let path = join("http_clients", name);
+            let (named, own) = (client.policy.as_deref(), client.policy_config());
+            check_one(config, &path, named, &own, found);
+        }
     }
 }
 
