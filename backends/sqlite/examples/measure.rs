@@ -32,7 +32,11 @@ fn main() {
             runtime.block_on(publish(directory, number(batch), number(seconds) as u64));
         }
         ["confirm", directory, publishers, seconds] => {
-            runtime.block_on(confirm(directory, number(publishers), number(seconds) as u64));
+            runtime.block_on(confirm(
+                directory,
+                number(publishers),
+                number(seconds) as u64,
+            ));
         }
         ["consume", directory, count, prefetch] => {
             runtime.block_on(consume(directory, number(count), number(prefetch) as u32));
@@ -42,7 +46,11 @@ fn main() {
         }
         ["times", directory, count] => runtime.block_on(times(directory, number(count))),
         ["idle", directory, subscriptions, seconds] => {
-            runtime.block_on(idle(directory, number(subscriptions), number(seconds) as u64));
+            runtime.block_on(idle(
+                directory,
+                number(subscriptions),
+                number(seconds) as u64,
+            ));
         }
         [] => all(&["pipe", "confirm", "latency", "writers", "idle"]),
         some => all(some),
@@ -98,8 +106,9 @@ fn all(which: &[&str]) {
             }
             "writers" => {
                 for publishers in ["1", "16"] {
-                    let writers: Vec<Child> =
-                        (0..4).map(|_| start(&["confirm", d, publishers, "10"])).collect();
+                    let writers: Vec<Child> = (0..4)
+                        .map(|_| start(&["confirm", d, publishers, "10"]))
+                        .collect();
                     writers.into_iter().for_each(|writer| drop(finish(writer)));
                 }
             }
@@ -263,7 +272,9 @@ async fn paced(directory: &str, count: usize, every: u64) {
 
 async fn times(directory: &str, count: usize) {
     let broker = open(directory).await;
-    let wanted = Subscribe::topics(topic()).with_group("g").with_start(Start::Earliest);
+    let wanted = Subscribe::topics(topic())
+        .with_group("g")
+        .with_start(Start::Earliest);
     let mut subscription = broker.subscribe(wanted).await.unwrap();
     let cpu = cpu_ms();
     let begin = Instant::now();
@@ -327,13 +338,24 @@ fn percentiles(spans: &mut [u64]) -> String {
 /// Processor time of this process; the kernel counts in hundredths of a second.
 fn cpu_ms() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: f64 = [11, 12].iter().map(|at| fields[*at].parse::<f64>().unwrap()).sum();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let ticks: f64 = [11, 12]
+        .iter()
+        .map(|at| fields[*at].parse::<f64>().unwrap())
+        .sum();
     ticks * 10.0
 }
 
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -260,7 +260,11 @@ mod tests {
         for (code, kind, retry) in table {
             let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
             let mapped = from_sqlite("test", error, std::path::Path::new("/"));
-            assert_eq!((mapped.kind(), mapped.retry()), (kind, retry), "code {code}");
+            assert_eq!(
+                (mapped.kind(), mapped.retry()),
+                (kind, retry),
+                "code {code}"
+            );
         }
     }
 

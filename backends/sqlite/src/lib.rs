@@ -25,7 +25,9 @@ pub use store::EmbeddedEventStore;
 /// The file of a named part: the name must be one that any file system takes.
 fn file_name(sort: &str, name: &str) -> trunkline_core::Result<String> {
     let sound = (1..=64).contains(&name.len())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if !sound {
         return Err(trunkline_core::Error::config(format!(
             "`{name}` cannot be the name of a file of the embedded directory; use 1 to 64 letters, digits, `-` and `_`"

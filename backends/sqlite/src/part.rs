@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use trunkline_core::{Context, Error, Result};
 
 use crate::engine::{Database, EmbeddedDirectory, Schema};
@@ -61,8 +61,10 @@ impl Part {
             let directory = EmbeddedDirectory::open(&part.0.directory)?;
             Database::open(&directory, &part.0.file, part.0.schema)
         });
-        let database = opened
+        let late = || Error::timeout("the embedded directory did not open in time");
+        let database = timeout_at(Self::deadline(), opened)
             .await
+            .map_err(|_| late().with_operation(operation))?
             .map_err(|join| Error::internal("opening panicked").with_source(join))?
             .map_err(|error| error.with_operation(operation))?;
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -94,6 +96,11 @@ impl Part {
         async move { drop(closed.wait_for(|closed| *closed).await) }
     }
 
+    /// The database if it is open, without opening it.
+    pub(crate) fn if_open(&self) -> Option<Arc<Database>> {
+        self.opened("").ok().flatten()
+    }
+
     /// Ends it: later calls fail with `Cancelled`.
     pub(crate) fn close(&self) {
         self.0.closed.send_replace(true);
@@ -102,7 +109,9 @@ impl Part {
             std::mem::replace(&mut *state, State::Closed)
         };
         // The last handle waits for its threads: not on a worker of the runtime.
-        if let (State::Open(database), Ok(runtime)) = (before, tokio::runtime::Handle::try_current()) {
+        if let (State::Open(database), Ok(runtime)) =
+            (before, tokio::runtime::Handle::try_current())
+        {
             drop(runtime.spawn_blocking(move || drop(database)));
         }
     }

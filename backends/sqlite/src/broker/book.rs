@@ -63,10 +63,8 @@ impl Book {
         let size = message.size();
         self.make_room(connection, limits, &message.destination, size)?;
         let at = self.tick(connection, now)?;
-        let (Some(topic), changed) = (
-            self.topics.get_mut(&message.destination),
-            &mut self.changed,
-        ) else {
+        let (Some(topic), changed) = (self.topics.get_mut(&message.destination), &mut self.changed)
+        else {
             return Err(Error::internal("the topic vanished").into());
         };
         let later = message.delay.map(|delay| now.saturating_add(delay));
@@ -322,7 +320,8 @@ fn load(connection: &Connection, destination: &Destination) -> rusqlite::Result<
 
 /// The groups whose pattern a topic falls under.
 fn groups_for(connection: &Connection, topic: &TopicName) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached("SELECT id, pattern FROM grp WHERE kind <> ?1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT id, pattern FROM grp WHERE kind <> ?1")?;
     let mut rows = statement.query([kind::QUEUE])?;
     let mut groups = Vec::new();
     while let Some(row) = rows.next()? {

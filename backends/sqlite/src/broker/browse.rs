@@ -42,11 +42,7 @@ fn missing(queue: &TopicName) -> Error {
 }
 
 /// Some stored messages.
-pub(super) fn page(
-    connection: &Connection,
-    browse: &Browse,
-    now: i64,
-) -> Result<BrowsePage, Stop> {
+pub(super) fn page(connection: &Connection, browse: &Browse, now: i64) -> Result<BrowsePage, Stop> {
     let Some(topic) = find(connection, &browse.destination)? else {
         return match &browse.destination {
             Destination::Queue(name) => Err(missing(name).into()),
@@ -55,7 +51,9 @@ pub(super) fn page(
     };
     let mut page = BrowsePage::default();
     let limit = browse.limit.min(PAGE);
-    let after = i64::try_from(browse.after).unwrap_or(i64::MAX).min(topic.head);
+    let after = i64::try_from(browse.after)
+        .unwrap_or(i64::MAX)
+        .min(topic.head);
     let mut statement = connection.prepare_cached(
         "SELECT id, at, key, head, payload, coalesce((SELECT max(attempt) FROM span JOIN grp ON grp.id = span.grp \
          WHERE grp.kind = ?4 AND topic = ?5 AND (message.id & 1099511627775) BETWEEN lo AND hi), 0) \
@@ -100,8 +98,7 @@ fn read(
     let info = DeliveryInfo::new(destination.clone())
         .with_attempt(attempt.max(1))
         .at(place.unsigned_abs());
-    Ok(message
-        .map(|message| StoredMessage::new(message, info, Timestamp::from_unix_micros(at))))
+    Ok(message.map(|message| StoredMessage::new(message, info, Timestamp::from_unix_micros(at))))
 }
 
 /// Removes messages of a queue by their positions, from the hands of consumers as well; says how many were there.
@@ -121,7 +118,10 @@ pub(super) fn remove(
         .query_row(params![kind::QUEUE, queue.as_str()], |row| row.get(0))?;
     let spans = Spans::of(connection, group);
     let mut removed = 0;
-    for place in positions.iter().filter_map(|place| i64::try_from(*place).ok()) {
+    for place in positions
+        .iter()
+        .filter_map(|place| i64::try_from(*place).ok())
+    {
         let (count, bytes) = remove_messages(connection, topic, place, place)?;
         if count == 0 {
             continue;
@@ -143,8 +143,8 @@ pub(super) fn remove(
 
 /// Every queue.
 pub(super) fn queues(connection: &Connection) -> rusqlite::Result<Vec<QueueInfo>> {
-    let mut statement = connection
-        .prepare_cached("SELECT name, count FROM topic WHERE queue = 1 ORDER BY name")?;
+    let mut statement =
+        connection.prepare_cached("SELECT name, count FROM topic WHERE queue = 1 ORDER BY name")?;
     let mut rows = statement.query([])?;
     let mut queues = Vec::new();
     while let Some(row) = rows.next()? {
@@ -191,8 +191,9 @@ pub struct GroupStatistics {
 
 /// Every topic and queue in numbers, by name.
 pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Vec<DestinationStatistics>> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, queue, name, head, count, bytes FROM topic WHERE id > 0 ORDER BY name, queue")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT id, queue, name, head, count, bytes FROM topic WHERE id > 0 ORDER BY name, queue",
+    )?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
@@ -217,7 +218,11 @@ pub(super) fn statistics(connection: &Connection) -> rusqlite::Result<Vec<Destin
     Ok(all)
 }
 
-fn groups(connection: &Connection, topic: i64, head: i64) -> rusqlite::Result<Vec<GroupStatistics>> {
+fn groups(
+    connection: &Connection,
+    topic: i64,
+    head: i64,
+) -> rusqlite::Result<Vec<GroupStatistics>> {
     connection
         .prepare_cached(
             "SELECT grp.kind, grp.name, grp.pattern, next, \

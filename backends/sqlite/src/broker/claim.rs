@@ -83,11 +83,7 @@ impl Slot {
     }
 
     fn fill(&self, report: Report) {
-        *self
-            .0
-            .report
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(report);
+        *self.0.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         self.0.busy.store(false, Ordering::Release);
     }
 }
@@ -435,7 +431,10 @@ mod tests {
 
     #[test]
     fn positions_in_a_row_are_one() {
-        assert_eq!(rows_of([1, 2, 3, 5, 7, 8].into_iter()), [(1, 3), (5, 5), (7, 8)]);
+        assert_eq!(
+            rows_of([1, 2, 3, 5, 7, 8].into_iter()),
+            [(1, 3), (5, 5), (7, 8)]
+        );
         assert!(rows_of(std::iter::empty()).is_empty());
     }
 }

@@ -240,6 +240,10 @@ mod tests {
         let mut config = EmbeddedBrokerConfig::new("x").with_max_messages(0);
         config.max_in_flight = 0;
         assert_eq!(config.problems("options").len(), 2);
-        assert!(EmbeddedBrokerConfig::default().problems("options").is_empty());
+        assert!(
+            EmbeddedBrokerConfig::default()
+                .problems("options")
+                .is_empty()
+        );
     }
 }

@@ -33,7 +33,14 @@ pub(super) fn join(
         },
         (Source::Topics(pattern), None) => {
             let name = Id::new().to_string();
-            make(connection, kind::ALONE, &name, pattern, Some(process), start)?
+            make(
+                connection,
+                kind::ALONE,
+                &name,
+                pattern,
+                Some(process),
+                start,
+            )?
         }
     };
     connection
@@ -224,7 +231,11 @@ mod tests {
 
     fn next(connection: &Connection, member: Member) -> i64 {
         connection
-            .query_row("SELECT next FROM cursor WHERE grp = ?1", [member.group], |row| row.get(0))
+            .query_row(
+                "SELECT next FROM cursor WHERE grp = ?1",
+                [member.group],
+                |row| row.get(0),
+            )
             .unwrap()
     }
 
@@ -239,7 +250,14 @@ mod tests {
     }
 
     fn joined(connection: &Connection, group: &str, start: Start) -> Member {
-        join(connection, &mut Book::default(), &wish("a", Some(group), start), "p", 0).unwrap()
+        join(
+            connection,
+            &mut Book::default(),
+            &wish("a", Some(group), start),
+            "p",
+            0,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -274,11 +292,9 @@ mod tests {
         let member = joined(&connection, "g", Start::At(Timestamp::from_unix_micros(50)));
         // Position and time are the same here, and multiples of another number may be left.
         let left: i64 = connection
-            .query_row(
-                "SELECT min(id) FROM message WHERE at >= 50",
-                [],
-                |row| row.get(0),
-            )
+            .query_row("SELECT min(id) FROM message WHERE at >= 50", [], |row| {
+                row.get(0)
+            })
             .unwrap();
         let first = next(&connection, member);
         assert!(first > 43 && first <= position(left), "{first}");
@@ -294,7 +310,9 @@ mod tests {
         bury(&connection, "p", 2).unwrap();
         for table in ["grp", "cursor", "consumer", "span"] {
             let rows: i64 = connection
-                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                    row.get(0)
+                })
                 .unwrap();
             assert_eq!(rows, 0, "{table}");
         }

@@ -10,8 +10,8 @@ use super::consumer::{Consumer, Ready};
 use super::feeder::{Topic, Topics};
 use super::group;
 use super::row;
-use super::settle;
 use super::schema::{position, row as row_of};
+use super::settle;
 use super::span::{Keyed, Run, Span, Spans};
 use crate::error::Failure;
 
@@ -288,12 +288,7 @@ impl Lane {
 
 /// Puts the messages of several topics in the order in which they were published and keeps as many as there is room
 /// for, none of them behind the horizon.
-fn merge(
-    found: &mut Vec<(i64, Ready)>,
-    fresh: &mut Vec<FreshTopic>,
-    room: usize,
-    horizon: i64,
-) {
+fn merge(found: &mut Vec<(i64, Ready)>, fresh: &mut Vec<FreshTopic>, room: usize, horizon: i64) {
     found.sort_by_key(|(at, _)| *at);
     let kept = found.partition_point(|(at, _)| *at <= horizon).min(room);
     let mut left = found.split_off(kept);
@@ -354,7 +349,10 @@ impl Reading<'_> {
             "SELECT id, at, expires, key, head, payload FROM message WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
         )?;
         let mut rows = statement.query([row_of(number, lo), row_of(number, hi)])?;
-        let mut looked = Looked { last: lo - 1, at: 0 };
+        let mut looked = Looked {
+            last: lo - 1,
+            at: 0,
+        };
         while self.left > 0 {
             let Some(row) = rows.next()? else {
                 return Ok(Looked { last: hi, ..looked });

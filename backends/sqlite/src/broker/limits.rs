@@ -5,7 +5,9 @@ use super::config::EmbeddedBrokerConfig;
 /// A topic or queue holds as much as it may, and everything in it is still wanted. The cause of an error of kind
 /// `Exhausted`; the message was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{destination} is full with {messages} messages of {bytes} bytes that were not consumed yet")]
+#[error(
+    "{destination} is full with {messages} messages of {bytes} bytes that were not consumed yet"
+)]
 #[non_exhaustive]
 pub struct DestinationFull {
     /// The topic or queue.

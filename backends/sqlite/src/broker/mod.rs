@@ -110,9 +110,8 @@ impl Core {
             let (consumers, clock) = (consumers.clone(), Arc::clone(clock));
             let listen = move || {
                 let (directory, jobs) = (database.directory().clone(), database.queue().clone());
-                database.listen(|nudge| {
-                    Box::new(Feeder::new(consumers, directory, jobs, clock, nudge))
-                })
+                database
+                    .listen(|nudge| Box::new(Feeder::new(consumers, directory, jobs, clock, nudge)))
             };
             tokio::task::spawn_blocking(listen)
                 .await
@@ -396,11 +395,7 @@ impl MessageBroker for EmbeddedBroker {
             Connection::Open(_) => true,
             Connection::Not => false,
         };
-        let consumer = Consumer::new(
-            wish,
-            Arc::clone(&self.clock),
-            "the broker is not connected",
-        );
+        let consumer = Consumer::new(wish, Arc::clone(&self.clock), "the broker is not connected");
         if !self.consumers.add(&consumer) {
             return Err(disconnected("subscribe"));
         }

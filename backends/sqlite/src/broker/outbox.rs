@@ -187,7 +187,9 @@ impl Outbox {
         items: &[Outgoing],
     ) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         let size: i64 = items.iter().map(Outgoing::size).sum();
-        let bytes = u32::try_from(size).unwrap_or(u32::MAX).min(self.0.max_bytes);
+        let bytes = u32::try_from(size)
+            .unwrap_or(u32::MAX)
+            .min(self.0.max_bytes);
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let count = count.min(self.0.max_places);
         let places = Arc::clone(&self.0.places);
@@ -260,7 +262,10 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

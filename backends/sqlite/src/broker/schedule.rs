@@ -25,12 +25,7 @@ pub(super) fn next_due(connection: &Connection) -> rusqlite::Result<Option<i64>>
 }
 
 /// Queues a move of what is due.
-pub(super) fn submit(
-    jobs: &JobSender,
-    clock: &SharedClock,
-    moving: Arc<AtomicBool>,
-    nudge: Nudge,
-) {
+pub(super) fn submit(jobs: &JobSender, clock: &SharedClock, moving: Arc<AtomicBool>, nudge: Nudge) {
     let clock = Arc::clone(clock);
     jobs.errand(
         true,

@@ -247,8 +247,7 @@ impl SettleJob {
     }
 
     fn is_alone(&self) -> bool {
-        self.consumer.wish.group.is_none()
-            && matches!(self.consumer.wish.source, Source::Topics(_))
+        self.consumer.wish.group.is_none() && matches!(self.consumer.wish.source, Source::Topics(_))
     }
 }
 
@@ -375,7 +374,13 @@ impl Desk<'_, '_> {
         let mut verdicts: Vec<Verdict> = items.iter().map(|_| Verdict::default()).collect();
         let simple = |item: &Item| item.key.is_none() && matches!(item.action, Action::Finish);
         let mut finished = Vec::new();
-        for run in Run::of(items.iter().filter(|item| simple(item)).map(|item| item.run).collect()) {
+        for run in Run::of(
+            items
+                .iter()
+                .filter(|item| simple(item))
+                .map(|item| item.run)
+                .collect(),
+        ) {
             finished.extend(self.finish(run)?);
         }
         for (item, verdict) in items.iter().zip(&mut verdicts) {

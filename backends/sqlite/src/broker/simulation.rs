@@ -33,15 +33,31 @@ const TOPICS: [&str; 2] = ["order.created", "order.paid"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { topic: usize, key: Option<u8> },
-    Join { prefetch: usize },
-    Leave { consumer: usize },
+    Publish {
+        topic: usize,
+        key: Option<u8>,
+    },
+    Join {
+        prefetch: usize,
+    },
+    Leave {
+        consumer: usize,
+    },
     /// A stream is asked for a message.
-    Ask { consumer: usize },
-    Settle { delivery: usize, how: How },
-    Wait { millis: u64 },
+    Ask {
+        consumer: usize,
+    },
+    Settle {
+        delivery: usize,
+        how: How,
+    },
+    Wait {
+        millis: u64,
+    },
     Look,
-    Write { fate: Fate },
+    Write {
+        fate: Fate,
+    },
 }
 
 /// What becomes of the jobs that are queued.
@@ -219,7 +235,9 @@ impl World {
     /// Runs what is queued, and what that queues.
     fn write(&mut self, fate: Fate) {
         loop {
-            let jobs = self.jobs.take(if matches!(fate, Fate::Apart) { 1 } else { 100 });
+            let jobs = self
+                .jobs
+                .take(if matches!(fate, Fate::Apart) { 1 } else { 100 });
             if jobs.is_empty() {
                 return;
             }
@@ -281,7 +299,10 @@ impl World {
         let number: usize = delivery.message().id.parse().unwrap();
         let now = self.clock.now();
         let key = self.known[number].key;
-        assert!(!self.known[number].done, "{number} comes although it is done");
+        assert!(
+            !self.known[number].done,
+            "{number} comes although it is done"
+        );
         assert!(
             delivery.attempt() > self.known[number].attempt,
             "attempt {} of {number} again",

@@ -169,12 +169,7 @@ impl<'a> Spans<'a> {
     }
 
     /// Takes a run of messages out of one span.
-    pub(super) fn take_from(
-        &self,
-        span: Span,
-        lo: i64,
-        hi: i64,
-    ) -> rusqlite::Result<Option<Span>> {
+    pub(super) fn take_from(&self, span: Span, lo: i64, hi: i64) -> rusqlite::Result<Option<Span>> {
         let cut = span.cut(lo, hi);
         if cut.taken.is_some() {
             self.remove(span.topic, span.lo)?;
@@ -258,18 +253,15 @@ impl<'a> Spans<'a> {
             .prepare_cached(
                 "SELECT count(*) FROM (SELECT 1 FROM span WHERE grp = ?1 AND until = ?2 LIMIT ?3)",
             )?
-            .query_row(params![self.group, BLOCKED, at_most as i64], |row| row.get(0))?;
+            .query_row(params![self.group, BLOCKED, at_most as i64], |row| {
+                row.get(0)
+            })?;
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
     /// Lets the first unsettled message with this key be given out, now that the one before it is settled. Returns it
     /// when the owner itself holds it already.
-    pub(super) fn unblock(
-        &self,
-        digest: i64,
-        owner: i64,
-        now: i64,
-    ) -> rusqlite::Result<Unblocked> {
+    pub(super) fn unblock(&self, digest: i64, owner: i64, now: i64) -> rusqlite::Result<Unblocked> {
         let Some(next) = self.first_of_key(digest)? else {
             return Ok(Unblocked::Nothing);
         };

@@ -11,7 +11,9 @@ use crate::engine::{Manner, Schema, Stop, Tx};
 use crate::error::from_sqlite;
 use crate::part::Part;
 
-static SCHEMA: Schema = Schema { steps: &[inbox::TABLE] };
+static SCHEMA: Schema = Schema {
+    steps: &[inbox::TABLE],
+};
 
 /// A SQLite file of the service's own in the embedded directory. Clones share it.
 ///
@@ -53,7 +55,9 @@ impl EmbeddedDatabase {
     /// `Config` when the name has anything but letters, digits, `-` and `_`.
     pub fn new(directory: impl AsRef<Path>, name: &str) -> Result<Self> {
         let file = crate::file_name("app", name)?;
-        Ok(Self { part: Part::new(directory.as_ref(), file, &SCHEMA) })
+        Ok(Self {
+            part: Part::new(directory.as_ref(), file, &SCHEMA),
+        })
     }
 
     /// Runs a function in a transaction and returns when that is on the disk. Nothing of it stays when the function
@@ -94,7 +98,10 @@ impl EmbeddedDatabase {
         T: Send + 'static,
     {
         let database = self.part.database("read").await?;
-        database.readers().read("read", Part::deadline(), function).await
+        database
+            .readers()
+            .read("read", Part::deadline(), function)
+            .await
     }
 
     /// Whether it can be read and written.
@@ -105,7 +112,11 @@ impl EmbeddedDatabase {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn health_check(&self) -> Result<()> {
-        self.part.database("health_check").await?.health_check(Part::deadline()).await
+        self.part
+            .database("health_check")
+            .await?
+            .health_check(Part::deadline())
+            .await
     }
 
     /// Ends it: later calls fail with `Cancelled`.
@@ -134,6 +145,12 @@ fn undone_on_failure<T>(
 }
 
 fn concerns_everybody(error: &rusqlite::Error) -> bool {
-    let codes = [ErrorCode::DiskFull, ErrorCode::SystemIoFailure, ErrorCode::DatabaseCorrupt];
-    error.sqlite_error_code().is_some_and(|code| codes.contains(&code))
+    let codes = [
+        ErrorCode::DiskFull,
+        ErrorCode::SystemIoFailure,
+        ErrorCode::DatabaseCorrupt,
+    ];
+    error
+        .sqlite_error_code()
+        .is_some_and(|code| codes.contains(&code))
 }

@@ -140,7 +140,9 @@ impl Cord {
     /// One that rings nothing.
     pub(super) fn idle() -> Self {
         let (socket, _) = UnixDatagram::pair().expect("two sockets");
-        socket.set_nonblocking(true).expect("a socket may not block");
+        socket
+            .set_nonblocking(true)
+            .expect("a socket may not block");
         Self { socket }
     }
 }

@@ -19,7 +19,10 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf> {
     let metadata = fs::metadata(&path)
         .map_err(|error| refuse(&path, "cannot look at the embedded directory", error))?;
     if !metadata.is_dir() {
-        return Err(Error::config(format!("{} is not a directory", path.display())));
+        return Err(Error::config(format!(
+            "{} is not a directory",
+            path.display()
+        )));
     }
     let user = rustix::process::geteuid().as_raw();
     if metadata.uid() != user {
@@ -98,7 +101,15 @@ fn network_magic(magic: u64) -> Option<&'static str> {
 #[cfg(any(target_os = "linux", test))]
 fn network_fuse(mountinfo: &str, path: &Path) -> Option<String> {
     const REMOTE: [&str; 10] = [
-        "sshfs", "s3fs", "rclone", "glusterfs", "gcsfuse", "curlftpfs", "davfs", "goofys", "blobfuse",
+        "sshfs",
+        "s3fs",
+        "rclone",
+        "glusterfs",
+        "gcsfuse",
+        "curlftpfs",
+        "davfs",
+        "goofys",
+        "blobfuse",
         "juicefs",
     ];
     // "36 35 98:0 /root /mount/point options … - type source options"; the last mount over a path counts.
@@ -106,7 +117,8 @@ fn network_fuse(mountinfo: &str, path: &Path) -> Option<String> {
         let (before, after) = line.split_once(" - ")?;
         let point = before.split(' ').nth(4)?.replace("\\040", " ");
         let kind = after.split(' ').next()?;
-        path.starts_with(&point).then(|| (point.len(), kind.to_owned()))
+        path.starts_with(&point)
+            .then(|| (point.len(), kind.to_owned()))
     });
     let (_, kind) = over.max_by_key(|(length, _)| *length)?;
     let subtype = kind.strip_prefix("fuse.")?;

@@ -38,7 +38,11 @@ pub(crate) struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(connection: &'a Connection, cache: &'a mut Cache, ring: &'a mut bool) -> Self {
+    pub(crate) fn new(
+        connection: &'a Connection,
+        cache: &'a mut Cache,
+        ring: &'a mut bool,
+    ) -> Self {
         Self {
             connection,
             cache,

@@ -78,8 +78,11 @@ impl EmbeddedDirectory {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = filesystem::prepare(path.as_ref())?;
         let unusable = |error| {
-            Error::unavailable(format!("cannot use the embedded directory {}", path.display()))
-                .with_source(error)
+            Error::unavailable(format!(
+                "cannot use the embedded directory {}",
+                path.display()
+            ))
+            .with_source(error)
         };
         let metadata = fs::metadata(&path).map_err(unusable)?;
         let key = (std::process::id(), metadata.dev(), metadata.ino());
@@ -145,9 +148,8 @@ impl Database {
 
     fn start(directory: &EmbeddedDirectory, name: &str, schema: &Schema) -> Result<Self> {
         let path = directory.path().join(format!("{name}.db"));
-        let unusable = |error| {
-            Error::unavailable(format!("cannot use {}", path.display())).with_source(error)
-        };
+        let unusable =
+            |error| Error::unavailable(format!("cannot use {}", path.display())).with_source(error);
         let turnstile = Arc::new(Turnstile::open(&path).map_err(unusable)?);
         let connection = {
             let _turn = turnstile.pass().map_err(unusable)?;
@@ -274,7 +276,9 @@ impl Drop for Database {
 fn join(threads: Vec<JoinHandle<()>>, name: &str) {
     let me = thread::current().id();
     let (ended, wait) = mpsc::channel();
-    let others = threads.into_iter().filter(|thread| thread.thread().id() != me);
+    let others = threads
+        .into_iter()
+        .filter(|thread| thread.thread().id() != me);
     let mut count = 0;
     for handle in others {
         let ended = ended.clone();

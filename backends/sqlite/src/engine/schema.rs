@@ -98,7 +98,11 @@ mod tests {
         prepare(&TWO, &mut file).unwrap();
         file.execute("INSERT INTO b VALUES(1)", []).unwrap();
         prepare(&ONE, &mut file).unwrap();
-        assert_eq!(version(&file).unwrap(), 2, "the older release leaves it alone");
+        assert_eq!(
+            version(&file).unwrap(),
+            2,
+            "the older release leaves it alone"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use trunkline_core::{Error, Result};
 
-use super::bell::{Bell, Belfry, Cord};
+use super::bell::{Belfry, Bell, Cord};
 use super::connection::{self, Purpose};
 use super::writer::data_version;
 

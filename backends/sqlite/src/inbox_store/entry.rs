@@ -26,39 +26,50 @@ pub(super) fn after(now: i64, span: Duration) -> i64 {
     now.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// How much the inbox may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) keys: u64,
+    pub(super) bytes: u64,
+}
+
 pub(super) fn claim(
     connection: &Connection,
     request: &ClaimRequest,
     now: i64,
-    max_keys: u64,
+    room: Room,
 ) -> Outcome<Claim> {
     if let Some(standing) = find(connection, request)?.filter(|standing| standing.until > now) {
         return Ok(answer(standing, request, now));
     }
-    let cleared = clear(connection, now)?;
-    make_room(connection, request, max_keys)?;
+    clear(connection, now)?;
+    remove(connection, &request.scope, &request.key)?;
+    let size = request.scope.len()
+        + request.key.len()
+        + request.fingerprint.as_ref().map_or(0, Bytes::len);
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    make_room(connection, room, 1, size)?;
     let generation: i64 = connection
         .prepare_cached("UPDATE counter SET generation = generation + 1 RETURNING generation")?
         .query_row([], |row| row.get(0))?;
-    let replaced = connection
+    connection
         .prepare_cached(
-            "UPDATE entry SET generation = ?3, done = 0, until = ?4, fingerprint = ?5, result = NULL
-             WHERE scope = ?1 AND key = ?2",
+            "INSERT INTO entry (scope, key, generation, done, until, fingerprint, size) VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)",
         )?
         .execute(params![
-            request.scope, request.key, generation, after(now, request.lease), request.fingerprint.as_deref()
+            request.scope,
+            request.key,
+            generation,
+            after(now, request.lease),
+            request.fingerprint.as_deref(),
+            size
         ])?;
-    if replaced == 0 {
-        connection
-            .prepare_cached(
-                "INSERT INTO entry (scope, key, generation, done, until, fingerprint) VALUES (?1, ?2, ?3, 0, ?4, ?5)",
-            )?
-            .execute(params![
-                request.scope, request.key, generation, after(now, request.lease), request.fingerprint.as_deref()
-            ])?;
-    }
-    count(connection, i64::from(replaced == 0) - cleared)?;
-    Ok(Claim::Granted(ClaimToken::new(&request.scope, &request.key, generation.cast_unsigned())))
+    count(connection, 1, size)?;
+    Ok(Claim::Granted(ClaimToken::new(
+        &request.scope,
+        &request.key,
+        generation.cast_unsigned(),
+    )))
 }
 
 fn find(connection: &Connection, request: &ClaimRequest) -> rusqlite::Result<Option<Standing>> {
@@ -78,7 +89,10 @@ fn find(connection: &Connection, request: &ClaimRequest) -> rusqlite::Result<Opt
 }
 
 fn answer(standing: Standing, request: &ClaimRequest, now: i64) -> Claim {
-    let both = request.fingerprint.as_deref().zip(standing.fingerprint.as_deref());
+    let both = request
+        .fingerprint
+        .as_deref()
+        .zip(standing.fingerprint.as_deref());
     if both.is_some_and(|(asked, known)| asked != known) {
         return Claim::Mismatch;
     }
@@ -86,46 +100,68 @@ fn answer(standing: Standing, request: &ClaimRequest, now: i64) -> Claim {
         return Claim::Done(standing.result.map(Bytes::from).unwrap_or_default());
     }
     let left = standing.until.saturating_sub(now).max(0).cast_unsigned();
-    Claim::InProgress { retry_after: Duration::from_micros(left) }
+    Claim::InProgress {
+        retry_after: Duration::from_micros(left),
+    }
 }
 
 /// Forgets some of what has had its time.
-fn clear(connection: &Connection, now: i64) -> rusqlite::Result<i64> {
-    let cleared = connection
-        .prepare_cached(
-            "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE until <= ?1 ORDER BY until LIMIT ?2)",
-        )?
-        .execute([now, CLEARED_AT_ONCE])?;
-    Ok(i64::try_from(cleared).unwrap_or(i64::MAX))
-}
-
-/// Completed keys make room, the one that would be forgotten first; claims that are held do not.
-fn make_room(connection: &Connection, request: &ClaimRequest, max_keys: u64) -> Outcome<()> {
-    let entries: i64 =
-        connection.prepare_cached("SELECT entries FROM counter")?.query_row([], |row| row.get(0))?;
-    if entries.cast_unsigned() < max_keys || find(connection, request)?.is_some() {
-        return Ok(());
-    }
-    let removed = connection
-        .prepare_cached(
-            "DELETE FROM entry WHERE id = (SELECT id FROM entry WHERE done = 1 ORDER BY until LIMIT 1)",
-        )?
-        .execute([])?;
-    if removed == 0 {
-        return Err(Stop::Refused(Error::exhausted(format!(
-            "the inbox holds {max_keys} claims that are not completed yet"
-        ))));
-    }
-    Ok(count(connection, -1)?)
-}
-
-fn count(connection: &Connection, change: i64) -> rusqlite::Result<()> {
-    if change != 0 {
-        connection
-            .prepare_cached("UPDATE counter SET entries = entries + ?1")?
-            .execute([change])?;
+fn clear(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+    let over: Vec<(i64, i64)> = connection
+        .prepare_cached("SELECT id, size FROM entry WHERE until <= ?1 ORDER BY until LIMIT ?2")?
+        .query_map([now, CLEARED_AT_ONCE], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, size) in over {
+        forget(connection, id, size)?;
     }
     Ok(())
+}
+
+/// Forgets a key that stands for nothing any more.
+fn remove(connection: &Connection, scope: &str, key: &str) -> rusqlite::Result<()> {
+    let known: Option<(i64, i64)> = connection
+        .prepare_cached("SELECT id, size FROM entry WHERE scope = ?1 AND key = ?2")?
+        .query_row([scope, key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    known.map_or(Ok(()), |(id, size)| forget(connection, id, size))
+}
+
+fn forget(connection: &Connection, id: i64, size: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM entry WHERE id = ?1")?
+        .execute([id])?;
+    count(connection, -1, -size)
+}
+
+/// Completed keys make room, the one that would be forgotten first before the others; claims that are held do not.
+fn make_room(connection: &Connection, room: Room, keys: i64, size: i64) -> Outcome<()> {
+    loop {
+        let (entries, bytes): (i64, i64) = connection
+            .prepare_cached("SELECT entries, bytes FROM counter")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let fits = (entries + keys).unsigned_abs() <= room.keys
+            && bytes.saturating_add(size).unsigned_abs() <= room.bytes;
+        if fits {
+            return Ok(());
+        }
+        let oldest: Option<(i64, i64)> = connection
+            .prepare_cached("SELECT id, size FROM entry WHERE done = 1 ORDER BY until LIMIT 1")?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((id, size)) = oldest else {
+            return Err(Stop::Refused(Error::exhausted(format!(
+                "the inbox is full: {entries} keys are being worked on, {bytes} bytes"
+            ))));
+        };
+        forget(connection, id, size)?;
+    }
+}
+
+fn count(connection: &Connection, entries: i64, bytes: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE counter SET entries = entries + ?1, bytes = bytes + ?2")?
+        .execute([entries, bytes])
+        .map(|_| ())
 }
 
 pub(super) fn complete(
@@ -133,17 +169,37 @@ pub(super) fn complete(
     token: &ClaimToken,
     result: &Bytes,
     until: i64,
+    room: Room,
 ) -> Outcome<()> {
-    // Done twice with the same token is done: the first confirm may have got lost. The first result stays.
-    let changed = connection
+    let generation = token.generation.cast_signed();
+    let done: Option<bool> = connection
+        .prepare_cached("SELECT done FROM entry WHERE scope = ?1 AND key = ?2 AND generation = ?3")?
+        .query_row(params![token.scope, token.key, generation], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    match done {
+        None => return Err(Stop::Refused(lost(token))),
+        // Done twice with the same token is done: the first confirm may have got lost. The first result stays.
+        Some(true) => return Ok(()),
+        Some(false) => {}
+    }
+    let size = i64::try_from(result.len()).unwrap_or(i64::MAX);
+    make_room(connection, room, 0, size)?;
+    connection
         .prepare_cached(
-            "UPDATE entry SET until = iif(done, until, ?4), result = iif(done, result, ?5), done = 1
+            "UPDATE entry SET done = 1, until = ?4, result = ?5, size = size + ?6
              WHERE scope = ?1 AND key = ?2 AND generation = ?3",
         )?
         .execute(params![
-            token.scope, token.key, token.generation.cast_signed(), until, &result[..]
+            token.scope,
+            token.key,
+            generation,
+            until,
+            &result[..],
+            size
         ])?;
-    if changed == 0 { Err(Stop::Refused(lost(token))) } else { Ok(()) }
+    Ok(count(connection, 0, size)?)
 }
 
 pub(super) fn extend(
@@ -159,18 +215,29 @@ pub(super) fn extend(
         .execute(params![
             token.scope, token.key, token.generation.cast_signed(), after(now, lease)
         ])?;
-    if changed == 0 { Err(Stop::Refused(lost(token))) } else { Ok(()) }
+    if changed == 0 {
+        Err(Stop::Refused(lost(token)))
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn release(connection: &Connection, token: &ClaimToken) -> Outcome<()> {
-    let removed = connection
+    let held: Option<(i64, i64)> = connection
         .prepare_cached(
-            "DELETE FROM entry WHERE scope = ?1 AND key = ?2 AND generation = ?3 AND done = 0",
+            "SELECT id, size FROM entry WHERE scope = ?1 AND key = ?2 AND generation = ?3 AND done = 0",
         )?
-        .execute(params![token.scope, token.key, token.generation.cast_signed()])?;
-    Ok(count(connection, -i64::try_from(removed).unwrap_or(0))?)
+        .query_row(
+            params![token.scope, token.key, token.generation.cast_signed()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    Ok(held.map_or(Ok(()), |(id, size)| forget(connection, id, size))?)
 }
 
 fn lost(token: &ClaimToken) -> Error {
-    Error::conflict(format!("the claim of `{}` was lost: its lease ran out or it is done", token.key))
+    Error::conflict(format!(
+        "the claim of `{}` was lost: its lease ran out or it is done",
+        token.key
+    ))
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use trunkline_core::size::ByteSize;
 use trunkline_core::{Result, SharedClock, SystemClock};
 use trunkline_messaging::inbox::{Claim, ClaimRequest, ClaimToken, InboxStore};
 
 use crate::engine::{Manner, Schema, Stop, Tx};
 use crate::part::Part;
+use entry::Room;
 
 static SCHEMA: Schema = Schema {
     steps: &["CREATE TABLE entry (
@@ -23,12 +25,14 @@ static SCHEMA: Schema = Schema {
             until INTEGER NOT NULL,
             fingerprint BLOB,
             result BLOB,
+            size INTEGER NOT NULL,
             UNIQUE (scope, key)
         ) STRICT;
         CREATE INDEX entry_until ON entry (until);
+        CREATE INDEX entry_done ON entry (until) WHERE done = 1;
         -- Generations are never given twice, so that an old token can never fit a newer claim.
-        CREATE TABLE counter (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, entries INTEGER NOT NULL) STRICT;
-        INSERT INTO counter VALUES (1, 0, 0);"],
+        CREATE TABLE counter (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+        INSERT INTO counter VALUES (1, 0, 0, 0);"],
 };
 
 /// Remembers on disk what was done; shared by the processes of this machine. Clones share it.
@@ -54,15 +58,23 @@ static SCHEMA: Schema = Schema {
 pub struct EmbeddedInbox {
     part: Part,
     clock: SharedClock,
-    max_keys: u64,
+    room: Room,
 }
 
 impl EmbeddedInbox {
-    /// The inbox of a directory, with room for a million keys; opened when it is first used.
+    /// The inbox of a directory, with room for a million keys and 1 GiB; opened when it is first used.
     #[must_use]
     pub fn new(directory: impl AsRef<Path>) -> Self {
         let part = Part::new(directory.as_ref(), "inbox".to_owned(), &SCHEMA);
-        Self { part, clock: SystemClock::shared(), max_keys: 1_000_000 }
+        let room = Room {
+            keys: 1_000_000,
+            bytes: 1 << 30,
+        };
+        Self {
+            part,
+            clock: SystemClock::shared(),
+            room,
+        }
     }
 
     /// Takes the time from another clock. All processes of a directory must agree about the time.
@@ -76,7 +88,14 @@ impl EmbeddedInbox {
     /// first makes room; claims that are still held never do.
     #[must_use]
     pub fn with_max_keys(mut self, keys: u64) -> Self {
-        self.max_keys = keys.max(1);
+        self.room.keys = keys.max(1);
+        self
+    }
+
+    /// Sets how many bytes keys and results may have, by the same rule.
+    #[must_use]
+    pub fn with_max_bytes(mut self, bytes: ByteSize) -> Self {
+        self.room.bytes = bytes.bytes();
         self
     }
 
@@ -101,26 +120,36 @@ impl EmbeddedInbox {
 
 impl InboxStore for EmbeddedInbox {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
-        let (now, max_keys) = (self.now(), self.max_keys);
+        let (now, room) = (self.now(), self.room);
         // A claim that a power cut undoes was never acted upon for long: its result was not recorded either.
         let manner = Manner::relaxed("claim", Part::deadline());
-        self.write(manner, move |tx| entry::claim(tx.connection(), &request, now, max_keys)).await
+        self.write(manner, move |tx| {
+            entry::claim(tx.connection(), &request, now, room)
+        })
+        .await
     }
 
     async fn complete(&self, token: ClaimToken, result: Bytes, keep: Duration) -> Result<()> {
-        let until = entry::after(self.now(), keep);
+        let (until, room) = (entry::after(self.now(), keep), self.room);
         let manner = Manner::durable("complete", Part::deadline());
-        self.write(manner, move |tx| entry::complete(tx.connection(), &token, &result, until)).await
+        self.write(manner, move |tx| {
+            entry::complete(tx.connection(), &token, &result, until, room)
+        })
+        .await
     }
 
     async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<()> {
         let (token, now) = (token.clone(), self.now());
         let manner = Manner::relaxed("extend", Part::deadline());
-        self.write(manner, move |tx| entry::extend(tx.connection(), &token, now, lease)).await
+        self.write(manner, move |tx| {
+            entry::extend(tx.connection(), &token, now, lease)
+        })
+        .await
     }
 
     async fn release(&self, token: ClaimToken) -> Result<()> {
         let manner = Manner::relaxed("release", Part::deadline()).shrinking();
-        self.write(manner, move |tx| entry::release(tx.connection(), &token)).await
+        self.write(manner, move |tx| entry::release(tx.connection(), &token))
+            .await
     }
 }

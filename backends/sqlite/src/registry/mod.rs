@@ -6,6 +6,7 @@
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -14,7 +15,8 @@ use trunkline_discovery::{
     InstanceList, InstanceWatch, Lease, Registry, Resolver, ServiceInstance, ServiceName,
 };
 
-use crate::engine::{EmbeddedDirectory, Manner, Schema, Stop, Tx};
+use crate::engine::{Database, EmbeddedDirectory, Manner, Schema, Stop, Tx};
+use crate::error::Failure;
 use crate::part::Part;
 
 const KIND: &str = "embedded";
@@ -25,7 +27,7 @@ static SCHEMA: Schema = Schema {
             service TEXT NOT NULL,
             -- Another announcement of the same id has another token.
             token TEXT NOT NULL,
-            -- The process that announced it, by its sign of life.
+            -- The process that renews it, by its sign of life; empty when it left in good order.
             owner TEXT NOT NULL,
             expires INTEGER NOT NULL,
             body TEXT NOT NULL
@@ -37,7 +39,7 @@ static SCHEMA: Schema = Schema {
 
 /// Announces and finds instances of services on this machine. Clones share one registry.
 ///
-/// An instance disappears when it is not renewed in time, and at once when the process that announced it dies.
+/// An instance disappears when it is not renewed in time, and within a second when the process that announced it dies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -74,9 +76,12 @@ impl EmbeddedRegistry {
         Self { part, clock }
     }
 
-    /// Ends it: watches end, later calls fail with `Cancelled`. What was announced stands until its time is over, or
-    /// this process ends.
+    /// Ends it: watches end, later calls fail with `Cancelled`. What was announced and not withdrawn stands until its
+    /// time is over.
     pub fn shutdown(&self) {
+        if let Some(database) = self.part.if_open() {
+            release(&database);
+        }
         self.part.close();
     }
 
@@ -98,7 +103,10 @@ impl EmbeddedRegistry {
         let database = self.part.database(operation).await?;
         let found = Found::new(database.directory(), &self.clock);
         let read = move |connection: &Connection| function(connection, &found);
-        database.readers().read(operation, Part::deadline(), read).await
+        database
+            .readers()
+            .read(operation, Part::deadline(), read)
+            .await
     }
 }
 
@@ -108,12 +116,13 @@ impl Registry for EmbeddedRegistry {
     }
 
     async fn register(&self, instance: ServiceInstance, ttl: Duration) -> Result<Lease> {
+        let database = self.part.database("register").await?;
+        let owner = Arc::clone(database.directory().liveness().token());
+        drop(database);
         if ttl.is_zero() {
-            return Err(Error::invalid("a registration needs a time to live of more than nothing"));
+            return Err(Error::invalid("a registration must last longer than 0 s"));
         }
         let body = body_of(&instance)?;
-        let database = self.part.database("register").await?;
-        let owner = database.directory().liveness().token().to_string();
         let (token, now) = (Id::new().to_string(), self.clock.now());
         let lease = Lease::new(&instance.id, &token, ttl);
         let expires = now.after(ttl).unix_micros();
@@ -133,24 +142,40 @@ impl Registry for EmbeddedRegistry {
     }
 
     async fn renew(&self, lease: &Lease, instance: &ServiceInstance) -> Result<()> {
+        let database = self.part.database("renew").await?;
+        let owner = Arc::clone(database.directory().liveness().token());
+        drop(database);
         let body = body_of(instance)?;
-        let now = self.clock.now();
+        if instance.id != lease.instance_id {
+            return Err(Error::invalid(format!(
+                "the lease is of instance {}, not of {}",
+                lease.instance_id, instance.id
+            )));
+        }
+        let (lease, service, now) = (lease.clone(), instance.name.clone(), self.clock.now());
         let expires = now.after(lease.ttl).unix_micros();
-        let lease = lease.clone();
         self.write("renew", move |tx| {
             let connection = tx.connection();
-            let standing: Option<String> = connection
+            let standing: Option<(String, String)> = connection
                 .prepare_cached(
-                    "SELECT body FROM instance WHERE id = ?1 AND token = ?2 AND expires > ?3",
+                    "SELECT service, body FROM instance WHERE id = ?1 AND token = ?2 AND expires > ?3",
                 )?
-                .query_row(params![lease.instance_id, lease.token, now.unix_micros()], |row| row.get(0))
+                .query_row(
+                    params![lease.instance_id, lease.token, now.unix_micros()],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )
                 .optional()?;
-            let Some(before) = standing else {
+            let Some((before_service, before)) = standing else {
                 return Err(Stop::Refused(lost(&lease)));
             };
+            if before_service != service.as_str() {
+                return Err(Stop::Refused(Error::invalid(format!(
+                    "the lease is of service {before_service}, not of {service}"
+                ))));
+            }
             connection
-                .prepare_cached("UPDATE instance SET expires = ?2, body = ?3 WHERE id = ?1")?
-                .execute(params![lease.instance_id, expires, body])?;
+                .prepare_cached("UPDATE instance SET expires = ?2, body = ?3, owner = ?4 WHERE id = ?1")?
+                .execute(params![lease.instance_id, expires, body, owner])?;
             // A mere sign of life is no news.
             if before == body { Ok(()) } else { changed(tx) }
         })
@@ -182,11 +207,15 @@ impl Resolver for EmbeddedRegistry {
 
     async fn resolve(&self, service: &ServiceName) -> Result<InstanceList> {
         let service = service.clone();
-        self.read("resolve", move |connection, found| found.list(connection, &service)).await
+        self.read("resolve", move |connection, found| {
+            found.list(connection, &service)
+        })
+        .await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.read("services", |connection, found| found.services(connection)).await
+        self.read("services", |connection, found| found.services(connection))
+            .await
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<InstanceWatch> {
@@ -198,18 +227,44 @@ impl Resolver for EmbeddedRegistry {
 
 /// Counts a change and wakes whoever watches.
 fn changed(tx: &mut Tx<'_>) -> Result<(), Stop> {
-    tx.connection().prepare_cached("UPDATE revision SET count = count + 1")?.execute([])?;
+    tx.connection()
+        .prepare_cached("UPDATE revision SET count = count + 1")?
+        .execute([])?;
     tx.ring();
     Ok(())
 }
 
 fn lost(lease: &Lease) -> Error {
-    Error::not_found(format!("the registration of {} is gone; register again", lease.instance_id))
+    Error::not_found(format!(
+        "the registration of {} is gone; register again",
+        lease.instance_id
+    ))
+}
+
+/// Leaves what this process announced to its time: it does not die with the process that ends in good order.
+fn release(database: &Database) {
+    let owner = Arc::clone(database.directory().liveness().token());
+    database.queue().errand(
+        false,
+        move |tx| {
+            tx.connection()
+                .prepare_cached("UPDATE instance SET owner = '' WHERE owner = ?1")?
+                .execute([&owner])
+        },
+        |outcome: std::result::Result<usize, &Failure>| {
+            if let Err(failure) = outcome {
+                let error = failure.to_error("shutdown");
+                tracing::warn!(target: "trunkline", error = %error.report(), "registrations end with the process");
+            }
+        },
+    );
 }
 
 fn body_of(instance: &ServiceInstance) -> Result<String> {
-    serde_json::to_string(instance)
-        .map_err(|error| Error::invalid("the instance cannot be written as JSON").with_source(error))
+    instance.validate()?;
+    serde_json::to_string(instance).map_err(|error| {
+        Error::invalid("the instance cannot be written as JSON").with_source(error)
+    })
 }
 
 /// Tells the instances that stand from those that do not.
@@ -221,10 +276,21 @@ pub(crate) struct Found {
 
 impl Found {
     fn new(directory: &EmbeddedDirectory, clock: &SharedClock) -> Self {
-        Self { directory: directory.clone(), clock: SharedClock::clone(clock) }
+        Self {
+            directory: directory.clone(),
+            clock: SharedClock::clone(clock),
+        }
     }
 
-    fn list(&self, connection: &Connection, service: &ServiceName) -> rusqlite::Result<InstanceList> {
+    fn lives(&self, owner: &str) -> bool {
+        owner.is_empty() || self.directory.liveness().is_alive(owner)
+    }
+
+    fn list(
+        &self,
+        connection: &Connection,
+        service: &ServiceName,
+    ) -> rusqlite::Result<InstanceList> {
         let mut select = connection.prepare_cached(
             "SELECT body, owner FROM instance WHERE service = ?1 AND expires > ?2",
         )?;
@@ -235,7 +301,7 @@ impl Found {
         let mut instances = Vec::new();
         for row in rows {
             let (body, owner) = row?;
-            if self.directory.liveness().is_alive(&owner) {
+            if self.lives(&owner) {
                 instances.extend(instance_of(&body));
             }
         }
@@ -256,7 +322,7 @@ impl Found {
         let mut names: Vec<ServiceName> = Vec::new();
         for row in rows {
             let (service, owner) = row?;
-            if self.directory.liveness().is_alive(&owner) {
+            if self.lives(&owner) {
                 names.extend(ServiceName::new(service));
             }
         }
@@ -265,12 +331,22 @@ impl Found {
     }
 
     /// Time until the next instance of a service may be gone without anybody saying so.
-    fn next_end(&self, connection: &Connection, service: &ServiceName) -> rusqlite::Result<Option<Duration>> {
+    fn next_end(
+        &self,
+        connection: &Connection,
+        service: &ServiceName,
+    ) -> rusqlite::Result<Option<Duration>> {
         let now = self.clock.now();
         let next: Option<i64> = connection
-            .prepare_cached("SELECT min(expires) FROM instance WHERE service = ?1 AND expires > ?2")?
-            .query_row(params![service.as_str(), now.unix_micros()], |row| row.get(0))?;
-        let wait = |at: i64| Duration::from_micros(at.saturating_sub(now.unix_micros()).max(0).cast_unsigned());
+            .prepare_cached(
+                "SELECT min(expires) FROM instance WHERE service = ?1 AND expires > ?2",
+            )?
+            .query_row(params![service.as_str(), now.unix_micros()], |row| {
+                row.get(0)
+            })?;
+        let wait = |at: i64| {
+            Duration::from_micros(at.saturating_sub(now.unix_micros()).max(0).cast_unsigned())
+        };
         Ok(next.map(wait))
     }
 }

@@ -26,22 +26,31 @@ pub(super) fn watch(
     service: ServiceName,
 ) -> Result<InstanceWatch> {
     let (newest, seen) = watch::channel(None);
-    database.listen(|_| Box::new(Watcher { newest, found, service }))?;
+    database.listen(|_| {
+        Box::new(Watcher {
+            newest,
+            found,
+            service,
+        })
+    })?;
     let closing = Box::pin(part.closing());
     // The stream keeps the database open.
     let state = (seen, closing, database);
-    Ok(InstanceWatch::new(stream::unfold(state, |(mut seen, mut closing, database)| async move {
-        tokio::select! {
-            biased;
-            () = &mut closing => return None,
-            changed = seen.changed() => changed.ok()?,
-        }
-        let list = match seen.borrow_and_update().clone()? {
-            Ok(list) => Ok(list),
-            Err(why) => Err(Error::unavailable(why).with_operation("watch")),
-        };
-        Some((list, (seen, closing, database)))
-    })))
+    Ok(InstanceWatch::new(stream::unfold(
+        state,
+        |(mut seen, mut closing, database)| async move {
+            tokio::select! {
+                biased;
+                () = &mut closing => return None,
+                changed = seen.changed() => changed.ok()?,
+            }
+            let list = match seen.borrow_and_update().clone()? {
+                Ok(list) => Ok(list),
+                Err(why) => Err(Error::unavailable(why).with_operation("watch")),
+            };
+            Some((list, (seen, closing, database)))
+        },
+    )))
 }
 
 struct Watcher {
@@ -52,7 +61,10 @@ struct Watcher {
 
 impl Listener for Watcher {
     fn wake(&mut self, connection: &Connection, _: bool) -> Option<Duration> {
-        let list = self.found.list(connection, &self.service).map_err(|error| error.to_string());
+        let list = self
+            .found
+            .list(connection, &self.service)
+            .map_err(|error| error.to_string());
         self.newest.send_if_modified(|newest| {
             let news = match (&*newest, &list) {
                 (Some(Ok(before)), Ok(now)) => before.instances != now.instances,
@@ -64,7 +76,11 @@ impl Listener for Watcher {
             }
             news
         });
-        let next = self.found.next_end(connection, &self.service).ok().flatten();
+        let next = self
+            .found
+            .next_end(connection, &self.service)
+            .ok()
+            .flatten();
         // Without instances there is nothing that could end by itself.
         next.map(|next| next.min(LOOK_AFTER_OWNERS))
     }

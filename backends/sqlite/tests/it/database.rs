@@ -32,7 +32,11 @@ async fn an_effect_and_its_record_are_written_once_however_many_try() {
         let message = format!("message-{}", n % 50);
         database.write(move |tx| tell_once(tx, &message))
     });
-    let first = join_all(tries).await.into_iter().filter(|told| *told.as_ref().unwrap()).count();
+    let first = join_all(tries)
+        .await
+        .into_iter()
+        .filter(|told| *told.as_ref().unwrap())
+        .count();
     assert_eq!((first, count(&database).await), (50, 50));
 }
 
@@ -59,7 +63,12 @@ async fn a_failed_function_undoes_its_own_writes_and_nobody_elses() {
     }
     assert_eq!(count(&database).await, 50);
     // The record went too: the message is handled when it comes again.
-    assert!(database.write(|tx| tell_once(tx, "message-1")).await.unwrap());
+    assert!(
+        database
+            .write(|tx| tell_once(tx, "message-1"))
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]

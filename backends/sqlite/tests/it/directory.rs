@@ -19,7 +19,10 @@ pub(crate) fn named(name: &str) -> PathBuf {
         let entries = std::fs::read_dir(&root).into_iter().flatten().flatten();
         let old = entries.filter(|entry| {
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(600)))
+            modified.is_ok_and(|time| {
+                time.elapsed()
+                    .is_ok_and(|age| age > Duration::from_secs(600))
+            })
         });
         old.for_each(|entry| drop(std::fs::remove_dir_all(entry.path())));
     });

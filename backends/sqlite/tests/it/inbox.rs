@@ -18,7 +18,11 @@ impl InboxHarness for Embedded {
 
     async fn open_limited(&self, scope: &Scope, max_keys: usize) -> Option<AnyInbox> {
         let directory = named(&format!("{}-limited", scope.unique()));
-        Some(EmbeddedInbox::new(directory).with_max_keys(max_keys as u64).erase())
+        Some(
+            EmbeddedInbox::new(directory)
+                .with_max_keys(max_keys as u64)
+                .erase(),
+        )
     }
 
     fn is_shared(&self) -> bool {
@@ -38,8 +42,14 @@ async fn what_was_done_is_known_after_opening_again() {
     let Claim::Granted(token) = inbox.claim(request()).await.unwrap() else {
         panic!("nobody did it before")
     };
-    inbox.complete(token, "charged".into(), Duration::from_secs(60)).await.unwrap();
+    inbox
+        .complete(token, "charged".into(), Duration::from_secs(60))
+        .await
+        .unwrap();
     inbox.shutdown();
     let again = EmbeddedInbox::new(directory.path());
-    assert_eq!(again.claim(request()).await.unwrap(), Claim::Done("charged".into()));
+    assert_eq!(
+        again.claim(request()).await.unwrap(),
+        Claim::Done("charged".into())
+    );
 }

@@ -4,5 +4,6 @@
 mod conformance;
 mod database;
 mod directory;
+mod events;
 mod inbox;
 mod registry;

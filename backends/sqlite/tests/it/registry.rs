@@ -16,7 +16,11 @@ impl RegistryHarness for Embedded {
         let directory = named(scope.unique());
         let registry = EmbeddedRegistry::new(&directory);
         let closing = registry.clone();
-        Some(OpenRegistry::new(registry.clone(), registry, async move || closing.shutdown()))
+        Some(OpenRegistry::new(
+            registry.clone(),
+            registry,
+            async move || closing.shutdown(),
+        ))
     }
 
     fn is_shared(&self) -> bool {
