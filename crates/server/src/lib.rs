@@ -1,4 +1,4 @@
-//! The server side of a service, for [axum](axum).
+//! The server side of a service, for [`axum`].
 //!
 //! [`MicroserviceApp`] is a whole service around your router: it listens, opens the scope of each request's context,
 //! keeps deadlines, answers errors as problem documents, logs and measures, announces itself in discovery and drains.

@@ -12,6 +12,7 @@ use http::{Request, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
+use trunkline_messaging::inbox::{AnyInbox, MemoryInbox};
 use trunkline_server::IdempotencyConfig;
 use trunkline_server::layers::{CatchPanicLayer, DeadlineLayer, IdempotencyLayer};
 
@@ -75,6 +76,32 @@ async fn a_repetition_gets_the_first_answer() {
         ask(&router, keyed("k2", "ten")).await.body(),
         "payment 2 ten"
     );
+}
+
+/// The same with a store of the library, whose claims two layers share as two processes would.
+#[tokio::test]
+async fn two_services_on_one_store_do_it_once() {
+    let inbox = AnyInbox::new(MemoryInbox::default());
+    let (one, first) = counting(IdempotencyLayer::new(inbox.clone(), "payments"));
+    let (other, second) = counting(IdempotencyLayer::new(inbox, "payments"));
+    let answers = futures_util::future::join_all((0..20).map(async |n| {
+        let router = if n % 2 == 0 { &one } else { &other };
+        ask(router, keyed("k", "ten")).await
+    }))
+    .await;
+    assert_eq!(
+        first.load(Ordering::SeqCst) + second.load(Ordering::SeqCst),
+        1
+    );
+    for answer in answers {
+        assert!(
+            answer.status() == 201 || answer.status() == 409,
+            "{}",
+            answer.status()
+        );
+    }
+    assert_eq!(ask(&other, keyed("k", "twenty")).await.status(), 422);
+    assert_eq!(ask(&one, keyed("k", "ten")).await.body(), "payment 1 ten");
 }
 
 #[tokio::test]
