@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use trunkline_discovery::{Discovery, ServiceChange, ServiceInstance};
+use trunkline_discovery::{Discovery, DiscoveryCacheConfig, ServiceChange, ServiceInstance};
 
 use crate::balance::{instance, name};
 use crate::scripted::Scripted;
@@ -57,7 +57,12 @@ async fn tells_what_is_known_first_and_then_what_changed() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_held_keeps_the_service_watched() {
     let scripted = Scripted::with(vec![instance("a")]);
-    let discovery = Discovery::builder().resolver(scripted.clone()).build();
+    let mut cache = DiscoveryCacheConfig::default();
+    cache.resync_interval = Duration::from_secs(36_000);
+    let discovery = Discovery::builder()
+        .resolver(scripted.clone())
+        .cache(cache)
+        .build();
     let mut watch = discovery.watch(&name());
     watch.next().await.unwrap();
     let waits = tokio::time::timeout(Duration::from_secs(7200), watch.next());

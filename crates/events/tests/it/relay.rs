@@ -147,7 +147,17 @@ impl MessageBroker for Scripted {
 struct Forgetful {
     store: MemoryEventStore,
     broken: Arc<AtomicBool>,
-    silent: bool,
+    signal: Signal,
+}
+
+/// How a store tells of changes.
+#[derive(Clone)]
+enum Signal {
+    Works,
+    /// Nobody is left who could tell.
+    Gone,
+    /// It says nothing, as if every change were missed.
+    Silent(Arc<tokio::sync::watch::Sender<u64>>),
 }
 
 impl Forgetful {
@@ -155,7 +165,7 @@ impl Forgetful {
         Self {
             store: store.clone(),
             broken: Arc::new(AtomicBool::new(false)),
-            silent: false,
+            signal: Signal::Works,
         }
     }
 
@@ -194,11 +204,11 @@ impl EventStore for Forgetful {
     }
 
     fn changes(&self) -> ChangeSignal {
-        if self.silent {
-            // A signal whose sender is gone.
-            return tokio::sync::watch::channel(0).1;
+        match &self.signal {
+            Signal::Works => self.store.changes(),
+            Signal::Gone => tokio::sync::watch::channel(0).1,
+            Signal::Silent(sender) => sender.subscribe(),
         }
-        self.store.changes()
     }
 
     async fn checkpoint(&self, reader: &str) -> Result<u64> {
@@ -322,16 +332,34 @@ async fn a_new_event_wakes_the_relay_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_signal_that_is_silent_costs_no_event() {
-    let store = MemoryEventStore::new();
-    let broker = Scripted::default();
-    let mut silent = Forgetful::over(&store);
-    silent.silent = true;
-    let relay = started(silent, broker.clone()).await;
-    sleep(Duration::from_secs(5)).await;
+async fn a_signal_that_says_nothing_costs_no_event() {
+    let silent = Signal::Silent(Arc::new(tokio::sync::watch::Sender::new(0)));
+    for signal in [Signal::Gone, silent] {
+        let (store, broker) = (MemoryEventStore::new(), Scripted::default());
+        let mut mute = Forgetful::over(&store);
+        mute.signal = signal;
+        let relay = started(mute, broker.clone()).await;
+        sleep(Duration::from_secs(5)).await;
+        append(&store, "1", 1).await;
+        sleep(Duration::from_millis(2500)).await;
+        assert_eq!(broker.taken().len(), 1);
+        relay.shutdown(soon()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_confirmed_before_a_failure_is_remembered_at_once() {
+    let (store, broker) = (MemoryEventStore::new(), Scripted::default());
     append(&store, "1", 1).await;
-    sleep(Duration::from_millis(2500)).await;
-    assert_eq!(broker.taken().len(), 1);
+    append(&store, "2", 2).await;
+    let refused = append(&store, "3", 3).await;
+    append(&store, "4", 4).await;
+    broker.refuse(Some(&refused.event_id));
+    let relay = started(store.clone(), broker.clone()).await;
+    sleep(Duration::from_millis(50)).await;
+    // Up to the gap, not beyond it.
+    assert_eq!(store.checkpoint("relay").await.unwrap(), 2);
+    assert_eq!(relay.progress().published, 2);
     drop(relay);
 }
 
