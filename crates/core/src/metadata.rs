@@ -1,6 +1,7 @@
 //! Headers of messages and requests, without saying of which protocol.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -58,7 +59,7 @@ impl From<Bytes> for MetadataValue {
 }
 
 /// Ordered headers. Names are compared without regard to ASCII case and keep the spelling they came with; a name may
-/// stand several times.
+/// stand several times. Cloning copies a pointer; the copy that is changed first pays for it.
 ///
 /// ```
 /// use trunkline_core::Metadata;
@@ -70,49 +71,66 @@ impl From<Bytes> for MetadataValue {
 /// assert_eq!(headers.get("content-type"), Some("application/json"));
 /// assert_eq!(headers.all("tag").count(), 2);
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Metadata(Vec<(String, MetadataValue)>);
+#[derive(Clone, Default)]
+pub struct Metadata(Option<Arc<Pairs>>);
+
+type Pairs = Vec<(String, MetadataValue)>;
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs() == other.pairs()
+    }
+}
+
+impl Eq for Metadata {}
 
 impl Metadata {
     /// No headers; allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
+    }
+
+    fn pairs(&self) -> &[(String, MetadataValue)] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    fn pairs_mut(&mut self) -> &mut Pairs {
+        Arc::make_mut(self.0.get_or_insert_default())
     }
 
     /// Sets a header, replacing every value of that name.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<MetadataValue>) {
         let (name, value) = (name.into(), value.into());
-        let mut first = self
-            .0
-            .iter()
-            .position(|(known, _)| known.eq_ignore_ascii_case(&name));
-        match first.take() {
+        let is_same = |(known, _): &(String, MetadataValue)| known.eq_ignore_ascii_case(&name);
+        let first = self.pairs().iter().position(is_same);
+        let pairs = self.pairs_mut();
+        match first {
             Some(at) => {
                 let mut index = 0;
-                self.0.retain(|(known, _)| {
+                pairs.retain(|(known, _)| {
                     let keep = index <= at || !known.eq_ignore_ascii_case(&name);
                     index += 1;
                     keep
                 });
-                if let Some(entry) = self.0.get_mut(at) {
+                if let Some(entry) = pairs.get_mut(at) {
                     *entry = (name, value);
                 }
             }
-            None => self.0.push((name, value)),
+            None => pairs.push((name, value)),
         }
     }
 
     /// Sets a header only if there is none of that name.
     pub fn insert_if_absent(&mut self, name: &str, value: impl Into<MetadataValue>) {
         if !self.contains(name) {
-            self.0.push((name.to_owned(), value.into()));
+            self.pairs_mut().push((name.to_owned(), value.into()));
         }
     }
 
     /// Adds a value beside those of the same name.
     pub fn append(&mut self, name: impl Into<String>, value: impl Into<MetadataValue>) {
-        self.0.push((name.into(), value.into()));
+        self.pairs_mut().push((name.into(), value.into()));
     }
 
     /// The first value of that name, if it is text.
@@ -124,7 +142,7 @@ impl Metadata {
     /// The first value of that name.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&MetadataValue> {
-        self.0
+        self.pairs()
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
@@ -132,7 +150,7 @@ impl Metadata {
 
     /// Every value of that name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a MetadataValue> {
-        self.0
+        self.pairs()
             .iter()
             .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
@@ -148,7 +166,7 @@ impl Metadata {
     pub fn remove(&mut self, name: &str) -> Option<MetadataValue> {
         let found = self.value(name).cloned();
         if found.is_some() {
-            self.0
+            self.pairs_mut()
                 .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         }
         found
@@ -156,25 +174,27 @@ impl Metadata {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.pairs()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
     }
 
     /// How many values there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.pairs().len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs().is_empty()
     }
 
     /// Bytes of all names and values, as limits count them.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.0
+        self.pairs()
             .iter()
             .map(|(name, value)| name.len() + value.as_bytes().len())
             .sum()
@@ -189,18 +209,15 @@ impl fmt::Debug for Metadata {
 
 impl<N: Into<String>, V: Into<MetadataValue>> FromIterator<(N, V)> for Metadata {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        let mut metadata = Self::new();
+        metadata.extend(pairs);
+        metadata
     }
 }
 
 impl<N: Into<String>, V: Into<MetadataValue>> Extend<(N, V)> for Metadata {
     fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, pairs: I) {
-        self.0.extend(
+        self.pairs_mut().extend(
             pairs
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into())),
@@ -213,7 +230,10 @@ impl IntoIterator for Metadata {
     type IntoIter = std::vec::IntoIter<Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0
+            .map(Arc::unwrap_or_clone)
+            .unwrap_or_default()
+            .into_iter()
     }
 }
 
@@ -224,5 +244,37 @@ impl Carrier for Metadata {
 
     fn write(&mut self, name: &str, value: &str) {
         self.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_clone_leaves_the_original_as_it_was() {
+        let original: Metadata = [("a", "1"), ("b", "2")].into_iter().collect();
+        let mut copy = original.clone();
+        copy.insert("A", "3");
+        copy.append("c", "4");
+        copy.remove("b");
+        let pairs = |metadata: &Metadata| {
+            let pairs = metadata.iter();
+            pairs
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(pairs(&original), [r#"a="1""#, r#"b="2""#]);
+        assert_eq!(pairs(&copy), [r#"A="3""#, r#"c="4""#]);
+        assert_ne!(original, copy);
+    }
+
+    #[test]
+    fn nothing_is_nothing_however_it_came_about() {
+        let mut emptied = Metadata::new();
+        emptied.append("a", "1");
+        emptied.remove("a");
+        assert_eq!(emptied, Metadata::new());
+        assert_eq!(emptied.into_iter().count(), 0);
     }
 }

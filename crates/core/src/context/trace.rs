@@ -9,6 +9,8 @@ const LONGEST_STATE: usize = 512;
 /// The sampled bit of the trace flags.
 const SAMPLED: u8 = 0x01;
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Sixteen bytes, not all zero, that name a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
@@ -55,7 +57,13 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                // Written for every request: `{:02x}` for each byte costs ten times as much.
+                let mut text = [0; 2 * $size];
+                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    pair[0] = HEX[usize::from(byte >> 4)];
+                    pair[1] = HEX[usize::from(byte & 15)];
+                }
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -69,6 +77,13 @@ macro_rules! hex_id {
 
 hex_id!(TraceId, 16);
 hex_id!(SpanId, 8);
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0x0f)]);
+    for byte in bytes {
+        text.extend([digit(byte >> 4), digit(*byte)]);
+    }
+}
 
 /// Lower-case digits only: the specification refuses upper case.
 fn hex_byte(pair: &[u8]) -> Option<u8> {
@@ -151,7 +166,15 @@ impl TraceContext {
     /// The header `traceparent`.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
+        // Written with every request and message: digit by digit, not through the formatting machinery.
+        let mut header = String::with_capacity(55);
+        header.push_str("00-");
+        push_hex(&mut header, &self.trace_id.0);
+        header.push('-');
+        push_hex(&mut header, &self.span_id.0);
+        header.push('-');
+        push_hex(&mut header, &[self.flags]);
+        header
     }
 
     /// The header `tracestate`, if there is one to hand on.
