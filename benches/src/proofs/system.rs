@@ -1,6 +1,5 @@
 //! The demo as a system under proof: started as its users start it, observed from outside, its processes killed.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +24,6 @@ pub(super) const MEMBERS: [&str; 5] = ["users", "payments", "orders", "notificat
 #[derive(Deserialize)]
 struct Ready {
     gateway: String,
-    members: BTreeMap<String, String>,
 }
 
 /// A running demo; killed and removed when it is dropped.
@@ -62,13 +60,6 @@ impl System {
 
     pub(super) fn gateway(&self) -> &str {
         &self.ready.gateway
-    }
-
-    /// Where a member was at the start.
-    pub(super) fn url(&self, member: &str) -> Result<&str> {
-        let url = self.ready.members.get(member);
-        url.map(String::as_str)
-            .with_context(|| format!("the demo did not say where {member} is"))
     }
 
     /// Kills a member outright and returns when another process has taken its place.

@@ -50,7 +50,7 @@ impl Process {
             .with_context(|| format!("cannot start {member}"))?;
         let lifeline = child.stdin.take().context("the child has no stdin")?;
         let output = child.stderr.take().context("the child has no stderr")?;
-        let log = forward(member, output, log_file(dir, member), narrator.clone());
+        let log = forward(member, output, log_file(dir, member), *narrator);
         Ok(Self {
             member,
             child,

@@ -40,7 +40,7 @@ pub(super) async fn run(
     orders: usize,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
-    let shop = Shop::new(system.gateway_url())?;
+    let shop = Shop::new(&system.gateway_url())?;
     let mut script = Script {
         steps: Vec::new(),
         output: *output,

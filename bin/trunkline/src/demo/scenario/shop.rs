@@ -21,9 +21,9 @@ pub(super) struct Shop {
 }
 
 impl Shop {
-    pub(super) fn new(gateway: String) -> anyhow::Result<Self> {
+    pub(super) fn new(gateway: &str) -> anyhow::Result<Self> {
         Ok(Self {
-            client: HttpClient::new(&gateway)?,
+            client: HttpClient::new(gateway)?,
         })
     }
 

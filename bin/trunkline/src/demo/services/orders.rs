@@ -114,7 +114,7 @@ impl Orders {
     async fn user(&self, id: u64) -> Result<User> {
         let answer = self
             .users
-            .get(&format!("/api/v1/users/{id}"))
+            .get(format!("/api/v1/users/{id}"))
             .endpoint("GET /api/v1/users/{id}");
         Ok(answer.fetch().await?)
     }
