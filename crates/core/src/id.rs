@@ -31,6 +31,11 @@ impl Id {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &rest).into_uuid())
     }
 
+    /// The id as text, written into a buffer.
+    pub(crate) fn encode<'a>(&self, buffer: &'a mut [u8; 36]) -> &'a str {
+        self.0.hyphenated().encode_lower(buffer)
+    }
+
     /// The sixteen bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

@@ -19,7 +19,8 @@ impl CorrelationId {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
-        Self(Id::new().to_string().into())
+        let mut buffer = [0; 36];
+        Self(Id::new().encode(&mut buffer).into())
     }
 
     /// Takes an id that came from elsewhere, if it is 1 to 128 visible ASCII characters.
