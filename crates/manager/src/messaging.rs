@@ -7,6 +7,7 @@ use trunkline_messaging::{
     ConsumeSettings, Destination, HandlerError, Messaging, PublishSettings, Source, TopicName,
     TopicPolicies,
 };
+use trunkline_resilience::config::CircuitBreakerConfig;
 use trunkline_resilience::{EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
 
 use crate::named::DEFAULT;
@@ -119,12 +120,13 @@ impl TopicPolicies for Configured {
             Source::Queue(name) => Some(name.clone()),
             Source::Topics(pattern) => pattern.as_topic().or_else(|| plain(pattern.as_str())),
         };
-        let mut settings = match &name {
+        let (mut settings, breaker) = match &name {
             Some(name) => {
                 let policy = settled(&self.config.consume_policy_layers(&self.broker, name));
-                ConsumeSettings::from_policy(&policy)
+                let settings = ConsumeSettings::from_policy(&policy);
+                (settings, policy.circuit_breaker)
             }
-            None => ConsumeSettings::default(),
+            None => (ConsumeSettings::default(), None),
         };
         if let Some(broker) = broker {
             settings.prefetch = broker.prefetch_count;
@@ -140,6 +142,10 @@ impl TopicPolicies for Configured {
                 .consume
                 .dead_letter_queue
                 .unwrap_or(settings.dead_letters);
+            // A breaker holds back every message of the topic, so the one for calls does not do: it must be asked for.
+            if policy.consume.circuit_breaker != CircuitBreakerConfig::default() {
+                settings.circuit_breaker = breaker;
+            }
         }
         settings
     }
@@ -162,5 +168,33 @@ pub(crate) fn settled(layers: &PolicyLayers<'_>) -> EffectivePolicy {
             tracing::error!(error = %invalid, "a policy is out of range; the built-in one applies");
             EffectivePolicy::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_messaging::{TopicPattern, TopicPolicy};
+
+    use super::*;
+
+    #[test]
+    fn handlers_have_a_breaker_only_where_their_topic_asks_for_one() {
+        let mut config = CommunicationConfig::default();
+        let mut asked = TopicPolicy::default();
+        asked.consume.circuit_breaker.failure_threshold = Some(7);
+        let pattern: TopicPattern = "order.*".parse().expect("a pattern");
+        config.topics.insert(pattern, asked);
+        let configured = Configured {
+            broker: DEFAULT.to_owned(),
+            config: Arc::new(config),
+            policies: PolicyRegistry::default(),
+        };
+        let threshold = |topic: &str| {
+            let pattern: TopicPattern = topic.parse().expect("a pattern");
+            let settings = configured.consume(&Source::Topics(pattern));
+            settings.circuit_breaker.map(|breaker| breaker.failure_threshold)
+        };
+        assert_eq!(threshold("order.created"), Some(7));
+        assert_eq!(threshold("user.created"), None);
     }
 }

@@ -294,7 +294,8 @@ pub struct ConsumePolicy {
     pub request_timeout: Option<Duration>,
     /// When and how often a failed handler is tried again; then the message becomes a dead letter.
     pub retry: RetryConfig,
-    /// When messages are left with the broker for a while because their handler keeps failing.
+    /// When messages are held back for a while because their handler keeps failing. Default: never. It must be asked for
+    /// here, as it holds back every message of the topic; what is left out comes from the policies.
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many messages are handled at once.
     pub bulkhead: BulkheadConfig,
