@@ -192,7 +192,9 @@ mod tests {
         let threshold = |topic: &str| {
             let pattern: TopicPattern = topic.parse().expect("a pattern");
             let settings = configured.consume(&Source::Topics(pattern));
-            settings.circuit_breaker.map(|breaker| breaker.failure_threshold)
+            settings
+                .circuit_breaker
+                .map(|breaker| breaker.failure_threshold)
         };
         assert_eq!(threshold("order.created"), Some(7));
         assert_eq!(threshold("user.created"), None);
