@@ -107,6 +107,7 @@ impl Component {
     /// Connects within a deadline, trying again while that makes sense. A part that is not required is tried once and
     /// holds nobody up for longer than a check may take.
     pub(crate) async fn start(&self, deadline: Instant) -> Result<()> {
+        tracing::debug!(target: target::MANAGER, component = self.key(), "initialising");
         if !self.required {
             let patience = Instant::now() + self.check_timeout;
             return self.connect(deadline.min(patience)).await;
@@ -114,7 +115,6 @@ impl Component {
         let mut pause = FIRST_ATTEMPT_AGAIN;
         let mut reason: Option<Error> = None;
         loop {
-            tracing::debug!(target: target::MANAGER, component = self.key(), "initialising");
             let error = match self.connect(deadline).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,

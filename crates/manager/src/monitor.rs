@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_core::health::HealthChange;
 use trunkline_core::names::target;
 use trunkline_core::task::Scope;
-use trunkline_core::{Health, Status};
+use trunkline_core::{Health, HealthDocument, Status};
 
 use crate::callbacks::Callbacks;
 use crate::component::Component;
@@ -65,7 +65,7 @@ async fn cancelled_within(stop: &CancellationToken, pause: Duration) -> bool {
 /// Tells the health callbacks, one report after the other, on a task of its own: a callback may call the manager.
 pub(crate) fn tell_callbacks(tasks: &Scope, health: &Health, callbacks: Arc<Callbacks>) {
     let stop = tasks.token();
-    let reports = health.subscribe();
+    let (reports, at_the_start) = (health.subscribe(), health.document());
     let teller = Teller {
         health: health.clone(),
         callbacks,
@@ -73,7 +73,7 @@ pub(crate) fn tell_callbacks(tasks: &Scope, health: &Health, callbacks: Arc<Call
     };
     tasks.spawn("health callbacks", async move {
         tokio::select! {
-            () = teller.run(reports) => {}
+            () = teller.run(at_the_start, reports) => {}
             () = stop.cancelled() => {}
         }
     });
@@ -87,9 +87,9 @@ struct Teller {
 }
 
 impl Teller {
-    async fn run(mut self, mut reports: Receiver<HealthChange>) {
-        // What did not work at the start is news as well.
-        self.catch_up().await;
+    async fn run(mut self, at_the_start: HealthDocument, mut reports: Receiver<HealthChange>) {
+        // What did not work then is news as well.
+        self.catch_up(at_the_start).await;
         loop {
             match reports.recv().await {
                 Ok(report) => self.tell(report).await,
@@ -98,7 +98,7 @@ impl Teller {
                         target: target::MANAGER, missed,
                         "health callbacks are too slow; they are told only what is true now"
                     );
-                    self.catch_up().await;
+                    self.catch_up(self.health.document()).await;
                 }
                 Err(RecvError::Closed) => return,
             }
@@ -112,8 +112,8 @@ impl Teller {
         self.callbacks.health_reported(&report).await;
     }
 
-    async fn catch_up(&mut self) {
-        for (key, status) in self.health.document().components {
+    async fn catch_up(&mut self, now: HealthDocument) {
+        for (key, status) in now.components {
             if status.last_health_check.is_none() {
                 continue;
             }

@@ -1,9 +1,11 @@
 //! A service's own HTTP side, put together from what the manager has.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_core::task::panic_error;
 use trunkline_core::{AnyLifecycle, BoxFuture, Error, Health, Lifecycle as _, Result};
 use trunkline_discovery::{Discovery, Registration, ServiceInstance};
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
@@ -42,7 +44,7 @@ impl CommunicationManager {
     /// [`run_app`](Self::run_app).
     ///
     /// # Errors
-    /// `Config` when the service has no name.
+    /// `Config` when the service has no name, or the router has a `GET /circuits` of its own.
     pub fn microservice(&self, router: axum::Router) -> Result<MicroserviceAppBuilder> {
         let name = self.0.config.service.name.clone().ok_or_else(|| {
             Error::config("a service that serves needs a name: set service.name, or SERVICE_NAME")
@@ -86,7 +88,7 @@ impl CommunicationManager {
         let manager = self.clone();
         let mut app = MicroserviceApp::builder(name)
             .config(server)
-            .router(self.with_circuits(router))
+            .router(self.with_circuits(router)?)
             .version(self.0.config.service.version.clone())
             .health(self.0.health.clone())
             .metrics(self.0.metrics.clone())
@@ -118,16 +120,18 @@ impl CommunicationManager {
     }
 
     /// `GET /circuits`: every circuit of this process.
-    fn with_circuits(&self, router: axum::Router) -> axum::Router {
+    fn with_circuits(&self, router: axum::Router) -> Result<axum::Router> {
         let policies = self.0.http.policies().clone();
         let circuits = axum::routing::get(move || {
             let circuits = circuits::list(&policies);
             async move { trunkline_server::Json(circuits) }
         });
-        // A route of the same path in the service's own router stays out of sight, as with the app's other paths.
-        axum::Router::new()
-            .route("/circuits", circuits)
-            .fallback_service(router)
+        // axum offers no way to ask for a route, and panics at the second one of a path.
+        let adding = AssertUnwindSafe(|| router.route("/circuits", circuits));
+        catch_unwind(adding).map_err(|panic| {
+            Error::config("the router has `GET /circuits`, which shows the circuits of the process; choose another path")
+                .with_source(panic_error(panic.as_ref()))
+        })
     }
 }
 

@@ -2,4 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod alone;
+mod callbacks;
+mod components;
 mod config;
+mod conveniences;
+#[cfg(feature = "embedded")]
+mod embedded;
+mod global;
+mod guest;
+mod health;
+mod lifecycle;
+mod lifespan;
+mod logs;
+mod recovery;
+mod scripted;
+mod signals;
+#[cfg(feature = "server")]
+mod web;
