@@ -12,3 +12,6 @@ page!(serving, "serving.md");
 page!(discovery, "discovery.md");
 page!(gateway, "gateway.md");
 page!(operating, "operating.md");
+page!(messaging, "messaging.md");
+page!(events, "events.md");
+page!(readme, "../../README.md");
