@@ -224,20 +224,26 @@ impl<'a> RequestBuilder<'a> {
     /// # Cancel safety
     /// Dropping it gives up the call and the connection in use; the request may have been processed.
     pub async fn send(self) -> Result<Response, ServiceError> {
-        if let Some(wrong) = self.wrong {
-            return Err(wrong.into());
-        }
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = uri(self.path)?;
-        *request.headers_mut() = self.headers;
-        let response = self.handle.call(request, self.options).await?;
-        let core = self.handle.core();
+        let handle = self.handle;
+        let (request, options) = self.finish()?;
+        let response = handle.call(request, options).await?;
+        let core = handle.core();
         Ok(Response::new(
             response,
             &core.service,
             core.max_response_size,
         ))
+    }
+
+    fn finish(self) -> Result<(Request<Body>, CallOptions)> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri(self.path)?;
+        *request.headers_mut() = self.headers;
+        Ok((request, self.options))
     }
 
     fn refuse(&mut self, what: &'static str, error: impl Into<http::Error>) {

@@ -1,10 +1,9 @@
 //! Sends one request to one place: connections, protocols, time limits, and nothing that decides for the caller.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
@@ -12,16 +11,17 @@ use http::uri::{Authority, Parts, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use trunkline_core::{Error, Result, Retry};
 
 use crate::body::{Body, Received, Source, Upload};
 use crate::config::HttpClientConfig;
 use crate::connect::{Connector, Meter, Tls};
-use crate::error;
+use crate::error::{self, Moved};
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
 use crate::pool::{self, Connection, Lease, Pool, PoolStats, StreamLease};
+use crate::wire::{Answered, Exchange};
 
 /// Requests that may wait for a connection, for each connection allowed.
 const WAITING_PER_CONNECTION: usize = 100;
@@ -156,29 +156,72 @@ impl Transport {
             .headers
             .remove(HOST)
             .unwrap_or_else(|| origin.host_header().clone());
-        parts.uri = Uri::from(path.clone());
+        parts.uri = Uri::default();
         parts.version = Version::HTTP_11;
-        let mut request = Request::from_parts(parts, body);
-        // Ends: each round uses up a connection that the other side had closed, and they are bounded.
+        let request = Request::from_parts(parts, body);
+        let target = Target {
+            origin,
+            host,
+            path,
+            limits,
+            upload,
+        };
+        match self.once(&target, request).await {
+            Sent::Answered(response) => Ok(response),
+            Sent::Failed(error) => Err(error),
+            Sent::Unsent(request) => Box::pin(self.again(&target, request)).await,
+        }
+    }
+
+    /// Ends: each round uses up a connection that the other side had closed, and they are bounded.
+    async fn again(
+        &self,
+        target: &Target<'_>,
+        mut request: Box<Request<Body>>,
+    ) -> Result<Response<Body>> {
         loop {
-            let connecting = self.pool.connection(origin, limits.pool, limits.connection);
-            let sent = match by_deadline(origin, limits, connecting).await? {
-                Connection::Own(lease) => {
-                    *request.uri_mut() = Uri::from(path.clone());
-                    request.headers_mut().insert(HOST, host.clone());
-                    send_own(lease, request, upload.as_ref(), limits).await
-                }
-                Connection::Shared(lease) => {
-                    *request.uri_mut() = absolute(origin, &host, path.clone())?;
-                    request.headers_mut().remove(HOST);
-                    Box::pin(send_shared(lease, request, limits)).await
-                }
-            };
-            match sent {
+            match self.once(target, *request).await {
                 Sent::Answered(response) => return Ok(response),
                 Sent::Failed(error) => return Err(error),
-                Sent::Unsent(unsent) => request = *unsent,
+                Sent::Unsent(unsent) => request = unsent,
             }
+        }
+    }
+
+    /// Sends a request on one connection.
+    async fn once(&self, target: &Target<'_>, request: Request<Body>) -> Sent {
+        let connection = match self.pool.ready(target.origin) {
+            Some(connection) => connection,
+            None => match Box::pin(self.connect(target)).await {
+                Ok(connection) => connection,
+                Err(error) => return Sent::Failed(error),
+            },
+        };
+        match connection {
+            Connection::Own(mut lease) => {
+                let connection = lease.connection();
+                let before = connection.meter().moved_both();
+                let answer = connection.start(target.for_own(request));
+                let exchange = Exchange::new(connection, answer, target.origin, target.limits);
+                match exchange.await {
+                    Ok(answer) => own_answer(lease, answer, before, target),
+                    Err(error) => Sent::Failed(error),
+                }
+            }
+            Connection::Shared(lease) => Box::pin(send_shared(lease, request, target)).await,
+        }
+    }
+
+    async fn connect(&self, target: &Target<'_>) -> Result<Connection> {
+        let Target { origin, limits, .. } = target;
+        let connecting = self.pool.connection(origin, limits.pool, limits.connection);
+        let Some(deadline) = limits.deadline else {
+            return connecting.await;
+        };
+        match timeout_at(deadline, connecting).await {
+            Ok(result) => result,
+            // Nothing was sent yet.
+            Err(_) => Err(error::late(origin).with_retry(Retry::Safe)),
         }
     }
 
@@ -202,30 +245,62 @@ enum Sent {
     Unsent(Box<Request<Body>>),
 }
 
-async fn send_own(
-    mut lease: Lease,
-    request: Request<Body>,
-    upload: Option<&Upload>,
-    limits: &Limits,
-) -> Sent {
-    let origin = lease.origin().clone();
-    let connection = lease.connection();
-    let (reused, meter) = (connection.is_reused(), Arc::clone(connection.meter()));
-    let exchange = connection.exchange(request);
-    let response = match watched(&origin, limits, &meter, exchange).await {
-        Err(error) => return Sent::Failed(error),
-        Ok(Err(failed)) => {
-            return match failed.unsent {
-                Some(request) if reused => Sent::Unsent(Box::new(request)),
-                _ => Sent::Failed(error::no_answer(&origin, reused, failed)),
+/// Where a request goes, how long it may take, and how it looks there.
+struct Target<'a> {
+    origin: &'a Origin,
+    host: HeaderValue,
+    path: PathAndQuery,
+    limits: &'a Limits,
+    upload: Option<Upload>,
+}
+
+impl Target<'_> {
+    /// As HTTP/1.1 wants it: the path alone, and the host in a header.
+    fn for_own(&self, mut request: Request<Body>) -> Request<Body> {
+        *request.uri_mut() = Uri::from(self.path.clone());
+        request.headers_mut().insert(HOST, self.host.clone());
+        request
+    }
+
+    /// As HTTP/2 wants it: the whole URI. A `Host` that the request brought takes the place of the origin's.
+    fn for_shared(&self, mut request: Request<Body>) -> Result<Request<Body>> {
+        let authority = Authority::try_from(self.host.as_bytes()).map_err(|error| {
+            Error::invalid("the Host header is no host name or address").with_source(error)
+        })?;
+        let mut parts = Parts::default();
+        parts.scheme = Some(self.origin.scheme());
+        parts.authority = Some(authority);
+        parts.path_and_query = Some(self.path.clone());
+        *request.uri_mut() = Uri::from_parts(parts)
+            .map_err(|error| Error::invalid("the URI cannot be sent").with_source(error))?;
+        request.headers_mut().remove(HOST);
+        Ok(request)
+    }
+}
+
+/// What becomes of the connection, and what the answer's body comes from.
+fn own_answer(mut lease: Lease, answer: Answered, before: (u64, u64), target: &Target<'_>) -> Sent {
+    let Target { origin, limits, .. } = target;
+    let response = match answer {
+        Ok(response) => response,
+        Err(mut failed) => {
+            let connection = lease.connection();
+            let (sent, received) = connection.meter().moved_both();
+            let moved = Moved {
+                reused: connection.is_reused(),
+                sent: sent != before.0,
+                received: received != before.1,
+            };
+            return match failed.take_message() {
+                Some(request) if moved.reused => Sent::Unsent(Box::new(request)),
+                _ => Sent::Failed(error::no_answer(origin, moved, failed.into_error())),
             };
         }
-        Ok(Ok(response)) => response,
     };
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let (parts, incoming) = response.into_parts();
     let ended = incoming.is_end_stream();
-    let uploading = upload.is_some_and(Upload::is_under_way);
+    let uploading = target.upload.as_ref().is_some_and(Upload::is_under_way);
     let source = if switched || uploading {
         let until = match (switched, ended) {
             (true, _) => Until::End,
@@ -240,20 +315,23 @@ async fn send_own(
     } else {
         Source::Own(lease)
     };
-    let body = if ended {
-        Body::empty()
-    } else {
-        Body::received(Received::new(incoming, source, &origin, limits))
+    let body = match source {
+        _ if ended => Body::empty(),
+        Source::Here => Body::arrived(incoming, origin),
+        source => Body::received(Received::new(incoming, source, origin, limits)),
     };
     Sent::Answered(Response::from_parts(parts, body))
 }
 
-async fn send_shared(mut lease: StreamLease, request: Request<Body>, limits: &Limits) -> Sent {
-    let origin = lease.origin().clone();
+async fn send_shared(mut lease: StreamLease, request: Request<Body>, target: &Target<'_>) -> Sent {
+    let Target { origin, limits, .. } = target;
+    let request = match target.for_shared(request) {
+        Ok(request) => request,
+        Err(error) => return Sent::Failed(error),
+    };
     let mut handle = lease.handle().clone();
-    let meter = Arc::clone(handle.meter());
-    let exchange = handle.exchange(request);
-    let response = match watched(&origin, limits, &meter, exchange).await {
+    let answer = handle.start(request);
+    let response = match Exchange::new(&mut handle, answer, origin, limits).await {
         Err(error) => return Sent::Failed(error),
         Ok(Err(mut failed)) => {
             return match failed.take_message() {
@@ -261,7 +339,7 @@ async fn send_shared(mut lease: StreamLease, request: Request<Body>, limits: &Li
                     lease.mark_broken();
                     Sent::Unsent(Box::new(request))
                 }
-                None => Sent::Failed(error::no_stream_answer(&origin, failed.into_error())),
+                None => Sent::Failed(error::no_stream_answer(origin, failed.into_error())),
             };
         }
         Ok(Ok(response)) => response,
@@ -270,12 +348,8 @@ async fn send_shared(mut lease: StreamLease, request: Request<Body>, limits: &Li
         if incoming.is_end_stream() {
             return Body::empty();
         }
-        Body::received(Received::new(
-            incoming,
-            Source::Shared(lease),
-            &origin,
-            limits,
-        ))
+        let source = Source::Shared(lease);
+        Body::received(Received::new(incoming, source, origin, limits))
     });
     Sent::Answered(response)
 }
@@ -334,78 +408,4 @@ async fn while_it_moves(driven: impl Future<Output = ()>, meter: &Meter, silence
             return;
         }
     }
-}
-
-/// Waits for what comes of an exchange, as long as there is time and bytes move.
-async fn watched<F: Future>(
-    origin: &Origin,
-    limits: &Limits,
-    meter: &Meter,
-    exchange: F,
-) -> Result<F::Output> {
-    let mut exchange = pin!(exchange);
-    let mut alarm = pin!(None::<Sleep>);
-    let mut seen = meter.moved();
-    let next = |now| {
-        let quiet = after(now, limits.read);
-        limits
-            .deadline
-            .map_or(quiet, |deadline| deadline.min(quiet))
-    };
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        loop {
-            match alarm.as_mut().as_pin_mut() {
-                Some(alarm) => ready!(alarm.poll(cx)),
-                None => {
-                    let ring = next(Instant::now());
-                    if limits.given_up.is_some_and(|given_up| given_up <= ring) {
-                        return Poll::Pending;
-                    }
-                    seen = meter.moved();
-                    alarm.set(Some(sleep_until(ring)));
-                    continue;
-                }
-            }
-            let now = Instant::now();
-            if limits.deadline.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(Err(error::late(origin)));
-            }
-            if meter.moved() == seen {
-                return Poll::Ready(Err(error::silent_before_answer(origin, limits.read)));
-            }
-            alarm.set(None);
-        }
-    })
-    .await
-}
-
-async fn by_deadline<T>(
-    origin: &Origin,
-    limits: &Limits,
-    connecting: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(deadline) = limits.deadline else {
-        return connecting.await;
-    };
-    match timeout_at(deadline, connecting).await {
-        Ok(result) => result,
-        // Nothing was sent yet.
-        Err(_) => Err(error::late(origin).with_retry(Retry::Safe)),
-    }
-}
-
-/// The URI as HTTP/2 wants it. A `Host` that the request brought takes the place of the origin's.
-fn absolute(origin: &Origin, host: &HeaderValue, path: PathAndQuery) -> Result<Uri> {
-    let authority = Authority::try_from(host.as_bytes()).map_err(|error| {
-        Error::invalid("the Host header is no host name or address").with_source(error)
-    })?;
-    let mut parts = Parts::default();
-    parts.scheme = Some(origin.scheme());
-    parts.authority = Some(authority);
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts)
-        .map_err(|error| Error::invalid("the URI cannot be sent").with_source(error))
 }

@@ -7,16 +7,20 @@ mod uploading;
 use std::any::Any;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::TryStreamExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
 use serde::Serialize;
 use trunkline_core::size::ByteSize;
 use trunkline_core::{BoxError, Error, ErrorKind, Result};
+
+use crate::error::broken_body;
+use crate::origin::Origin;
 
 pub(crate) use received::{Received, Source};
 pub(crate) use replay::Replay;
@@ -46,6 +50,8 @@ enum Kind {
     Empty,
     Bytes(Bytes),
     Stream(Streamed),
+    /// The body of an answer that has come already; its connection has gone back to the pool.
+    Arrived(Incoming, Origin),
     Received(Box<Received>),
     Replay(Replay),
 }
@@ -104,6 +110,10 @@ impl Body {
         Self(Kind::Stream(Box::pin(body)))
     }
 
+    pub(crate) fn arrived(incoming: Incoming, origin: &Origin) -> Self {
+        Self(Kind::Arrived(incoming, origin.clone()))
+    }
+
     pub(crate) fn received(received: Received) -> Self {
         Self(Kind::Received(Box::new(received)))
     }
@@ -115,7 +125,7 @@ impl Body {
             Kind::Empty => Some(Self::empty()),
             Kind::Bytes(bytes) => Some(Self(Kind::Bytes(bytes.clone()))),
             Kind::Replay(replay) => replay.again().map(|again| Self(Kind::Replay(again))),
-            Kind::Stream(_) | Kind::Received(_) => None,
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => None,
         }
     }
 
@@ -124,7 +134,7 @@ impl Body {
         match &self.0 {
             Kind::Empty | Kind::Bytes(_) => true,
             Kind::Replay(replay) => replay.can_repeat(),
-            Kind::Stream(_) | Kind::Received(_) => false,
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => false,
         }
     }
 
@@ -145,7 +155,7 @@ impl Body {
     pub fn is_stream(&self) -> bool {
         matches!(
             self.0,
-            Kind::Stream(_) | Kind::Received(_) | Kind::Replay(_)
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Replay(_)
         )
     }
 
@@ -155,7 +165,7 @@ impl Body {
     #[must_use]
     pub fn replayable(self, up_to: usize) -> Self {
         match self.0 {
-            Kind::Stream(_) | Kind::Received(_) => {
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => {
                 let longer = self.size_hint().lower() > u64::try_from(up_to).unwrap_or(u64::MAX);
                 Self(Kind::Replay(Replay::new(
                     self,
@@ -244,6 +254,10 @@ impl HttpBody for Body {
                 Poll::Ready(piece)
             }
             Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Arrived(incoming, origin) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|read| read.map_err(|cause| broken_body(origin, cause))))
+            }
             Kind::Received(received) => received.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
         }
@@ -254,6 +268,7 @@ impl HttpBody for Body {
             Kind::Empty => true,
             Kind::Bytes(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => stream.is_end_stream(),
+            Kind::Arrived(incoming, _) => incoming.is_end_stream(),
             Kind::Received(received) => received.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
         }
@@ -266,6 +281,7 @@ impl HttpBody for Body {
                 SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             }
             Kind::Stream(stream) => stream.size_hint(),
+            Kind::Arrived(incoming, _) => incoming.size_hint(),
             Kind::Received(received) => received.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
         }
@@ -277,7 +293,9 @@ impl fmt::Debug for Body {
         match &self.0 {
             Kind::Empty => f.write_str("Body(empty)"),
             Kind::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Kind::Stream(_) | Kind::Received(_) | Kind::Replay(_) => f.write_str("Body(stream)"),
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Replay(_) => {
+                f.write_str("Body(stream)")
+            }
         }
     }
 }

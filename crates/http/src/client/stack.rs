@@ -45,21 +45,28 @@ impl Handle {
     /// Makes a call through the layers.
     pub(crate) async fn call(
         &self,
-        mut request: Request<Body>,
+        request: Request<Body>,
         options: CallOptions,
     ) -> Result<Response<Body>> {
         match &self.stack {
             None => self.core.call(request, &options).await,
-            Some(stack) => {
-                // The context is that of whoever called, on whichever task the layers go on.
-                let context = options.context.clone();
-                let context = context.unwrap_or_else(|| self.core.current_context());
-                request
-                    .extensions_mut()
-                    .insert(options.with_context(context));
-                stack.clone().oneshot(request).await
-            }
+            Some(stack) => Box::pin(self.through(stack.clone(), request, options)).await,
         }
+    }
+
+    async fn through(
+        &self,
+        stack: ClientService,
+        mut request: Request<Body>,
+        options: CallOptions,
+    ) -> Result<Response<Body>> {
+        // The context is that of whoever called, on whichever task the layers go on.
+        let context = options.context.clone();
+        let context = context.unwrap_or_else(|| self.core.current_context());
+        request
+            .extensions_mut()
+            .insert(options.with_context(context));
+        stack.oneshot(request).await
     }
 
     /// Adds a layer inside those that are there.

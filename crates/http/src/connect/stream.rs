@@ -36,17 +36,16 @@ impl Meter {
         self.reads.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    /// Bytes sent and received.
+    pub(crate) fn moved_both(&self) -> (u64, u64) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (load(&self.sent), load(&self.received))
     }
 
     /// Changes whenever bytes move, in whichever direction.
     pub(crate) fn moved(&self) -> u64 {
-        self.received().wrapping_add(self.sent())
+        let (sent, received) = self.moved_both();
+        sent.wrapping_add(received)
     }
 
     /// One task at a time counts, so a load and a store do: they cost less than an addition that others could join.

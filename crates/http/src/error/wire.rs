@@ -6,7 +6,6 @@ use std::time::Duration;
 use trunkline_core::{Error, ErrorKind, Origin as Side, Retry, duration};
 
 use crate::origin::Origin;
-use crate::wire::Unanswered;
 
 /// The connection was lost before the answer began. A typed cause of errors of this crate.
 #[derive(Debug)]
@@ -49,25 +48,35 @@ pub struct Silence {
     pub limit: Duration,
 }
 
+/// What moved on a connection before it was lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    /// It had carried a request before.
+    pub(crate) reused: bool,
+    /// Bytes of this request were handed to the socket.
+    pub(crate) sent: bool,
+    /// Bytes came back.
+    pub(crate) received: bool,
+}
+
 /// The error of a request on an HTTP/1.1 connection that was not answered.
-pub(crate) fn no_answer(origin: &Origin, reused: bool, failed: Unanswered) -> Error {
-    if let Some(own) = own_body_failed(&failed.error) {
+pub(crate) fn no_answer(origin: &Origin, moved: Moved, error: hyper::Error) -> Error {
+    if let Some(own) = own_body_failed(&error) {
         return own;
     }
-    if failed.error.is_parse() {
-        return not_http(origin, failed.error);
+    if error.is_parse() {
+        return not_http(origin, error);
     }
-    let sent = failed.sent > 0;
-    let retry = if sent {
+    let retry = if moved.sent {
         Retry::IfIdempotent
     } else {
         Retry::Safe
     };
     lost(origin, retry).with_source(NoAnswer {
-        reused,
-        sent,
-        received: failed.received > 0,
-        cause: failed.error,
+        reused: moved.reused,
+        sent: moved.sent,
+        received: moved.received,
+        cause: error,
     })
 }
 

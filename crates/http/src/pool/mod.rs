@@ -114,6 +114,24 @@ impl Pool {
         result
     }
 
+    /// A connection that is there, if one is.
+    pub(crate) fn ready(self: &Arc<Self>, origin: &Origin) -> Option<Connection> {
+        let now = Instant::now();
+        match self.with(|state, out| state.ready(origin, now, out))? {
+            Grant::Reuse(connection) => Some(self.own(origin, connection)),
+            Grant::Stream(id, handle) => Some(self.stream(origin, id, handle)),
+            Grant::Dial | Grant::Closed => None,
+        }
+    }
+
+    fn own(self: &Arc<Self>, origin: &Origin, connection: Box<H1>) -> Connection {
+        Connection::Own(Lease::new(self, origin, connection))
+    }
+
+    fn stream(self: &Arc<Self>, origin: &Origin, id: u64, handle: H2) -> Connection {
+        Connection::Shared(StreamLease::new(self, origin, id, handle))
+    }
+
     /// A connection to an origin: one that is there, or a new one, waiting for leave to open it if need be.
     pub(crate) async fn connection(
         self: &Arc<Self>,
@@ -129,12 +147,9 @@ impl Pool {
             Checkout::Full => return Err(self.full()),
         };
         match grant {
-            Grant::Reuse(connection) => Ok(Connection::Own(Lease::new(self, origin, connection))),
-            Grant::Stream(id, handle) => {
-                let lease = StreamLease::new(self, origin, id, handle);
-                Ok(Connection::Shared(lease))
-            }
-            Grant::Dial => Box::pin(self.dial(origin, connecting)).await,
+            Grant::Reuse(connection) => Ok(self.own(origin, connection)),
+            Grant::Stream(id, handle) => Ok(self.stream(origin, id, handle)),
+            Grant::Dial => self.dial(origin, connecting).await,
             Grant::Closed => Err(Error::cancelled("the HTTP client is shut down")),
         }
     }

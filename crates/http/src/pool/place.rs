@@ -106,10 +106,6 @@ impl Lease {
         &self.pool
     }
 
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
     /// Takes the connection out of the pool for good, to be driven by somebody else.
     pub(crate) fn detach(mut self) -> Option<Driver> {
         self.connection
@@ -154,10 +150,6 @@ impl StreamLease {
 
     pub(crate) fn handle(&self) -> &H2 {
         &self.handle
-    }
-
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
     }
 
     /// The connection takes no further requests, whatever it says itself.

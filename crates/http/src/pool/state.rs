@@ -206,6 +206,17 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         Checkout::Wait(receiver)
     }
 
+    /// A connection that is there, if one is: nobody dials and nobody waits.
+    pub(crate) fn ready(
+        &mut self,
+        origin: &Origin,
+        now: Instant,
+        out: &mut Discarded<X, S>,
+    ) -> Option<Grant<X, S>> {
+        // After it was closed there is none.
+        self.grant_ready(origin, now, out)
+    }
+
     /// Takes a connection back that has finished its request.
     pub(crate) fn checkin(
         &mut self,
@@ -382,6 +393,24 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         now: Instant,
         out: &mut Discarded<X, S>,
     ) -> Option<Grant<X, S>> {
+        if let Some(ready) = self.grant_ready(origin, now, out) {
+            return Some(ready);
+        }
+        let slot = self.origins.get_mut(origin)?;
+        if slot.dialing > 0 && slot.shares != Some(false) || self.open >= self.limits.open {
+            return None;
+        }
+        slot.dialing += 1;
+        self.open += 1;
+        Some(Grant::Dial)
+    }
+
+    fn grant_ready(
+        &mut self,
+        origin: &Origin,
+        now: Instant,
+        out: &mut Discarded<X, S>,
+    ) -> Option<Grant<X, S>> {
         let expiry = self.limits.expiry;
         let slot = self.origins.get_mut(origin)?;
         if let Some(shared) = slot
@@ -404,12 +433,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
             out.connections
                 .extend(slot.idle.drain(..).map(|kept| kept.connection));
         }
-        if slot.dialing > 0 && slot.shares != Some(false) || self.open >= self.limits.open {
-            return None;
-        }
-        slot.dialing += 1;
-        self.open += 1;
-        Some(Grant::Dial)
+        None
     }
 
     /// Gives those who wait for this origin what there is for it, in the order in which they came.

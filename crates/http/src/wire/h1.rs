@@ -4,13 +4,12 @@
 //! that is dropped closes its socket at once.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Request;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use trunkline_core::Result;
@@ -19,6 +18,7 @@ use crate::body::Body;
 use crate::connect::{ConnectFailed, ConnectStage, Meter, Stream};
 use crate::origin::Origin;
 use crate::pool::Pooled;
+use crate::wire::{Answered, Driven};
 
 /// Headers of an answer: more lines or bytes than this are not a service's answer.
 const MOST_HEADERS_BYTES: usize = 128 * 1024;
@@ -32,17 +32,8 @@ pub(crate) struct H1 {
     driver: Option<Driver>,
     meter: Arc<Meter>,
     reused: bool,
-}
-
-/// A request without an answer.
-pub(crate) struct Unanswered {
-    pub(crate) error: hyper::Error,
-    /// The request, if it is sure that not even its beginning was written.
-    pub(crate) unsent: Option<Request<Body>>,
-    /// Bytes of this request that were handed to the socket.
-    pub(crate) sent: u64,
-    /// Bytes that came back.
-    pub(crate) received: u64,
+    /// Reads that had ended when the present exchange began.
+    reads: u64,
 }
 
 impl H1 {
@@ -60,6 +51,7 @@ impl H1 {
             driver: Some(Box::pin(connection.with_upgrades())),
             meter,
             reused: false,
+            reads: 0,
         })
     }
 
@@ -104,34 +96,27 @@ impl H1 {
         self.driver
     }
 
-    /// Sends a request and waits for the head of the answer. The caller bounds the time.
-    ///
-    /// Dropped before the end, it leaves the connection in the middle of an exchange: drop that too.
-    pub(crate) async fn exchange(
+    /// Hands a request over. The answer comes when the connection is driven; whoever drops it before its end leaves the
+    /// connection in the middle of an exchange and has to drop that too.
+    pub(crate) fn start(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let (sent, received) = (self.meter.sent(), self.meter.received());
-        let mut reads = self.meter.reads();
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let result = poll_fn(|cx| {
-            self.poll_drive(cx);
-            // Nothing was read and the connection stands: there is no answer yet. Not to ask saves the wake-up that
-            // the answer's channel would send to this very task.
-            let now = self.meter.reads();
-            if now == reads && self.driver.is_some() {
-                return Poll::Pending;
-            }
-            reads = now;
-            answer.as_mut().poll(cx)
-        })
-        .await;
-        result.map_err(|mut failed| Unanswered {
-            unsent: failed.take_message(),
-            error: failed.into_error(),
-            sent: self.meter.sent().wrapping_sub(sent),
-            received: self.meter.received().wrapping_sub(received),
-        })
+    ) -> impl Future<Output = Answered> + use<> {
+        self.reads = self.meter.reads();
+        self.sender.try_send_request(request)
+    }
+}
+
+impl Driven for H1 {
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_drive(cx);
+        // Nothing has been read since the request was handed over and the connection stands: there is no answer yet. Not
+        // to ask saves the wake-up that the answer's channel would send to this very task.
+        self.meter.reads() != self.reads || self.driver.is_none()
     }
 }
 

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::Request;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +17,7 @@ use crate::body::Body;
 use crate::connect::{ConnectFailed, ConnectStage, Meter, Stream};
 use crate::origin::Origin;
 use crate::pool::Pooled;
+use crate::wire::{Answered, Driven};
 
 /// Requests on one connection. Most servers allow 100 or more; where one allows fewer, the rest wait on the connection.
 pub(crate) const MOST_STREAMS: usize = 100;
@@ -69,20 +69,27 @@ impl H2 {
         Ok(Self { sender, meter })
     }
 
-    pub(crate) fn meter(&self) -> &Arc<Meter> {
-        &self.meter
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Sends a request and waits for the head of the answer. Dropped before the end, it resets the stream.
-    pub(crate) async fn exchange(
+    /// Hands a request over. Dropped before the end of the answer's head, it resets the stream.
+    pub(crate) fn start(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        self.sender.try_send_request(request).await
+    ) -> impl Future<Output = Answered> + use<> {
+        self.sender.try_send_request(request)
+    }
+}
+
+impl Driven for H2 {
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// A task of its own drives the connection.
+    fn drive(&mut self, _: &mut Context<'_>) -> bool {
+        true
     }
 }
 
