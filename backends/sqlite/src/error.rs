@@ -135,6 +135,14 @@ impl Failure {
         matches!(self.cause, Cause::DiskFull(_))
     }
 
+    /// Whether it was a full disk that has hardly any room yet.
+    pub(crate) fn still_has_no_space(&self) -> bool {
+        match &self.cause {
+            Cause::DiskFull(full) => has_less_than(ROOM_TO_WORK, &full.path),
+            _ => false,
+        }
+    }
+
     /// Whether one bad statement is to blame, so that the other writes of the group can still succeed.
     pub(crate) fn is_of_one_job(&self) -> bool {
         match &self.cause {
@@ -207,9 +215,17 @@ fn classify(error: &rusqlite::Error, path: &std::path::Path) -> Class {
     }
 }
 
+/// With less than this on the disk, an I/O error is taken for what it most likely is.
+const NOTHING: u64 = 256 * 1024;
+/// With less than this a disk that was full is still full.
+const ROOM_TO_WORK: u64 = 4 << 20;
+
 fn has_no_space(path: &std::path::Path) -> bool {
-    const LEAST: u64 = 256 * 1024;
-    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < LEAST)
+    has_less_than(NOTHING, path)
+}
+
+fn has_less_than(bytes: u64, path: &std::path::Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < bytes)
 }
 
 fn sqlite_error(error: &rusqlite::Error) -> Error {

@@ -286,7 +286,7 @@ impl Claimer<'_> {
     }
 
     fn take_fresh(
-        &mut self,
+        &self,
         topics: &[FreshTopic],
         messages: &[Ready],
         taken: &mut Taken,

@@ -1,6 +1,7 @@
 //! Finds messages for the consumers of this process: on the waker's thread, whenever something was committed, by
 //! whichever process, or a time has come.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -179,10 +180,10 @@ impl Feeder {
             .collect();
         self.lanes.retain(|number, _| open.contains_key(number));
         for (number, consumer) in open {
-            if !self.lanes.contains_key(&number) {
+            if let Entry::Vacant(place) = self.lanes.entry(number) {
                 let mut lane = Lane::new(consumer);
                 lane.read_cursors(connection)?;
-                self.lanes.insert(number, lane);
+                place.insert(lane);
             }
         }
         Ok(())

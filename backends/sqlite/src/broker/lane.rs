@@ -189,7 +189,7 @@ impl Lane {
         Ok(())
     }
 
-    fn read_fresh(&mut self, reading: &mut Reading<'_>, claim: &mut Claim) -> rusqlite::Result<()> {
+    fn read_fresh(&self, reading: &mut Reading<'_>, claim: &mut Claim) -> rusqlite::Result<()> {
         let room = reading.left;
         let mut found: Vec<(i64, Ready)> = Vec::new();
         let mut fresh = Vec::new();

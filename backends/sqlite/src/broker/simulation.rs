@@ -31,7 +31,7 @@ use crate::error::Failure;
 const LEASE: Duration = Duration::from_secs(1);
 const TOPICS: [&str; 2] = ["order.created", "order.paid"];
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Publish {
         topic: usize,

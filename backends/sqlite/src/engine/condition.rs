@@ -21,10 +21,16 @@ struct State {
 }
 
 impl Condition {
-    /// A group was committed: whatever was wrong is over.
+    /// A group was committed: whatever was wrong is over. On a disk that is full, small writes may find room in pages
+    /// that are there already; that is not the end of it.
     pub(super) fn works(&self) {
         let mut state = self.lock();
-        if state.failure.take().is_some() {
+        let over = match &state.failure {
+            None => false,
+            Some(failure) => !failure.still_has_no_space(),
+        };
+        if over {
+            state.failure = None;
             tracing::info!(target: "trunkline", "the embedded directory can be written again");
         }
     }

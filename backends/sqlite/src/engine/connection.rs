@@ -47,20 +47,30 @@ pub(super) fn open(path: &Path, purpose: Purpose) -> Result<Connection> {
 fn configure(connection: &Connection, purpose: Purpose) -> rusqlite::Result<()> {
     connection.busy_timeout(FOREIGN_LOCK)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Only a new file takes this: pages that become free can be given back to the disk.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
     match purpose {
-        Purpose::Write => connection.pragma_update(None, "cache_size", -8192)?,
+        Purpose::Write => {
+            make(connection)?;
+            connection.pragma_update(None, "cache_size", -8192)?;
+        }
         Purpose::Read => {
             connection.pragma_update(None, "cache_size", -2048)?;
             connection.pragma_update(None, "query_only", "ON")?;
         }
     }
     Ok(())
+}
+
+/// What is kept in the file itself. Setting it writes, so only the one who has the turn may do it.
+fn make(connection: &Connection) -> rusqlite::Result<()> {
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if pages == 0 {
+        // Pages that become free can be given back to the disk.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")
 }

@@ -237,7 +237,7 @@ impl Job for Probe {
     fn done(self: Box<Self>, _: std::result::Result<(), &Failure>) {}
 }
 
-pub(super) fn write_something(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+pub(super) fn write_something(tx: &Tx<'_>) -> rusqlite::Result<()> {
     let connection = tx.connection();
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.pragma_update(None, "user_version", version)

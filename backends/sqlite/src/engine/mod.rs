@@ -240,10 +240,9 @@ impl Database {
     pub(crate) async fn health_check(&self, deadline: Instant) -> Result<()> {
         if self.condition.is_failing() {
             let manner = Manner::durable("health_check", deadline);
-            return self
-                .calls
+            self.calls
                 .write(manner, |tx| Ok(keeper::write_something(tx)?))
-                .await;
+                .await?;
         }
         self.condition.check()?;
         self.readers

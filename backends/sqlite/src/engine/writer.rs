@@ -156,6 +156,7 @@ impl Writer {
 
     /// Tries the group, without the jobs that are to blame, until the rest is committed.
     fn settle_group(&mut self, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        let mut may_make_room = true;
         while !jobs.is_empty() {
             let (at, failure) = match self.attempt(&mut jobs) {
                 Ok(ran) => {
@@ -171,6 +172,10 @@ impl Writer {
                 && failure.is_of_one_job()
             {
                 finish(jobs.remove(at), Err(&failure));
+                continue;
+            }
+            if failure.is_disk_full() && std::mem::take(&mut may_make_room) && self.begin_wal_anew()
+            {
                 continue;
             }
             self.condition.failed(&failure);
@@ -240,6 +245,15 @@ impl Writer {
         {
             tracing::error!(target: "trunkline", path = %self.path.display(), %error, "cannot roll back");
         }
+    }
+
+    /// On a full disk the space that the WAL has is enough for what needs none of its own, if it is used again from the
+    /// beginning. This process has the turn, so nobody writes meanwhile.
+    fn begin_wal_anew(&self) -> bool {
+        let busy: rusqlite::Result<bool> =
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0));
+        busy.is_ok_and(|busy| !busy)
     }
 
     /// Writing on into a file that was removed would lose everything silently.

@@ -25,3 +25,7 @@ impl BrokerHarness for Embedded {
 mod broker {
     trunkline_testing::broker_conformance!(super::Embedded);
 }
+
+mod router {
+    trunkline_testing::router_conformance!(super::Embedded);
+}

@@ -4,6 +4,11 @@
 mod conformance;
 mod database;
 mod directory;
+mod disk;
 mod events;
+mod files;
 mod inbox;
+mod kill;
+mod process;
 mod registry;
+mod roles;
