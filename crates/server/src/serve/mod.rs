@@ -172,11 +172,13 @@ impl Listener {
         };
         let acceptor = Acceptor {
             listener: self.listener,
-            scope: serving.scope.clone(),
-            shed: serving.shed.clone(),
             permits: Arc::new(Semaphore::new(limits.max_connections as usize)),
-            open: serving.open.clone(),
-            limits,
+            opener: Opener {
+                scope: serving.scope.clone(),
+                shed: serving.shed.clone(),
+                open: serving.open.clone(),
+                limits,
+            },
         };
         serving.scope.spawn("accept", acceptor.run(make));
         serving
@@ -265,9 +267,14 @@ impl Drop for Serving {
 
 struct Acceptor {
     listener: TcpListener,
+    permits: Arc<Semaphore>,
+    opener: Opener,
+}
+
+/// Makes connections of what was accepted.
+struct Opener {
     scope: Scope,
     shed: CancellationToken,
-    permits: Arc<Semaphore>,
     open: watch::Sender<usize>,
     limits: ConnectionLimits,
 }
@@ -304,7 +311,7 @@ impl Acceptor {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let stop = self.scope.token();
+        let stop = self.opener.scope.token();
         loop {
             let next = tokio::select! {
                 biased;
@@ -312,20 +319,48 @@ impl Acceptor {
                 next = self.accept() => next,
             };
             if let Some((stream, peer, place)) = next {
-                self.open(stream, place, make(peer));
+                self.opener.open(stream, place, make(peer));
             }
         }
-        // Whoever is connected already, and waits only to be accepted, is still served.
-        while let Ok(Some((stream, peer, place))) = timeout_at(Instant::now(), self.accept()).await
-        {
-            self.open(stream, place, make(peer));
+        self.finish(make);
+    }
+
+    /// Serves whoever is connected already and waits only to be accepted, then closes the listener. The kernel is asked
+    /// itself: what the runtime knows of the listener may be a moment old. Who connects between the last answer and the
+    /// closing is reset; a drain delay keeps clients from doing so.
+    fn finish<S, B>(self, make: impl Fn(SocketAddr) -> S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let Self {
+            listener,
+            opener,
+            permits,
+        } = self;
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        while let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+            let Ok((stream, peer)) = listener.accept() else {
+                return;
+            };
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                opener.open(stream, Place::take(permit, &opener.open), make(peer));
+            }
         }
     }
 
     async fn accept(&self) -> Option<(TcpStream, SocketAddr, Place)> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         match self.listener.accept().await {
-            Ok((stream, peer)) => Some((stream, peer, Place::take(permit, &self.open))),
+            Ok((stream, peer)) => Some((stream, peer, Place::take(permit, &self.opener.open))),
             Err(error) => {
                 if !concerns_one_connection(&error) {
                     tracing::warn!(target: "trunkline::server", %error, "cannot accept connections");
@@ -335,7 +370,9 @@ impl Acceptor {
             }
         }
     }
+}
 
+impl Opener {
     fn open<S, B>(&self, stream: TcpStream, place: Place, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,

@@ -61,21 +61,30 @@ impl Raw {
 
     /// Bytes until they contain `end`.
     pub(crate) async fn until(&mut self, end: &str) -> String {
+        let nothing = "closed without an answer";
+        self.answer_until(end).await.expect(nothing)
+    }
+
+    /// The same, or `None` when the connection is gone before the first byte. Gone later it is cut off.
+    pub(crate) async fn answer_until(&mut self, end: &str) -> Option<String> {
         let mut bytes = Vec::new();
         while !String::from_utf8_lossy(&bytes).contains(end) {
             let mut next = [0; 4096];
             let read = timeout(SOON, self.0.read(&mut next))
                 .await
                 .unwrap()
-                .unwrap();
-            assert!(
-                read > 0,
-                "closed after {:?}",
-                String::from_utf8_lossy(&bytes)
-            );
+                .unwrap_or(0);
+            if read == 0 {
+                assert!(
+                    bytes.is_empty(),
+                    "cut off after {:?}",
+                    String::from_utf8_lossy(&bytes)
+                );
+                return None;
+            }
             bytes.extend_from_slice(&next[..read]);
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
