@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use trunkline_core::{BoxFuture, Error, Result};
 
 use super::shared::{Shared, closed};
@@ -45,7 +45,7 @@ impl Deliveries {
         Delivery::new(out.message, info, held)
     }
 
-    fn poll_timer(&mut self, at: tokio::time::Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = match &mut self.timer {
             Some(timer) => {
                 timer.as_mut().reset(at);
@@ -65,9 +65,11 @@ impl Stream for Deliveries {
         let turn = ready!(tokio::task::coop::poll_proceed(cx));
         loop {
             let (mailbox, consumer) = (self.mailbox, self.consumer);
+            // Read before the lock is taken.
+            let now = Instant::now();
             let taken = self
                 .shared
-                .with(|state, now, wake| state.take(mailbox, consumer, cx.waker(), now, wake));
+                .with(|state, _, wake| state.take(mailbox, consumer, cx.waker(), now, wake));
             match taken {
                 Taken::Message(out) => {
                     turn.made_progress();
@@ -102,11 +104,11 @@ impl Held {
         let settled = match settlement {
             Settlement::Ack | Settlement::Reject => self
                 .shared
-                .with(|state, now, wake| state.finish(mailbox, lease, now, wake))
+                .with(|state, _, wake| state.finish(mailbox, lease, wake))
                 .map(Ok),
             Settlement::Requeue { delay } => self
                 .shared
-                .with(|state, now, wake| state.requeue(mailbox, lease, delay, now, wake))
+                .with(|state, now, wake| state.requeue(mailbox, lease, delay, now.get(), wake))
                 .map(Ok),
             Settlement::Forward(publish) => {
                 let publish = self.shared.incoming(*publish);
@@ -123,7 +125,7 @@ impl Held {
     fn give_back(&self) {
         let (mailbox, lease) = (self.mailbox, self.lease);
         self.shared
-            .with(|state, now, wake| state.requeue(mailbox, lease, None, now, wake));
+            .with(|state, now, wake| state.requeue(mailbox, lease, None, now.get(), wake));
     }
 }
 
@@ -141,7 +143,7 @@ impl Settle for Held {
             let (mailbox, held) = (self.mailbox, self.lease);
             let extended = self
                 .shared
-                .with(|state, now, wake| state.extend(mailbox, held, lease, now, wake));
+                .with(|state, now, wake| state.extend(mailbox, held, lease, now.get(), wake));
             if self.shared.is_closed() {
                 return Err(closed());
             }

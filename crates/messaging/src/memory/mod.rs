@@ -157,7 +157,8 @@ impl MessageBroker for MemoryBroker {
 
     async fn browse(&self, browse: Browse) -> Result<BrowsePage> {
         self.0.check_not_closed()?;
-        self.0.with(|state, now, _| state.browse(&browse, now))
+        self.0
+            .with(|state, now, _| state.browse(&browse, now.get()))
     }
 
     async fn remove(&self, queue: TopicName, positions: Vec<u64>) -> Result<u64> {
@@ -168,7 +169,7 @@ impl MessageBroker for MemoryBroker {
 
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.0.check_not_closed()?;
-        Ok(self.0.with(|state, now, _| state.queue_infos(now)))
+        Ok(self.0.with(|state, now, _| state.queue_infos(now.get())))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_core::{Context, Error, Result, Retry, SharedClock};
 
 use super::config::MemoryConfig;
-use super::state::{Incoming, Refused, State, Wake};
+use super::state::{Incoming, Now, Refused, State, Wake};
 use crate::message::{Publish, Receipt};
 use crate::subscription::SubscriptionState;
 
@@ -40,12 +40,12 @@ impl Shared {
     }
 
     /// Does something to the state at once. Wakes whom it concerns when the lock is released again.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, Instant, &mut Wake) -> T) -> T {
-        let now = Instant::now();
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State, &Now, &mut Wake) -> T) -> T {
+        let now = Now::default();
         let mut wake = Wake::new();
         let mut state = self.lock();
         let (messages, bytes) = state.fill();
-        let result = work(&mut state, now, &mut wake);
+        let result = work(&mut state, &now, &mut wake);
         let (messages_now, bytes_now) = state.fill();
         let garbage = state.take_garbage();
         drop(state);

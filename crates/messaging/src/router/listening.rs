@@ -100,8 +100,10 @@ impl Listening {
         self.0.scope.is_stopping() && self.0.scope.is_empty()
     }
 
+    /// Whether each would get what the other misses. Subscribers without a group do not: each gets everything.
     pub(super) fn competes_with(&self, other: &Self) -> bool {
-        self.0.group == other.0.group && self.0.source == other.0.source
+        let shares = self.0.group.is_some() || matches!(self.0.source, Source::Queue(_));
+        shares && self.0.group == other.0.group && self.0.source == other.0.source
     }
 
     pub(super) fn scope(&self) -> Scope {

@@ -177,19 +177,19 @@ impl Router {
             return Err(Error::cancelled("the router was drained"));
         }
         handlers.listening.retain(|one| !one.is_stopped());
-        let rival = handlers
-            .listening
-            .iter()
-            .find(|one| new.group().is_some() && one.competes_with(new));
+        let rival = handlers.listening.iter().find(|one| one.competes_with(new));
         if let Some(rival) = rival {
-            return Err(Error::config(format!(
-                "the handlers {} and {} both subscribe to {} as the group {}, and would take messages away from each \
-                 other; give each a group of its own",
-                rival.name(),
-                new.name(),
-                new.source(),
-                new.group().unwrap_or_default(),
-            )));
+            let (ours, theirs, source) = (new.name(), rival.name(), new.source());
+            return Err(Error::config(match new.group() {
+                Some(group) => format!(
+                    "the handlers {theirs} and {ours} both subscribe to {source} as the group {group}, and would take \
+                     messages away from each other; give each a group of its own"
+                ),
+                None => format!(
+                    "the handlers {theirs} and {ours} both consume the {source}, and would take messages away from each \
+                     other; for several at once set the concurrency of one"
+                ),
+            }));
         }
         handlers.listening.push(new.clone());
         Ok(())

@@ -70,6 +70,19 @@ mod with_little {
     }));
 }
 
+/// What is lost on the way is lost, and nothing is asked of the broker that it cannot do.
+mod at_most_once {
+    trunkline_testing::router_conformance!(super::Without(|able| {
+        able.redelivery = false;
+        able.attempts = false;
+        able.delayed_redelivery = false;
+        able.lease_extension = false;
+        able.queues = false;
+        able.browse = false;
+        able.atomic_forward = false;
+    }));
+}
+
 /// The suite of brokers, over brokers that can do less: what is not claimed is refused.
 mod lesser_brokers {
     mod without_attempts {

@@ -10,6 +10,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::task::Waker;
@@ -28,6 +29,23 @@ use super::config::MemoryConfig;
 use crate::message::{Message, Publish, Receipt, Routed};
 use crate::subscription::{Start, Subscribe};
 use crate::topic::{Destination, Source, TopicName, TopicPattern};
+
+/// The time, read when somebody asks for it: most publishes and acknowledgements do not.
+#[derive(Debug, Default)]
+pub(super) struct Now(Cell<Option<Instant>>);
+
+impl Now {
+    #[cfg(test)]
+    pub(super) fn at(instant: Instant) -> Self {
+        Self(Cell::new(Some(instant)))
+    }
+
+    pub(super) fn get(&self) -> Instant {
+        let now = self.0.get().unwrap_or_else(Instant::now);
+        self.0.set(Some(now));
+        now
+    }
+}
 
 /// A message on its way in.
 #[derive(Debug)]
@@ -135,7 +153,7 @@ impl State {
     pub(super) fn publish(
         &mut self,
         publish: Incoming,
-        now: Instant,
+        now: &Now,
         wake: &mut Wake,
     ) -> Result<Receipt, Refused> {
         let route = self.route(&publish).map_err(Refused::Never)?;
@@ -157,11 +175,11 @@ impl State {
         mailbox: Key,
         lease: Key,
         publish: Incoming,
-        now: Instant,
+        now: &Now,
         wake: &mut Wake,
     ) -> Option<Result<()>> {
         if let Some(found) = self.mailboxes.get_mut(mailbox) {
-            found.advance(now, &mut self.store, wake);
+            found.advance(now.get(), &mut self.store, wake);
             if !found.holds(lease) {
                 return None;
             }
@@ -169,21 +187,21 @@ impl State {
         let route = match self.route(&publish) {
             Ok(route) => route,
             Err(refused) => {
-                self.requeue(mailbox, lease, None, now, wake)?;
+                self.requeue(mailbox, lease, None, now.get(), wake)?;
                 return Some(Err(refused));
             }
         };
         let room = self.make_room(publish.size, now, wake);
         let keep = room || !route.mailboxes().is_empty();
         self.accept(publish, &Admitted { route, keep }, now, wake);
-        self.finish(mailbox, lease, now, wake).map(Ok)
+        self.finish(mailbox, lease, wake).map(Ok)
     }
 
     fn accept(
         &mut self,
         publish: Incoming,
         admitted: &Admitted,
-        now: Instant,
+        now: &Now,
         wake: &mut Wake,
     ) -> Receipt {
         let mailboxes = admitted.route.mailboxes();
@@ -197,7 +215,7 @@ impl State {
         if !admitted.keep {
             return receipt;
         }
-        let due = publish.delay.and_then(|delay| now.checked_add(delay));
+        let due = publish.delay.and_then(|delay| now.get().checked_add(delay));
         let key = self.store.insert(Stored {
             message: publish.message,
             destination: publish.destination,
@@ -205,7 +223,9 @@ impl State {
             position,
             stored_at: publish.at,
             due,
-            expires: publish.expires_in.and_then(|span| now.checked_add(span)),
+            expires: publish
+                .expires_in
+                .and_then(|span| now.get().checked_add(span)),
             size: publish.size,
             pending: mailboxes.len(),
             retained: false,
@@ -222,7 +242,7 @@ impl State {
         route: Key,
         message: Key,
         due: Option<Instant>,
-        now: Instant,
+        now: &Now,
         wake: &mut Wake,
     ) {
         let (Some(mailbox), Some(stored)) =
@@ -231,7 +251,7 @@ impl State {
             return;
         };
         let entry = Entry::new(message, stored);
-        match due.filter(|due| *due > now) {
+        match due.filter(|due| *due > now.get()) {
             Some(due) => mailbox.place_later(entry, due),
             None => mailbox.place(entry),
         }
@@ -258,14 +278,15 @@ impl State {
     }
 
     /// Makes room for a message, at the cost of those kept for replay and of expired ones.
-    fn make_room(&mut self, size: usize, now: Instant, wake: &mut Wake) -> bool {
+    fn make_room(&mut self, size: usize, now: &Now, wake: &mut Wake) -> bool {
         if self.store.make_room(size) {
             return true;
         }
-        if !self.store.is_expiry_due(now) {
+        let is_due = |next| next <= now.get();
+        if !self.store.next_expiry().is_some_and(is_due) {
             return false;
         }
-        self.sweep(now, wake);
+        self.sweep(now.get(), wake);
         self.store.make_room(size)
     }
 
@@ -299,7 +320,7 @@ impl State {
     }
 
     /// Adds a consumer: the mailbox it takes from, and itself in it.
-    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, now: Instant) -> (Key, Key) {
+    pub(super) fn subscribe(&mut self, subscribe: &Subscribe, now: &Now) -> (Key, Key) {
         let key = match &subscribe.source {
             Source::Queue(name) => self.declare_queue(name),
             Source::Topics(pattern) => self.listener(pattern, subscribe, now),
@@ -312,7 +333,7 @@ impl State {
         (key, consumer)
     }
 
-    fn listener(&mut self, pattern: &TopicPattern, subscribe: &Subscribe, now: Instant) -> Key {
+    fn listener(&mut self, pattern: &TopicPattern, subscribe: &Subscribe, now: &Now) -> Key {
         let identity = subscribe
             .group
             .as_ref()
@@ -338,13 +359,13 @@ impl State {
         self.store.take_garbage()
     }
 
-    fn replay(&mut self, pattern: &TopicPattern, start: Start, mailbox: Key, now: Instant) {
+    fn replay(&mut self, pattern: &TopicPattern, start: Start, mailbox: Key, now: &Now) {
         let from = match start {
             Start::Latest => return,
             Start::Earliest => Timestamp::from_unix_micros(i64::MIN),
             Start::At(time) => time,
         };
-        for message in self.store.kept(pattern, from, now) {
+        for message in self.store.kept(pattern, from, now.get()) {
             let due = self.store.add_pending(message);
             self.place(mailbox, message, due, now, &mut Wake::new());
         }
@@ -390,19 +411,13 @@ impl State {
         mailbox.take(consumer, waker, now, store, wake)
     }
 
-    /// Ends a lease with the message done. `None` when it is lost.
-    pub(super) fn finish(
-        &mut self,
-        mailbox: Key,
-        lease: Key,
-        now: Instant,
-        wake: &mut Wake,
-    ) -> Option<()> {
+    /// Ends a lease with the message done. `None` when it is lost; one that has run out and that nobody has noticed yet
+    /// still holds.
+    pub(super) fn finish(&mut self, mailbox: Key, lease: Key, wake: &mut Wake) -> Option<()> {
         let Some(found) = self.mailboxes.get_mut(mailbox) else {
             // Its subscriber without a group has gone: nobody else can get the message.
             return Some(());
         };
-        found.advance(now, &mut self.store, wake);
         let entry = found.end_lease(lease)?;
         found.finish_key(&entry);
         found.wake(wake);

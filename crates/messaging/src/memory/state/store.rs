@@ -247,10 +247,6 @@ impl Store {
         expires.is_some_and(|expires| expires <= now)
     }
 
-    pub(super) fn is_expiry_due(&self, now: Instant) -> bool {
-        self.next_expiry.is_some_and(|next| next <= now)
-    }
-
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.next_expiry
     }

@@ -71,7 +71,9 @@ impl World {
             .with_group("g")
             .with_lease(LEASE)
             .with_prefetch(PREFETCH);
-        let joined: Vec<(Key, Key)> = (0..3).map(|_| state.subscribe(&subscribe, now)).collect();
+        let joined: Vec<(Key, Key)> = (0..3)
+            .map(|_| state.subscribe(&subscribe, &Now::at(now)))
+            .collect();
         Self {
             state,
             now,
@@ -98,9 +100,7 @@ impl World {
             Step::Take { consumer } => self.take(consumer),
             Step::Ack { held } if held < self.held.len() => {
                 let held = self.held.swap_remove(held);
-                let done = self
-                    .state
-                    .finish(self.mailbox, held.lease, self.now, &mut wake);
+                let done = self.state.finish(self.mailbox, held.lease, &mut wake);
                 assert!(done.is_some(), "a lease that has not run out is held");
                 self.published[held.number].2 = true;
             }
@@ -117,7 +117,8 @@ impl World {
             Step::Rejoin { consumer } => {
                 let gone = self.consumers[consumer];
                 self.state.unsubscribe(self.mailbox, gone, &mut wake);
-                self.consumers[consumer] = self.state.subscribe(&self.subscribe, self.now).1;
+                self.consumers[consumer] =
+                    self.state.subscribe(&self.subscribe, &Now::at(self.now)).1;
             }
         }
         self.state.store.check();
@@ -137,7 +138,7 @@ impl World {
         let expires = publish.expires_in.map(|span| self.now + span);
         match self.state.publish(
             Incoming::new(publish, Timestamp::UNIX_EPOCH),
-            self.now,
+            &Now::at(self.now),
             &mut Wake::new(),
         ) {
             Ok(receipt) => {
@@ -191,7 +192,7 @@ impl World {
             self.take(0);
             let Some(held) = self.held.pop() else { break };
             self.state
-                .finish(self.mailbox, held.lease, self.now, &mut Wake::new())
+                .finish(self.mailbox, held.lease, &mut Wake::new())
                 .expect("held");
             self.published[held.number].2 = true;
         }

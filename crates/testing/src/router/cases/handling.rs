@@ -10,7 +10,7 @@ use trunkline_core::{Baggage, Context, ErrorKind};
 use trunkline_messaging::codec::AnyCodec;
 use trunkline_messaging::{
     AnyBroker, Attempt, Destination, Handled, HandlerError, Headers, Incoming, Message,
-    MessageBroker, MessageKey, Messaging, Middleware, Next,
+    MessageBroker, MessageKey, Messaging, Middleware, Next, Source,
 };
 
 use crate::Scope;
@@ -313,6 +313,21 @@ pub async fn handlers_of_one_group_and_topic_are_refused(broker: &AnyBroker, sco
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     first.stop(deadline).await;
     subscribe().handle(|| async {}).await.expect("now it may");
+    if broker.capabilities().queues {
+        let queue = Source::Queue(name.clone());
+        let consume = || messaging.subscribe(queue.clone());
+        consume().handle(|| async {}).await.expect("it begins");
+        let error = consume().handle(|| async {}).await;
+        let error = error.expect_err("two handlers of a queue are refused as well");
+        assert_eq!(error.kind(), ErrorKind::Config, "{}", error.report());
+    }
+    for _ in 0..2 {
+        let alone = messaging.subscribe(name.clone()).alone();
+        alone
+            .handle(|| async {})
+            .await
+            .expect("each gets everything");
+    }
     end(&messaging).await;
 }
 
