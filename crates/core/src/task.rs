@@ -148,7 +148,9 @@ impl Scope {
 /// # Cancel safety
 /// As safe as the future within.
 pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, Error> {
-    catch_panic_raw(future).await.map_err(|panic| panic_error(panic.as_ref()))
+    catch_panic_raw(future)
+        .await
+        .map_err(|panic| panic_error(panic.as_ref()))
 }
 
 /// Runs a future and catches a panic within, for those who will resume it.

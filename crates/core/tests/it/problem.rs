@@ -63,5 +63,8 @@ fn a_status_has_a_kind() {
 fn it_reads_as_a_sentence() {
     let problem = Problem::new(404, "Not Found");
     assert_eq!(problem.to_string(), "Not Found");
-    assert_eq!(problem.with_detail("no user 42").to_string(), "Not Found: no user 42");
+    assert_eq!(
+        problem.with_detail("no user 42").to_string(),
+        "Not Found: no user 42"
+    );
 }
