@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, Method, Request, Uri};
 use trunkline_core::Context;
+
+use crate::body::Body;
 
 /// What one call asks for, over the settings of its client. Put it into the extensions of a request that goes through
 /// the client as a tower service; [`RequestBuilder`](crate::RequestBuilder) has a method for each.
@@ -89,5 +92,48 @@ impl CallOptions {
     pub fn with_endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
         self.endpoint = Some(endpoint.into());
         self
+    }
+}
+
+/// The head of a request on its way through a client, and what the call asks for. Kept in a box: it is handed on many
+/// times before it is sent.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) options: CallOptions,
+}
+
+impl Draft {
+    pub(crate) fn new(method: Method) -> Box<Self> {
+        Box::new(Self {
+            method,
+            uri: Uri::default(),
+            headers: HeaderMap::new(),
+            options: CallOptions::default(),
+        })
+    }
+
+    /// Takes a request apart that comes through the tower of the user's layers.
+    pub(crate) fn of(request: Request<Body>) -> (Box<Self>, Body) {
+        let (mut parts, body) = request.into_parts();
+        let draft = Self {
+            options: parts.extensions.remove().unwrap_or_default(),
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+        };
+        (Box::new(draft), body)
+    }
+
+    /// The other way round.
+    pub(crate) fn into_request(self, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request.extensions_mut().insert(self.options);
+        request
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Uri};
+use http::{Method, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use trunkline_core::{BoxFuture, Context, Error, Result};
@@ -14,7 +14,7 @@ use trunkline_core::{BoxFuture, Context, Error, Result};
 use crate::body::Body;
 use crate::client::{Handle, IDEMPOTENCY_KEY};
 use crate::error::ServiceError;
-use crate::options::CallOptions;
+use crate::options::{CallOptions, Draft};
 use crate::query;
 use crate::response::Response;
 
@@ -55,18 +55,16 @@ const UNSAFE: &AsciiSet = &CONTROLS
 #[must_use = "a request is sent by `send` or `.await`"]
 pub struct RequestBuilder<'a> {
     handle: &'a Handle,
-    method: Method,
+    draft: Box<Draft>,
     path: String,
-    headers: HeaderMap,
     body: Body,
-    options: CallOptions,
     wrong: Option<Error>,
 }
 
 impl fmt::Debug for RequestBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestBuilder")
-            .field("method", &self.method)
+            .field("method", &self.draft.method)
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
@@ -76,11 +74,9 @@ impl<'a> RequestBuilder<'a> {
     pub(crate) fn new(handle: &'a Handle, method: Method, path: &str) -> Self {
         Self {
             handle,
-            method,
+            draft: Draft::new(method),
             path: path.to_owned(),
-            headers: HeaderMap::new(),
             body: Body::empty(),
-            options: CallOptions::default(),
             wrong: None,
         }
     }
@@ -113,7 +109,7 @@ impl<'a> RequestBuilder<'a> {
             .map_err(Into::into)
             .and_then(|name| Ok((name, value.try_into().map_err(Into::into)?)));
         match pair {
-            Ok((name, value)) => drop(self.headers.insert(name, value)),
+            Ok((name, value)) => drop(self.draft.headers.insert(name, value)),
             Err(error) => self.refuse("a header cannot be sent", error),
         }
         self
@@ -121,7 +117,7 @@ impl<'a> RequestBuilder<'a> {
 
     /// Sets several headers.
     pub fn headers(mut self, headers: HeaderMap) -> Self {
-        self.headers.extend(headers);
+        self.draft.headers.extend(headers);
         self
     }
 
@@ -130,7 +126,7 @@ impl<'a> RequestBuilder<'a> {
         match HeaderValue::try_from(format!("Bearer {}", token.as_ref())) {
             Ok(mut value) => {
                 value.set_sensitive(true);
-                self.headers.insert(AUTHORIZATION, value);
+                self.draft.headers.insert(AUTHORIZATION, value);
             }
             Err(error) => self.refuse("the token cannot be sent in a header", error),
         }
@@ -143,7 +139,7 @@ impl<'a> RequestBuilder<'a> {
             Ok(body) => {
                 self.body = body;
                 let json = HeaderValue::from_static("application/json");
-                self.headers.entry(CONTENT_TYPE).or_insert(json);
+                self.draft.headers.entry(CONTENT_TYPE).or_insert(json);
             }
             Err(error) => drop(self.wrong.get_or_insert(error)),
         }
@@ -162,46 +158,39 @@ impl<'a> RequestBuilder<'a> {
     }
 
     /// Limits the whole call.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options = self.options.with_timeout(timeout);
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.option(|options| options.with_timeout(timeout))
     }
 
     /// Limits each attempt.
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.options = self.options.with_request_timeout(timeout);
-        self
+    pub fn request_timeout(self, timeout: Duration) -> Self {
+        self.option(|options| options.with_request_timeout(timeout))
     }
 
     /// Makes one attempt only.
-    pub fn no_retry(mut self) -> Self {
-        self.options = self.options.without_retry();
-        self
+    pub fn no_retry(self) -> Self {
+        self.option(CallOptions::without_retry)
     }
 
     /// Sets the number of attempts, the first one included.
     #[doc(alias = "retry_attempts")]
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.options = self.options.with_max_attempts(attempts);
-        self
+    pub fn max_attempts(self, attempts: u32) -> Self {
+        self.option(|options| options.with_max_attempts(attempts))
     }
 
     /// Says whether a second time does no harm, whatever the method says.
-    pub fn idempotent(mut self, idempotent: bool) -> Self {
-        self.options = self.options.with_idempotent(idempotent);
-        self
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.option(|options| options.with_idempotent(idempotent))
     }
 
     /// Names the endpoint whose policy, circuit and measures apply.
-    pub fn endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
-        self.options = self.options.with_endpoint(endpoint);
-        self
+    pub fn endpoint(self, endpoint: impl Into<Arc<str>>) -> Self {
+        self.option(|options| options.with_endpoint(endpoint))
     }
 
     /// Uses a context in place of that of the running scope.
-    pub fn context(mut self, context: Context) -> Self {
-        self.options = self.options.with_context(context);
-        self
+    pub fn context(self, context: Context) -> Self {
+        self.option(|options| options.with_context(context))
     }
 
     /// Sends the request and reads the answer as JSON; an answer of 400 or more is an error.
@@ -225,8 +214,8 @@ impl<'a> RequestBuilder<'a> {
     /// Dropping it gives up the call and the connection in use; the request may have been processed.
     pub async fn send(self) -> Result<Response, ServiceError> {
         let handle = self.handle;
-        let (request, options) = self.finish()?;
-        let response = handle.call(request, options).await?;
+        let (draft, body) = self.finish()?;
+        let response = handle.call(draft, body).await?;
         let core = handle.core();
         Ok(Response::new(
             response,
@@ -235,15 +224,17 @@ impl<'a> RequestBuilder<'a> {
         ))
     }
 
-    fn finish(self) -> Result<(Request<Body>, CallOptions)> {
+    fn finish(mut self) -> Result<(Box<Draft>, Body)> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = uri(self.path)?;
-        *request.headers_mut() = self.headers;
-        Ok((request, self.options))
+        self.draft.uri = uri(self.path)?;
+        Ok((self.draft, self.body))
+    }
+
+    fn option(mut self, change: impl FnOnce(CallOptions) -> CallOptions) -> Self {
+        self.draft.options = change(std::mem::take(&mut self.draft.options));
+        self
     }
 
     fn refuse(&mut self, what: &'static str, error: impl Into<http::Error>) {

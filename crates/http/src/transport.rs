@@ -146,26 +146,17 @@ impl Transport {
         request: Request<Body>,
         limits: &Limits,
     ) -> Result<Response<Body>> {
-        let (mut parts, body) = request.into_parts();
-        let (body, upload) = Upload::watch(body);
-        let path = match parts.uri.into_parts().path_and_query {
-            Some(path) => path,
-            None => PathAndQuery::from_static("/"),
-        };
-        let host = parts
-            .headers
-            .remove(HOST)
-            .unwrap_or_else(|| origin.host_header().clone());
-        parts.uri = Uri::default();
-        parts.version = Version::HTTP_11;
-        let request = Request::from_parts(parts, body);
-        let target = Target {
-            origin,
-            host,
-            path,
-            limits,
-            upload,
-        };
+        self.send_boxed(origin, Box::new(request), limits).await
+    }
+
+    /// The same for a request in a box, which costs nothing to hand on.
+    pub(crate) async fn send_boxed(
+        &self,
+        origin: &Origin,
+        mut request: Box<Request<Body>>,
+        limits: &Limits,
+    ) -> Result<Response<Body>> {
+        let target = Target::of(origin, &mut request, limits);
         match self.once(&target, request).await {
             Sent::Answered(response) => Ok(response),
             Sent::Failed(error) => Err(error),
@@ -180,7 +171,7 @@ impl Transport {
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>> {
         loop {
-            match self.once(target, *request).await {
+            match self.once(target, request).await {
                 Sent::Answered(response) => return Ok(response),
                 Sent::Failed(error) => return Err(error),
                 Sent::Unsent(unsent) => request = unsent,
@@ -189,7 +180,7 @@ impl Transport {
     }
 
     /// Sends a request on one connection.
-    async fn once(&self, target: &Target<'_>, request: Request<Body>) -> Sent {
+    async fn once(&self, target: &Target<'_>, mut request: Box<Request<Body>>) -> Sent {
         let connection = match self.pool.ready(target.origin) {
             Some(connection) => connection,
             None => match Box::pin(self.connect(target)).await {
@@ -199,9 +190,10 @@ impl Transport {
         };
         match connection {
             Connection::Own(mut lease) => {
+                target.for_own(&mut request);
                 let connection = lease.connection();
                 let before = connection.meter().moved_both();
-                let answer = connection.start(target.for_own(request));
+                let answer = connection.start(*request);
                 let exchange = Exchange::new(connection, answer, target.origin, target.limits);
                 match exchange.await {
                     Ok(answer) => own_answer(lease, answer, before, target),
@@ -254,16 +246,33 @@ struct Target<'a> {
     upload: Option<Upload>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn of(origin: &'a Origin, request: &mut Request<Body>, limits: &'a Limits) -> Self {
+        let own_host = request.headers_mut().remove(HOST);
+        let path = request.uri().path_and_query().cloned();
+        let upload = request.body().is_stream().then(|| {
+            let (body, upload) = Upload::watch(std::mem::take(request.body_mut()));
+            *request.body_mut() = body;
+            upload
+        });
+        *request.version_mut() = Version::HTTP_11;
+        Self {
+            origin,
+            host: own_host.unwrap_or_else(|| origin.host_header().clone()),
+            path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            limits,
+            upload,
+        }
+    }
+
     /// As HTTP/1.1 wants it: the path alone, and the host in a header.
-    fn for_own(&self, mut request: Request<Body>) -> Request<Body> {
+    fn for_own(&self, request: &mut Request<Body>) {
         *request.uri_mut() = Uri::from(self.path.clone());
         request.headers_mut().insert(HOST, self.host.clone());
-        request
     }
 
     /// As HTTP/2 wants it: the whole URI. A `Host` that the request brought takes the place of the origin's.
-    fn for_shared(&self, mut request: Request<Body>) -> Result<Request<Body>> {
+    fn for_shared(&self, request: &mut Request<Body>) -> Result<()> {
         let authority = Authority::try_from(self.host.as_bytes()).map_err(|error| {
             Error::invalid("the Host header is no host name or address").with_source(error)
         })?;
@@ -274,7 +283,7 @@ impl Target<'_> {
         *request.uri_mut() = Uri::from_parts(parts)
             .map_err(|error| Error::invalid("the URI cannot be sent").with_source(error))?;
         request.headers_mut().remove(HOST);
-        Ok(request)
+        Ok(())
     }
 }
 
@@ -323,14 +332,17 @@ fn own_answer(mut lease: Lease, answer: Answered, before: (u64, u64), target: &T
     Sent::Answered(Response::from_parts(parts, body))
 }
 
-async fn send_shared(mut lease: StreamLease, request: Request<Body>, target: &Target<'_>) -> Sent {
+async fn send_shared(
+    mut lease: StreamLease,
+    mut request: Box<Request<Body>>,
+    target: &Target<'_>,
+) -> Sent {
     let Target { origin, limits, .. } = target;
-    let request = match target.for_shared(request) {
-        Ok(request) => request,
-        Err(error) => return Sent::Failed(error),
-    };
+    if let Err(error) = target.for_shared(&mut request) {
+        return Sent::Failed(error);
+    }
     let mut handle = lease.handle().clone();
-    let answer = handle.start(request);
+    let answer = handle.start(*request);
     let response = match Exchange::new(&mut handle, answer, origin, limits).await {
         Err(error) => return Sent::Failed(error),
         Ok(Err(mut failed)) => {

@@ -19,17 +19,14 @@ struct Uploading {
 }
 
 impl Upload {
-    /// Watches a body, if it is a stream; others are written in one go.
-    pub(crate) fn watch(body: Body) -> (Body, Option<Self>) {
-        if !body.is_stream() {
-            return (body, None);
-        }
+    /// Watches a body; worth it for streams alone, others are written in one go.
+    pub(crate) fn watch(body: Body) -> (Body, Self) {
         let upload = Arc::new(());
         let watched = Body::of_frames(Uploading {
             body,
             _upload: Arc::clone(&upload),
         });
-        (watched, Some(Self(upload)))
+        (watched, Self(upload))
     }
 
     pub(crate) fn is_under_way(&self) -> bool {

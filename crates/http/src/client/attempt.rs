@@ -24,7 +24,7 @@ impl Core {
     pub(super) async fn attempt(
         &self,
         destination: &Destination,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         tried: &Tried,
         attempt: Attempt,
         limits: Limits,
@@ -52,7 +52,7 @@ impl Core {
     async fn send(
         &self,
         peer: &Peer,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         attempt: Attempt,
         mut limits: Limits,
     ) -> Result<Response<Body>> {
@@ -60,7 +60,11 @@ impl Core {
         let mut stale = 0;
         loop {
             let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
-            match self.transport.send(&peer.origin, request, &limits).await {
+            match self
+                .transport
+                .send_boxed(&peer.origin, request, &limits)
+                .await
+            {
                 // Not a failure of the service, so not an attempt: it closed a connection that it saw unused. RFC 9110
                 // (9.2.2) lets a client repeat at once what is idempotent.
                 Err(error)

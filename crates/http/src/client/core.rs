@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Response, Uri};
 use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
@@ -22,7 +22,7 @@ use super::judge::{Judge, no_connection};
 use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
 use crate::body::Body;
 use crate::limits::Limits;
-use crate::options::CallOptions;
+use crate::options::Draft;
 use crate::transport::Transport;
 
 /// What all clones of a client share.
@@ -53,12 +53,6 @@ pub(crate) struct Endpoint {
     pub(super) metrics: HttpClientEndpointMetrics,
 }
 
-/// What is said about a request when it has gone.
-pub(super) struct Seen {
-    pub(super) method: Method,
-    pub(super) path: Option<PathAndQuery>,
-}
-
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpClient")
@@ -77,44 +71,38 @@ impl Core {
     }
 
     /// Makes a call.
-    pub(crate) async fn call(
-        &self,
-        request: Request<Body>,
-        options: &CallOptions,
-    ) -> Result<Response<Body>> {
+    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
         let named;
-        let endpoint = match &options.endpoint {
+        let endpoint = match &draft.options.endpoint {
             Some(name) => {
                 named = self.endpoints.named(name);
                 &*named
             }
-            None => self.endpoints.of(&parts.method, parts.uri.path()),
+            None => self.endpoints.of(&draft.method, draft.uri.path()),
         };
         let active = self.metrics.active();
-        let seen = Seen {
-            method: parts.method.clone(),
-            path: parts.uri.path_and_query().cloned(),
-        };
-        let context = options.context.clone();
+        let context = draft.options.context.take();
         let context = context.unwrap_or_else(|| self.current_context());
         let settings = endpoint.policy.settings();
-        let total = options.timeout.unwrap_or(settings.timeout.total);
-        let deadline = Deadline::of_call(began, total, context.deadline());
-        let result = match self.outgoing(parts, body, context.clone(), &settings, options) {
-            Ok(outgoing) => {
-                let mut limits = Limits::from(&settings.timeout);
-                if !options.open_end {
-                    limits = limits.with_deadline(deadline.at);
-                }
-                self.by_policy(endpoint, &settings, &outgoing, options, limits)
-                    .await
-            }
+        let result = match self.outgoing(&mut draft, body, &context, &settings) {
+            Ok(outgoing) => self.by_policy(endpoint, &settings, &outgoing, began).await,
             Err(error) => Err(error),
         };
         let elapsed = began.elapsed();
-        match &result {
+        self.count(endpoint, &result, elapsed);
+        self.log(endpoint, &draft, &context, &result, elapsed);
+        match result {
+            Ok(mut response) => {
+                response.body_mut().hold(active);
+                Ok(response)
+            }
+            Err(error) => Err(self.described(error, endpoint, &draft)),
+        }
+    }
+
+    fn count(&self, endpoint: &Endpoint, result: &Result<Response<Body>>, elapsed: Duration) {
+        match result {
             Ok(response) => endpoint
                 .metrics
                 .answered(response.status().as_u16(), elapsed),
@@ -122,14 +110,6 @@ impl Core {
                 endpoint.metrics.failed(error.kind(), elapsed);
                 self.count_refusal(error);
             }
-        }
-        self.log(endpoint, &seen, &context, &result, elapsed);
-        match result {
-            Ok(mut response) => {
-                response.body_mut().hold(active);
-                Ok(response)
-            }
-            Err(error) => Err(self.described(error, endpoint, &seen)),
         }
     }
 
@@ -142,39 +122,35 @@ impl Core {
         }
     }
 
-    fn outgoing(
+    fn outgoing<'a>(
         &self,
-        mut parts: Parts,
+        draft: &'a mut Draft,
         body: Body,
-        context: Context,
+        context: &'a Context,
         settings: &EffectivePolicy,
-        options: &CallOptions,
-    ) -> Result<Outgoing> {
-        let path = self.path(&parts)?;
+    ) -> Result<Outgoing<'a>> {
+        let path = self.path(&draft.uri)?;
         for (name, value) in &self.headers {
-            if !parts.headers.contains_key(name) {
-                parts.headers.insert(name.clone(), value.clone());
+            if !draft.headers.contains_key(name) {
+                draft.headers.insert(name.clone(), value.clone());
             }
         }
-        let idempotent = options.idempotent.unwrap_or_else(|| {
-            let method = parts.method.as_str();
+        let idempotent = draft.options.idempotent.unwrap_or_else(|| {
+            let method = draft.method.as_str();
             let known = settings.retry.methods.iter().any(|known| known == method);
-            known || parts.headers.contains_key(IDEMPOTENCY_KEY)
+            known || draft.headers.contains_key(IDEMPOTENCY_KEY)
         });
         let body = body.replayable(self.replay_limit);
-        Ok(Outgoing::new(parts, path, body, context, idempotent))
+        Ok(Outgoing::new(draft, path, body, context, idempotent))
     }
 
     /// The path to send: behind the prefix, or of an absolute URI, which has to lead to where the client leads.
-    fn path(&self, parts: &Parts) -> Result<PathAndQuery> {
-        let written = parts.uri.path_and_query();
-        if let Some(authority) = parts.uri.authority() {
+    fn path(&self, uri: &Uri) -> Result<PathAndQuery> {
+        let written = uri.path_and_query();
+        if let Some(authority) = uri.authority() {
             let fits = match &self.destination {
                 Destination::Fixed(peer) => {
-                    let scheme = parts
-                        .uri
-                        .scheme()
-                        .is_none_or(|s| *s == peer.origin.scheme());
+                    let scheme = uri.scheme().is_none_or(|s| *s == peer.origin.scheme());
                     scheme && peer.origin.authority() == authority
                 }
                 Destination::Balanced(_) => false,
@@ -206,14 +182,20 @@ impl Core {
         &self,
         endpoint: &Endpoint,
         settings: &EffectivePolicy,
-        outgoing: &Outgoing,
-        options: &CallOptions,
-        limits: Limits,
+        outgoing: &Outgoing<'_>,
+        began: Instant,
     ) -> Result<Response<Body>> {
-        let mut call = Call::new(&outgoing.context).repeatable(outgoing.idempotent);
+        let options = outgoing.options();
+        let mut call = Call::new(outgoing.context).repeatable(outgoing.idempotent);
         call.total = options.timeout;
         call.attempt = options.request_timeout;
         call.max_attempts = options.max_attempts;
+        let mut limits = Limits::from(&settings.timeout);
+        if !options.open_end {
+            let total = options.timeout.unwrap_or(settings.timeout.total);
+            let deadline = Deadline::of_call(began, total, outgoing.context.deadline());
+            limits.deadline = Some(deadline.at);
+        }
         let judge = Judge {
             on_status: &settings.retry.on_status,
             repeatable: &|| outgoing.can_repeat(),

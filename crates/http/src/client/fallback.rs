@@ -29,7 +29,7 @@ impl Core {
     pub(super) async fn fall_back(
         &self,
         settings: &FallbackSettings,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         limits: Limits,
         result: Result<Response<Body>>,
         deadline: Deadline,
@@ -66,7 +66,7 @@ impl Core {
     async fn ask(
         &self,
         service: &str,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         limits: Limits,
         deadline: Instant,
     ) -> Result<Response<Body>> {
@@ -79,7 +79,10 @@ impl Core {
         let balanced = Balanced::new(instances, self.metrics.clone());
         let (picked, peer) = balanced.pick(&Tried::default(), deadline).await?;
         let request = outgoing.request(&self.injector, Some(deadline))?;
-        let mut response = self.transport.send(&peer.origin, request, &limits).await?;
+        let mut response = self
+            .transport
+            .send_boxed(&peer.origin, request, &limits)
+            .await?;
         response.body_mut().hold(picked);
         Ok(response)
     }

@@ -1,12 +1,13 @@
-//! One event for each call, with its duration.
+//! One event for each call, with its duration. Of the URL only the path: a query may hold what should not stand in a log.
 
 use std::time::Duration;
 
 use http::Response;
 use trunkline_core::{Context, Error, Result, names};
 
-use super::core::{Core, Endpoint, Seen};
+use super::core::{Core, Endpoint};
 use crate::body::Body;
+use crate::options::Draft;
 
 macro_rules! call_event {
     ($level:ident, $core:expr, $endpoint:expr, $seen:expr, $context:expr, $elapsed:expr, $($rest:tt)+) => {
@@ -14,7 +15,7 @@ macro_rules! call_event {
             target: names::target::CALL,
             service = %$core.service,
             method = %$seen.method,
-            url = $seen.path(),
+            url = $seen.uri.path(),
             endpoint = %$endpoint.name,
             duration_ms = $elapsed.as_secs_f64() * 1000.0,
             correlation_id = %$context.correlation_id(),
@@ -24,20 +25,11 @@ macro_rules! call_event {
     };
 }
 
-impl Seen {
-    /// The path without the query, which may hold what should not stand in a log.
-    fn path(&self) -> &str {
-        self.path
-            .as_ref()
-            .map_or("/", http::uri::PathAndQuery::path)
-    }
-}
-
 impl Core {
     pub(super) fn log(
         &self,
         endpoint: &Endpoint,
-        seen: &Seen,
+        seen: &Draft,
         context: &Context,
         result: &Result<Response<Body>>,
         elapsed: Duration,
@@ -90,13 +82,13 @@ impl Core {
     }
 
     /// Says in the error which call it was.
-    pub(super) fn described(&self, error: Error, endpoint: &Endpoint, seen: &Seen) -> Error {
+    pub(super) fn described(&self, error: Error, endpoint: &Endpoint, seen: &Draft) -> Error {
         let error = match error.component() {
             Some(_) => error,
             None => error.with_component(self.service.to_string()),
         };
         error
-            .with_operation(format!("{} {}", seen.method, seen.path()))
+            .with_operation(format!("{} {}", seen.method, seen.uri.path()))
             .with_context("endpoint", &endpoint.name)
     }
 }

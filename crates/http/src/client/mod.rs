@@ -32,7 +32,7 @@ pub(crate) use stack::Handle;
 
 use crate::body::Body;
 use crate::config::HttpClientConfig;
-use crate::options::CallOptions;
+use crate::options::Draft;
 use crate::request::RequestBuilder;
 use crate::transport::Transport;
 
@@ -181,7 +181,7 @@ macro_rules! client {
             }
         }
 
-        /// Always ready; [`CallOptions`] in the extensions of a request apply.
+        /// Always ready; [`CallOptions`](crate::CallOptions) in the extensions of a request apply.
         impl Service<Request<Body>> for $client {
             type Response = Response<Body>;
             type Error = Error;
@@ -191,10 +191,10 @@ macro_rules! client {
                 Poll::Ready(Ok(()))
             }
 
-            fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+            fn call(&mut self, request: Request<Body>) -> Self::Future {
                 let handle = self.handle.clone();
-                let options = request.extensions_mut().remove::<CallOptions>();
-                Box::pin(async move { handle.call(request, options.unwrap_or_default()).await })
+                let (draft, body) = Draft::of(request);
+                Box::pin(async move { handle.call(draft, body).await })
             }
         }
     };

@@ -3,14 +3,14 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::header::{HeaderMap, HeaderName};
-use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
+use http::{Request, Uri};
 use tokio::time::Instant;
 use trunkline_core::{Context, Error, Result};
 
 use super::inject::Injector;
 use crate::body::Body;
+use crate::options::{CallOptions, Draft};
 
 /// The name of [`trunkline_core::names::header::IDEMPOTENCY_KEY`], as header maps want it.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -19,33 +19,35 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 const ADDED: usize = 7;
 
 /// What every attempt of a call sends.
-pub(crate) struct Outgoing {
-    pub(crate) method: Method,
-    pub(crate) path: PathAndQuery,
-    pub(crate) context: Context,
-    headers: HeaderMap,
+pub(crate) struct Outgoing<'a> {
+    draft: &'a Draft,
+    path: PathAndQuery,
+    pub(crate) context: &'a Context,
     /// Taken by the first attempt if it cannot be copied.
     body: Mutex<Option<Body>>,
     /// A second time does no harm.
     pub(crate) idempotent: bool,
 }
 
-impl Outgoing {
+impl<'a> Outgoing<'a> {
     pub(crate) fn new(
-        parts: Parts,
+        draft: &'a Draft,
         path: PathAndQuery,
         body: Body,
-        context: Context,
+        context: &'a Context,
         idempotent: bool,
     ) -> Self {
         Self {
-            method: parts.method,
+            draft,
             path,
             context,
-            headers: parts.headers,
             body: Mutex::new(Some(body)),
             idempotent,
         }
+    }
+
+    pub(crate) fn options(&self) -> &'a CallOptions {
+        &self.draft.options
     }
 
     /// Whether the body can be sent once more.
@@ -63,13 +65,16 @@ impl Outgoing {
         &self,
         injector: &Injector,
         deadline: Option<Instant>,
-    ) -> Result<Request<Body>> {
+    ) -> Result<Box<Request<Body>>> {
         let body = self.next_body()?;
-        let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED);
-        headers.extend(self.headers.clone());
-        injector.inject(&self.context, deadline, &mut headers);
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
+        let own = &self.draft.headers;
+        let mut headers = HeaderMap::with_capacity(own.len() + ADDED);
+        if !own.is_empty() {
+            headers.extend(own.clone());
+        }
+        injector.inject(self.context, deadline, &mut headers);
+        let mut request = Box::new(Request::new(body));
+        *request.method_mut() = self.draft.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
         *request.headers_mut() = headers;
         Ok(request)

@@ -12,7 +12,7 @@ use trunkline_core::{BoxError, Error, Result};
 
 use super::core::Core;
 use crate::body::Body;
-use crate::options::CallOptions;
+use crate::options::Draft;
 
 /// What a user's layer is put around.
 pub type ClientService = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
@@ -43,30 +43,23 @@ impl Handle {
     }
 
     /// Makes a call through the layers.
-    pub(crate) async fn call(
-        &self,
-        request: Request<Body>,
-        options: CallOptions,
-    ) -> Result<Response<Body>> {
+    pub(crate) async fn call(&self, draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
         match &self.stack {
-            None => self.core.call(request, &options).await,
-            Some(stack) => Box::pin(self.through(stack.clone(), request, options)).await,
+            None => self.core.call(draft, body).await,
+            Some(stack) => Box::pin(self.through(stack.clone(), draft, body)).await,
         }
     }
 
     async fn through(
         &self,
         stack: ClientService,
-        mut request: Request<Body>,
-        options: CallOptions,
+        mut draft: Box<Draft>,
+        body: Body,
     ) -> Result<Response<Body>> {
         // The context is that of whoever called, on whichever task the layers go on.
-        let context = options.context.clone();
-        let context = context.unwrap_or_else(|| self.core.current_context());
-        request
-            .extensions_mut()
-            .insert(options.with_context(context));
-        stack.oneshot(request).await
+        let context = &mut draft.options.context;
+        context.get_or_insert_with(|| self.core.current_context());
+        stack.oneshot(draft.into_request(body)).await
     }
 
     /// Adds a layer inside those that are there.
@@ -95,10 +88,10 @@ impl Handle {
 
     fn innermost(&self) -> ClientService {
         let core = Arc::clone(&self.core);
-        BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
+        BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
             let core = Arc::clone(&core);
-            let options = request.extensions_mut().remove::<CallOptions>();
-            async move { core.call(request, &options.unwrap_or_default()).await }
+            let (draft, body) = Draft::of(request);
+            async move { core.call(draft, body).await }
         }))
     }
 }
