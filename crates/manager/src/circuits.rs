@@ -9,6 +9,8 @@ use trunkline_core::health::ComponentHealth;
 use trunkline_resilience::breaker::State;
 use trunkline_resilience::{CircuitChange, Observer, PolicyRegistry, Target};
 
+use crate::CommunicationManager;
+
 /// A circuit, as `GET /circuits` answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -25,6 +27,14 @@ pub struct CircuitInfo {
     pub failure_count: u32,
     /// Milliseconds until an open circuit lets a probe through.
     pub retry_after_ms: Option<u64>,
+}
+
+impl CommunicationManager {
+    /// Every circuit of this process, as `GET /circuits` answers it.
+    #[must_use]
+    pub fn circuits(&self) -> Vec<CircuitInfo> {
+        list(self.0.http.policies())
+    }
 }
 
 /// Every circuit of a process.

@@ -240,6 +240,8 @@ async fn man10_metrics_circuits_and_the_own_routes() {
                 ),
             "{circuits}"
         );
+        let known = serde_json::to_value(manager.circuits()).unwrap();
+        assert_eq!(circuits, known);
         let metrics = ask(address, "GET /metrics", "").await;
         assert_eq!(metrics.status, 200);
         assert!(
