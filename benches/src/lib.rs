@@ -13,6 +13,7 @@ pub mod command;
 mod document;
 mod entry;
 mod environment;
+pub mod load;
 mod machine;
 pub mod proofs;
 pub mod questions;

@@ -1,8 +1,14 @@
 //! Benchmarks: one file each, with one [`Entry`], and one line here.
 
 mod breaker;
+mod embedded_broker;
+mod http_pipeline;
 
 use crate::entry::Entry;
 
 /// All benchmarks, in the order they are run.
-pub static ALL: &[&Entry] = &[&breaker::ENTRY];
+pub static ALL: &[&Entry] = &[
+    &breaker::ENTRY,
+    &embedded_broker::ENTRY,
+    &http_pipeline::ENTRY,
+];
