@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_core::{SharedClock, SystemClock};
 
-use crate::breaker::{Breaker, BreakerSettings, Snapshot};
+use crate::breaker::{Breaker, BreakerSettings, Control, Snapshot};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
 use crate::observe::{Observer, Observers};
 use crate::policy::{EffectivePolicy, Engine, Policy, Scope};
@@ -63,6 +63,10 @@ struct Inner {
 struct States {
     policies: HashMap<Target, Arc<Policy>>,
     breakers: HashMap<Target, Arc<Breaker>>,
+    /// Switched off by a reload. Kept so that the changes of a circuit go on being counted where it is switched on again.
+    off: HashMap<Target, Arc<Breaker>>,
+    /// Counts the reloads.
+    generation: u64,
     budgets: HashMap<Target, Arc<RetryBudget>>,
     bulkheads: HashMap<Target, Arc<Bulkhead>>,
 }
@@ -137,33 +141,40 @@ impl PolicyRegistry {
     }
 
     /// The policy of a target: the one that is there, else one made of `settings`. The closure is told for whom, which
-    /// past the bound is the whole service. Keep the handle: a reload reaches it.
+    /// past the bound is the whole service; it is asked again where a reload came in between. Keep the handle: a reload
+    /// reaches it.
     #[must_use]
     pub fn policy(
         &self,
         target: &Target,
-        settings: impl FnOnce(&Target) -> Arc<EffectivePolicy>,
+        settings: impl Fn(&Target) -> Arc<EffectivePolicy>,
     ) -> Arc<Policy> {
-        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(policy) = states.policies.get(target) {
-            return Arc::clone(policy);
+        loop {
+            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(policy) = states.policies.get(target) {
+                return Arc::clone(policy);
+            }
+            let bounded = self.0.bounded(target, states.policies.len());
+            if let Some(policy) = states.policies.get(&bounded) {
+                return Arc::clone(policy);
+            }
+            let generation = states.generation;
+            drop(states);
+            // The caller's closure runs outside the lock; whoever comes first decides.
+            let settings = settings(&bounded);
+            let mut states = self.0.write();
+            if let Some(policy) = states.policies.get(&bounded) {
+                return Arc::clone(policy);
+            }
+            if states.generation != generation {
+                continue;
+            }
+            let engine = self.0.engine(&mut states, &bounded, settings);
+            let observers = self.0.observers.clone();
+            let policy = Arc::new(Policy::assemble(bounded.clone(), engine, observers));
+            states.policies.insert(bounded, Arc::clone(&policy));
+            return policy;
         }
-        let bounded = self.0.bounded(target, states.policies.len());
-        if let Some(policy) = states.policies.get(&bounded) {
-            return Arc::clone(policy);
-        }
-        drop(states);
-        // The caller's closure runs outside the lock; whoever comes first decides.
-        let settings = settings(&bounded);
-        let mut states = self.0.write();
-        if let Some(policy) = states.policies.get(&bounded) {
-            return Arc::clone(policy);
-        }
-        let engine = self.0.engine(&mut states, &bounded, settings);
-        let observers = self.0.observers.clone();
-        let policy = Arc::new(Policy::assemble(bounded.clone(), engine, observers));
-        states.policies.insert(bounded, Arc::clone(&policy));
-        policy
     }
 
     /// A breaker without a policy around it, such as that of one instance: the one that is there, else a new one.
@@ -179,11 +190,13 @@ impl PolicyRegistry {
     }
 
     /// Gives every policy new values and keeps all state, as a reload of the configuration does. What a limit counts
-    /// starts anew only where its scope changes. Let [`PolicyRegistry::policy`] see the new configuration first: a policy
-    /// made meanwhile is not reached.
+    /// starts anew only where its scope changes. A circuit that is switched off is forgotten: switched on again it is
+    /// closed. What [`PolicyRegistry::policy`] is given must speak of the new configuration by now: a policy that is made
+    /// meanwhile asks it again.
     pub fn reload(&self, mut settings: impl FnMut(&Target) -> Arc<EffectivePolicy>) {
         let policies: Vec<Arc<Policy>> = {
-            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            let mut states = self.0.write();
+            states.generation += 1;
             states.policies.values().map(Arc::clone).collect()
         };
         for policy in policies {
@@ -199,7 +212,16 @@ impl PolicyRegistry {
             for (bulkhead, numbers) in engine.bulkhead.iter().zip(engine.settings.bulkhead) {
                 bulkhead.reconfigure(numbers);
             }
+            let switched_off = match &engine.breaker {
+                Some(_) => None,
+                None => states.switch_off(policy.target()),
+            };
             policy.replace(engine);
+            drop(states);
+            // Outside the lock, as observers are told. Calls that run already no longer change it.
+            if let Some(breaker) = switched_off {
+                breaker.force(Control::Disabled);
+            }
         }
     }
 
@@ -209,6 +231,7 @@ impl PolicyRegistry {
         let mut states = self.0.write();
         states.policies.retain(|target, _| keep(target));
         states.breakers.retain(|target, _| keep(target));
+        states.off.retain(|target, _| keep(target));
         states.budgets.retain(|target, _| keep(target));
         states.bulkheads.retain(|target, _| keep(target));
     }
@@ -253,6 +276,14 @@ impl PolicyRegistry {
     pub fn circuit(&self, target: &Target) -> Option<Arc<Breaker>> {
         let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
         states.breakers.get(target).map(Arc::clone)
+    }
+}
+
+impl States {
+    fn switch_off(&mut self, target: &Target) -> Option<Arc<Breaker>> {
+        let (target, breaker) = self.breakers.remove_entry(target)?;
+        self.off.insert(target, Arc::clone(&breaker));
+        Some(breaker)
     }
 }
 
@@ -303,6 +334,11 @@ impl Inner {
         target: &Target,
         settings: BreakerSettings,
     ) -> Arc<Breaker> {
+        if let Some((target, breaker)) = states.off.remove_entry(target) {
+            breaker.reset();
+            breaker.reconfigure(settings);
+            states.breakers.insert(target, breaker);
+        }
         keep(&mut states.breakers, target.clone(), || {
             let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
             Breaker::build(target.clone(), settings, observers, clock)

@@ -193,6 +193,57 @@ async fn with_too_little_time_left_nothing_is_started_and_nobody_blamed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn callers_that_give_next_to_no_time_open_no_circuit() {
+    let policy = policy(serde_json::json!({ "circuit_breaker": { "failure_threshold": 1 } }));
+    let within = |milliseconds: u64| {
+        let span = Duration::from_millis(milliseconds);
+        Call::new(&Context::new().with_timeout(span))
+    };
+    // The endpoint takes 600 ms.
+    let slow = |_| async {
+        sleep(Duration::from_millis(600)).await;
+        Ok::<_, Error>(())
+    };
+    for milliseconds in [2, 50, 499] {
+        let cut = policy.run(within(milliseconds), slow).await.unwrap_err();
+        assert_eq!(cut.find::<Elapsed>().unwrap().limit, Limit::Deadline);
+        // The next hop honours the same deadline, and may be the first to say so.
+        let told = policy.run(within(milliseconds), |_| async {
+            Err::<(), _>(Error::timeout("504 from users").with_retry(Retry::Never))
+        });
+        assert_eq!(told.await.unwrap_err().kind(), ErrorKind::Timeout);
+    }
+    let circuit = policy.breaker().unwrap().snapshot();
+    assert_eq!((circuit.state, circuit.failure_count), (State::Closed, 0));
+
+    // Who does not answer at all within a time that was fair, or refuses the connection however short it was, fails.
+    assert!(policy.run(within(500), slow).await.is_err());
+    assert_eq!(policy.breaker().unwrap().state(), State::Open);
+    policy.breaker().unwrap().reset();
+    let refused = policy.run(within(2), |_| async { Err::<(), _>(down()) });
+    assert!(refused.await.is_err());
+    assert_eq!(policy.breaker().unwrap().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_hangs_opens_its_circuit_under_ordinary_deadlines_and_short_timeouts() {
+    let patient = policy(serde_json::json!({}));
+    for _ in 0..5 {
+        let context = Context::new().with_timeout(SECOND);
+        assert!(patient.run(Call::new(&context), |_| hang()).await.is_err());
+    }
+    assert_eq!(patient.breaker().unwrap().state(), State::Open);
+
+    // A short timeout of the policy's own is the operator's word, not the caller's.
+    let quick = policy(serde_json::json!({ "request_timeout": "20ms" }));
+    for _ in 0..5 {
+        let context = Context::new().with_timeout(SECOND / 4);
+        assert!(quick.run(Call::new(&context), |_| hang()).await.is_err());
+    }
+    assert_eq!(quick.breaker().unwrap().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_for_a_place_counts_against_the_deadline_but_not_as_a_slow_call() {
     let policy = Arc::new(policy(serde_json::json!({
         "bulkhead": { "max_concurrent": 1, "max_wait": "10s" },
@@ -340,7 +391,7 @@ async fn observers_hear_of_retries_and_refusals() {
         "bulkhead": { "max_concurrent": 1, "max_queue": 0 }
     })));
     let target = Target::service("users").with_endpoint("GET /");
-    let policy = registry.policy(&target, |_| effective);
+    let policy = registry.policy(&target, |_| Arc::clone(&effective));
     let failed = policy
         .run(Call::default(), |_| async { Err::<(), _>(down()) })
         .await;

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,6 +7,8 @@ use trunkline_resilience::breaker::{BreakerSettings, State};
 use trunkline_resilience::{
     Call, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
 };
+
+use crate::watch::Watch;
 
 fn settings(layer: Layer, json: serde_json::Value) -> Arc<EffectivePolicy> {
     let config: PolicyConfig = serde_json::from_value(json).unwrap();
@@ -40,7 +43,7 @@ async fn endpoints_have_their_own_circuit_and_share_what_their_service_limits() 
         Layer::Endpoint("e".into()),
         serde_json::json!({ "bulkhead": { "max_concurrent": 1 } }),
     );
-    let three = registry.policy(&endpoint("GET /c"), |_| own);
+    let three = registry.policy(&endpoint("GET /c"), |_| Arc::clone(&own));
     assert!(!Arc::ptr_eq(
         &one.bulkhead().unwrap(),
         &three.bulkhead().unwrap()
@@ -112,8 +115,56 @@ async fn a_reload_changes_the_numbers_and_keeps_the_state() {
 
     registry.reload(|_| of_service(serde_json::json!({ "circuit_breaker": { "enabled": false } })));
     assert!(policy.breaker().is_none() && policy.bulkhead().is_none());
-    registry.reload(|_| of_service(serde_json::json!({})));
-    assert!(Arc::ptr_eq(&breaker, &policy.breaker().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_a_reload_switches_off_is_gone_and_comes_back_closed() {
+    let watch = Watch::new();
+    let registry = PolicyRegistry::builder().observer(watch.clone()).build();
+    let target = endpoint("GET /a");
+    let policy = registry.policy(&target, |_| of_service(serde_json::json!({})));
+    let breaker = policy.breaker().unwrap();
+    let early = breaker.try_acquire().unwrap();
+    for _ in 0..5 {
+        breaker.try_acquire().unwrap().failure();
+    }
+    registry.reload(|_| of_service(serde_json::json!({ "circuit_breaker": { "enabled": false } })));
+    assert!(registry.circuit_states().is_empty());
+    assert!(registry.circuit(&target).is_none());
+    early.failure();
+    assert_eq!(
+        watch.changes(),
+        [(State::Closed, State::Open), (State::Open, State::Closed)],
+        "who shows it hears that it is no longer open"
+    );
+
+    registry.reload(|_| {
+        of_service(serde_json::json!({ "circuit_breaker": { "failure_threshold": 2 } }))
+    });
+    let circuit = registry.circuit_states().remove(0).circuit;
+    assert_eq!((circuit.state, circuit.failure_count), (State::Closed, 0));
+    let breaker = policy.breaker().unwrap();
+    for _ in 0..2 {
+        breaker.try_acquire().unwrap().failure();
+    }
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(watch.changes().len(), 3);
+    assert!(watch.sequence().is_sorted_by(|one, next| one < next));
+}
+
+/// Else it would keep the old values until the next reload.
+#[test]
+fn a_policy_that_is_made_during_a_reload_has_the_new_values() {
+    let registry = PolicyRegistry::default();
+    let asked = Cell::new(0);
+    let policy = registry.policy(&endpoint("GET /a"), |_| {
+        asked.set(asked.get() + 1);
+        if asked.get() == 1 {
+            registry.reload(|_| unreachable!("there is no policy yet"));
+        }
+        of_service(serde_json::json!({ "retry": { "max_attempts": asked.get() } }))
+    });
+    assert_eq!(policy.settings().retry.attempts(), 2);
 }
 
 #[tokio::test(start_paused = true)]

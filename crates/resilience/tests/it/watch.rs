@@ -26,6 +26,11 @@ impl Watch {
             .collect()
     }
 
+    pub(crate) fn sequence(&self) -> Vec<u32> {
+        let changes = self.changes.lock().unwrap();
+        changes.iter().map(|change| change.sequence).collect()
+    }
+
     pub(crate) fn refusals(&self) -> Vec<(String, Refusal)> {
         self.refusals.lock().unwrap().clone()
     }
