@@ -52,6 +52,13 @@ pub trait Classify<R: ?Sized> {
         }
     }
 
+    /// Whether what went wrong is that there was too little time, whoever noticed it. It does not count against the other
+    /// side where the caller gave next to none. Unless said otherwise: never.
+    fn ran_out_of_time(&self, result: &R) -> bool {
+        let _ = result;
+        false
+    }
+
     /// How long the other side asked us to wait before the next attempt.
     fn retry_after(&self, result: &R) -> Option<Duration> {
         let _ = result;
@@ -99,6 +106,11 @@ impl<T, E: 'static> Classify<Result<T, E>> for Standard {
             Ok(_) => Retry::Never,
             Err(error) => known(error).map_or(Retry::IfIdempotent, retry_of),
         }
+    }
+
+    fn ran_out_of_time(&self, result: &Result<T, E>) -> bool {
+        let error = result.as_ref().err().and_then(known);
+        error.is_some_and(|error| error.kind() == ErrorKind::Timeout)
     }
 
     fn retry_after(&self, result: &Result<T, E>) -> Option<Duration> {

@@ -54,6 +54,13 @@ impl Classify<Answered> for Judge<'_> {
         retry
     }
 
+    fn ran_out_of_time(&self, result: &Answered) -> bool {
+        match result {
+            Ok(response) => response.status() == StatusCode::GATEWAY_TIMEOUT,
+            Err(_) => Standard.ran_out_of_time(result),
+        }
+    }
+
     fn retry_after(&self, result: &Answered) -> Option<Duration> {
         match result {
             Ok(response) => retry_after(response.headers(), &SystemClock),

@@ -75,6 +75,7 @@ impl PolicyConfig {
         found.span("timeout.total", self.timeout.total);
         found.span_or_zero("timeout.pool", self.timeout.pool);
         found.span_or_zero("timeout.floor", self.timeout.floor);
+        found.span_or_zero("timeout.fair", self.timeout.fair);
         found.span("request_timeout", self.request_timeout);
     }
 

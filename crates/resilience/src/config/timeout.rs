@@ -24,6 +24,9 @@ pub struct TimeoutConfig {
     pub pool: Option<Duration>,
     /// With less than this left no attempt is started. Default `1ms`.
     pub floor: Option<Duration>,
+    /// An attempt that the caller's deadline gave less time than this, and that ran out of it, does not speak against the
+    /// other side. Default `500ms`.
+    pub fair: Option<Duration>,
 }
 
 impl TimeoutConfig {
@@ -69,6 +72,11 @@ struct Parts {
     #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<duration::Text>")]
     floor: Option<Duration>,
+    /// An attempt that the caller's deadline gave less time than this, and that ran out of it, does not speak against the
+    /// other side. Default `500ms`.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    fair: Option<Duration>,
 }
 
 impl From<Parts> for TimeoutConfig {
@@ -79,6 +87,7 @@ impl From<Parts> for TimeoutConfig {
             total: parts.total,
             pool: parts.pool,
             floor: parts.floor,
+            fair: parts.fair,
         }
     }
 }
@@ -91,6 +100,7 @@ impl Serialize for TimeoutConfig {
             total: self.total,
             pool: self.pool,
             floor: self.floor,
+            fair: self.fair,
         }
         .serialize(serializer)
     }
@@ -117,7 +127,7 @@ impl<'de> Visitor<'de> for ScalarOrParts {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a span of time such as \"30s\", or a mapping of connection, read, total, pool, floor",
+            "a span of time such as \"30s\", or a mapping of connection, read, total, pool, floor, fair",
         )
     }
 

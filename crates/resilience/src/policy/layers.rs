@@ -302,6 +302,7 @@ impl Merge<'_, '_> {
             total: self.value("timeout.total", built_in.total, |c| c.timeout.total),
             pool: self.value("timeout.pool", built_in.pool, |c| c.timeout.pool),
             floor: self.value("timeout.floor", built_in.floor, |c| c.timeout.floor),
+            fair: self.value("timeout.fair", built_in.fair, |c| c.timeout.fair),
             attempt: self.value("request_timeout", built_in.attempt, |c| c.request_timeout),
         }
     }

@@ -8,11 +8,11 @@ use super::Engine;
 use crate::breaker::CircuitOpen;
 use crate::bulkhead::BulkheadFull;
 use crate::call::{Attempt, Call};
-use crate::failure::Classify;
+use crate::failure::{Classify, Outcome};
 use crate::observe::{Observers, Refusal};
 use crate::retry::{Bounds, Next, Plan, Reservation, RetryExhausted, Stopped};
 use crate::target::Target;
-use crate::timeout::{Deadline, DeadlineTooShort, Elapsed, limited};
+use crate::timeout::{Deadline, DeadlineTooShort, Elapsed, Limit, limited};
 
 /// Errors that can say what a policy has to say. `trunkline_core::Error` can; so can any error with these conversions.
 pub trait PolicyError:
@@ -171,17 +171,30 @@ impl<C> Run<'_, C> {
         match limited(end.at, operation(attempt)).await {
             Ok(result) => {
                 if let Some(permit) = permit {
-                    permit.record(self.judge.outcome(&result));
+                    let outcome = self.judge.outcome(&result);
+                    let cut_short = outcome == Outcome::Failure
+                        && self.is_unfair(end, now)
+                        && self.judge.ran_out_of_time(&result);
+                    permit.record(if cut_short { Outcome::Ignored } else { outcome });
                 }
                 Step::Made(result)
             }
             Err(_) => {
                 if let Some(permit) = permit {
-                    permit.failure();
+                    permit.record(if self.is_unfair(end, now) {
+                        Outcome::Ignored
+                    } else {
+                        Outcome::Failure
+                    });
                 }
                 Step::Made(Err(Elapsed::new(end.limit, end.left(now)).into()))
             }
         }
+    }
+
+    /// Whether the caller gave an attempt so little time that running out of it says nothing about the other side.
+    fn is_unfair(&self, end: Deadline, began: Instant) -> bool {
+        end.limit == Limit::Deadline && end.left(began) < self.engine.settings.timeout.fair
     }
 
     fn enough_left(&self, now: Instant) -> Result<(), DeadlineTooShort> {

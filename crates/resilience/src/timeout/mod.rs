@@ -31,6 +31,9 @@ pub struct TimeoutSettings {
     pub pool: Duration,
     /// With less than this left no attempt is started.
     pub floor: Duration,
+    /// An attempt that the caller's deadline gave less time than this, and that ran out of it, does not speak against the
+    /// other side: whoever calls could else open its circuit for everybody.
+    pub fair: Duration,
     /// One attempt; `request_timeout` in configuration.
     pub attempt: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for TimeoutSettings {
             total: Duration::from_secs(30),
             pool: Duration::from_secs(5),
             floor: Duration::from_millis(1),
+            fair: Duration::from_millis(500),
             attempt: Duration::from_secs(30),
         }
     }
