@@ -51,7 +51,9 @@
 //! - No attempt begins after the deadline, nobody waits for one that could not begin, and nothing outlives the deadline
 //!   by more than the runtime's timer resolution (1 ms).
 //! - Retries of all callers of a destination together stay within its budget; those under way are never cut off by it.
-//! - A call on a closed circuit in the default mode takes no lock, reads no clock and writes nothing that threads share.
+//! - A [`Breaker`](breaker::Breaker) alone, closed and in the default mode, takes no lock for a call, reads no clock and
+//!   writes nothing that threads share. A whole [`Policy`] reads the clock, and counts the call for its budget and its
+//!   bulkhead.
 //!
 //! Not guaranteed: that an attempt which was cut off has not been processed by the other side.
 //!
