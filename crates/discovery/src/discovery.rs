@@ -15,9 +15,10 @@ use trunkline_telemetry::Metrics;
 use crate::balance::PickRequest;
 use crate::cache::{Cache, CacheSettings};
 use crate::change::ServiceWatch;
-use crate::check::{AnyProbe, Checks, Probe, ServiceHealthChange};
+use crate::check::{AnyProbe, Probe, ServiceHealthChange};
 use crate::config::{
-    DiscoveryCacheConfig, LoadBalancerConfig, ServiceConfig, ServiceDiscoveryConfig,
+    DiscoveryCacheConfig, HealthCheckConfig, LoadBalancerConfig, ServiceConfig,
+    ServiceDiscoveryConfig,
 };
 use crate::erased::{AnyRegistry, AnyResolver};
 use crate::instance::{ServiceInstance, ServiceName};
@@ -63,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) reporter: Reporter,
     pub(crate) scope: Scope,
     pub(crate) probe: Option<AnyProbe>,
-    pub(crate) checks: Checks,
+    pub(crate) health_check: HealthCheckConfig,
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
 }
 
@@ -283,6 +284,7 @@ pub struct DiscoveryBuilder {
     metrics: Metrics,
     component: Option<ComponentHealth>,
     probe: Option<AnyProbe>,
+    health_check: HealthCheckConfig,
 }
 
 impl Default for DiscoveryBuilder {
@@ -299,6 +301,7 @@ impl Default for DiscoveryBuilder {
             metrics: Metrics::disabled(),
             component: None,
             probe: None,
+            health_check: HealthCheckConfig::default(),
         }
     }
 }
@@ -316,11 +319,12 @@ impl DiscoveryBuilder {
         self
     }
 
-    /// Takes cache, balancing and lease from the configuration.
+    /// Takes cache, balancing, checks and lease from the configuration.
     pub fn config(mut self, config: &ServiceDiscoveryConfig) -> Self {
         self.cache = config.cache.clone();
         self.balance = config.load_balancer.clone();
         self.lease_ttl = config.lease_ttl;
+        self.health_check = config.health_check.clone();
         self
     }
 
@@ -384,9 +388,16 @@ impl DiscoveryBuilder {
         self
     }
 
-    /// How instances are checked from here.
+    /// How instances are checked from here. With it those of a service are checked from the first time on that somebody
+    /// asks for the service, unless [`health_check`](Self::health_check) says otherwise.
     pub fn probe(mut self, probe: impl Probe) -> Self {
         self.probe = Some(probe.erase());
+        self
+    }
+
+    /// Whether and how often instances are checked.
+    pub fn health_check(mut self, config: HealthCheckConfig) -> Self {
+        self.health_check = config;
         self
     }
 
@@ -407,6 +418,10 @@ impl DiscoveryBuilder {
             health_changes: health_changes.clone(),
             reporter: reporter.clone(),
             scope: scope.clone(),
+            checks: self
+                .probe
+                .clone()
+                .map(|probe| (probe, self.health_check.clone())),
         });
         Discovery(Arc::new(Inner {
             resolver: self.resolver,
@@ -417,7 +432,7 @@ impl DiscoveryBuilder {
             reporter,
             scope,
             probe: self.probe,
-            checks: Checks::default(),
+            health_check: self.health_check,
             health_changes,
         }))
     }

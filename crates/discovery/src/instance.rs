@@ -155,7 +155,7 @@ pub struct ServiceInstance {
     pub weight: u32,
     /// What is known of it.
     pub status: InstanceStatus,
-    /// Where it answers health checks.
+    /// Where it answers health checks. Empty when nowhere: callers do not check it.
     pub health_check_path: String,
 }
 
@@ -179,7 +179,7 @@ impl ServiceInstance {
     }
 
     /// Checks that it can be announced: an id, a host and a protocol that are there and not too long, a port other than
-    /// 0, a path that begins with `/`, and not too much metadata. Registries refuse what does not pass.
+    /// 0, a path that begins with `/` or is empty, and not too much metadata. Registries refuse what does not pass.
     ///
     /// # Errors
     /// `Invalid`, saying which part is wrong and what would be right.
@@ -208,9 +208,10 @@ impl ServiceInstance {
         if self.port == 0 {
             return Err(self.invalid("the port must be 1 to 65535"));
         }
-        if !self.health_check_path.starts_with('/') || self.health_check_path.len() > LONGEST_PATH {
+        let path = &self.health_check_path;
+        if !(path.is_empty() || path.starts_with('/')) || path.len() > LONGEST_PATH {
             return Err(self.invalid(format!(
-                "the health check path must begin with / and have at most {LONGEST_PATH} bytes"
+                "the health check path must be empty, or begin with / and have at most {LONGEST_PATH} bytes"
             )));
         }
         let pairs = self.metadata.iter();
@@ -286,7 +287,7 @@ impl ServiceInstance {
         self
     }
 
-    /// Sets where it answers health checks.
+    /// Sets where it answers health checks; an empty path says that it does not.
     #[must_use]
     pub fn with_health_check_path(mut self, path: impl Into<String>) -> Self {
         self.health_check_path = path.into();
@@ -307,6 +308,11 @@ impl ServiceInstance {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.status == InstanceStatus::Up && self.weight > 0
+    }
+
+    /// Whether callers may ask it how it is.
+    pub(crate) fn is_checked(&self) -> bool {
+        !self.health_check_path.is_empty()
     }
 
     /// The base URL, such as `http://10.0.0.7:8000`.

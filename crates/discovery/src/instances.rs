@@ -13,7 +13,7 @@ use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::LoadBalancerConfig;
 use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
-use crate::check::ServiceHealthChange;
+use crate::check::{Results, Running, ServiceHealthChange};
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::{Freshness, InstanceSet};
 
@@ -162,8 +162,10 @@ pub(crate) struct Pool {
     /// Somebody uses a service whose watch is asleep.
     wake: Notify,
     changed: watch::Sender<()>,
-    /// Held while a set is replaced, so that no change is lost to another one.
-    replacing: Mutex<()>,
+    /// The same for checks, which do not count as use.
+    replaced: watch::Sender<()>,
+    /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts.
+    replacing: Mutex<Option<Running>>,
     balance: LoadBalancerConfig,
     metrics: DiscoveryMetrics,
     /// No answer will come any more.
@@ -198,7 +200,8 @@ impl Pool {
             used: AtomicBool::new(true),
             wake: Notify::new(),
             changed: watch::Sender::new(()),
-            replacing: Mutex::new(()),
+            replaced: watch::Sender::new(()),
+            replacing: Mutex::default(),
             balance,
             metrics,
             ended: AtomicBool::new(false),
@@ -207,12 +210,26 @@ impl Pool {
         })
     }
 
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
     pub(crate) fn metrics(&self) -> &DiscoveryMetrics {
         &self.metrics
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Tells that the set was replaced. Whoever listens does not use the service by it.
+    pub(crate) fn replacements(&self) -> watch::Receiver<()> {
+        self.replaced.subscribe()
+    }
+
+    /// The set as it was arranged last. Looking does not count as use.
+    pub(crate) fn peek(&self) -> Arc<InstanceSet> {
+        self.set.load_full()
     }
 
     /// The present set, with those back in whose time is over.
@@ -385,9 +402,43 @@ impl Pool {
         }
     }
 
-    /// An active check has passed or keeps failing. Says whether that is a change.
-    pub(crate) fn checked(&self, id: &str, passes: bool) -> bool {
+    /// Checks begin, in place of those that run.
+    pub(crate) fn begin_checks(&self, running: Running) {
+        if let Some(before) = self.replacing().replace(running) {
+            before.stop.cancel();
+        }
+    }
+
+    /// Ends the checks: those that failed get requests again. Says whether there were any.
+    pub(crate) fn end_checks(&self) -> bool {
+        let mut replacing = self.replacing();
+        let Some(running) = replacing.take() else {
+            return false;
+        };
+        running.stop.cancel();
+        let set = self.set.load_full();
+        let back = set.members.iter().map(|it| it.load.set_passing(true));
+        if back.fold(false, |any, changed| any | changed) {
+            let next = self.arrange(InstanceSet::clone(&set));
+            self.replace(next, &replacing);
+        }
+        true
+    }
+
+    /// What the checks that run have said.
+    pub(crate) fn check_results(&self) -> Results {
+        let running = self.replacing();
+        let results = running.as_ref().map(|running| running.results.clone());
+        results.unwrap_or_default()
+    }
+
+    /// A check has passed or keeps failing. Says whether that is a change. The word of checks that were ended, which
+    /// may be about to speak at that moment, counts for nothing.
+    pub(crate) fn checked(&self, by: &Results, id: &str, passes: bool) -> bool {
         let replacing = self.replacing();
+        if !replacing.as_ref().is_some_and(|now| now.results.is(by)) {
+            return false;
+        }
         let set = self.set.load_full();
         let Some(member) = set.member(id) else {
             return false;
@@ -443,7 +494,7 @@ impl Pool {
         set
     }
 
-    fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, ()>) {
+    fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, Option<Running>>) {
         set.sound = set
             .members
             .iter()
@@ -456,6 +507,7 @@ impl Pool {
         let set = Arc::new(set);
         let before = self.set.swap(Arc::clone(&set));
         self.changed.send_replace(());
+        self.replaced.send_replace(());
         let flipped = (before.sound > 0) != (set.sound > 0);
         if let Some(listeners) = &self.health_changes
             && before.is_resolved()
@@ -466,7 +518,7 @@ impl Pool {
         }
     }
 
-    fn replacing(&self) -> MutexGuard<'_, ()> {
+    fn replacing(&self) -> MutexGuard<'_, Option<Running>> {
         self.replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -16,8 +16,8 @@ use trunkline_core::Error;
 use trunkline_core::task::Scope;
 use trunkline_telemetry::Metrics;
 
-use crate::check::ServiceHealthChange;
-use crate::config::{DiscoveryCacheConfig, LoadBalancerConfig};
+use crate::check::{self, AnyProbe, ServiceHealthChange};
+use crate::config::{DiscoveryCacheConfig, HealthCheckConfig, LoadBalancerConfig};
 use crate::erased::AnyResolver;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::instances::{Instances, Pool};
@@ -36,6 +36,8 @@ pub(crate) struct CacheSettings {
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
     pub(crate) reporter: Reporter,
     pub(crate) scope: Scope,
+    /// How every service that is asked for is checked.
+    pub(crate) checks: Option<(AnyProbe, HealthCheckConfig)>,
 }
 
 /// The entries by service.
@@ -56,6 +58,8 @@ struct Entry {
     asked_at: Instant,
     /// Ends the watch, if there is one.
     watch: Option<CancellationToken>,
+    /// Whether its instances have begun to be checked as configured.
+    checked: bool,
 }
 
 /// Who holds a pool besides its users: the entry, and the watch.
@@ -81,18 +85,37 @@ impl Cache {
         })
     }
 
-    /// The instances of a service; from now on it is watched.
+    /// The instances of a service; from now on it is watched, and checked as configured.
     pub(crate) fn instances(self: &Arc<Self>, service: &ServiceName) -> Instances {
         let mut table = self.lock();
-        if let Some(entry) = table.entries.get_mut(service) {
-            entry.asked_at = Instant::now();
-            return Instances::of(Arc::clone(&entry.pool));
+        let entry = self.entry(&mut table, service);
+        if !std::mem::replace(&mut entry.checked, true)
+            && let Some((probe, config)) = &self.settings.checks
+            && config.enabled
+        {
+            check::begin(&entry.pool, probe, config, &self.settings.scope, None);
         }
-        self.make_room(&mut table);
-        let entry = self.open(service, table.statics.get(service));
-        let pool = Arc::clone(&entry.pool);
-        table.entries.insert(service.clone(), entry);
-        Instances::of(pool)
+        Instances::of(Arc::clone(&entry.pool))
+    }
+
+    fn entry<'a>(self: &Arc<Self>, table: &'a mut Table, service: &ServiceName) -> &'a mut Entry {
+        if !table.entries.contains_key(service) {
+            self.make_room(table);
+        }
+        let named = table.statics.get(service);
+        let entry = table.entries.entry(service.clone());
+        let entry = entry.or_insert_with(|| self.open(service, named));
+        entry.asked_at = Instant::now();
+        entry
+    }
+
+    /// What is known of a service that somebody asked for.
+    pub(crate) fn pool(&self, service: &ServiceName) -> Option<Arc<Pool>> {
+        let table = self.lock();
+        table
+            .entries
+            .get(service)
+            .map(|entry| Arc::clone(&entry.pool))
     }
 
     /// Adds an instance of a service that the registry is not asked about any more.
@@ -139,13 +162,11 @@ impl Cache {
         table.entries.values().any(|entry| entry.pool.is_resolved())
     }
 
-    /// The instances of a service, if somebody asked for it or they were named here.
+    /// The instances of a service, if somebody asked for it or they were named here. They do not begin to be checked.
     pub(crate) fn find(self: &Arc<Self>, service: &ServiceName) -> Option<Instances> {
-        let known = {
-            let table = self.lock();
-            table.entries.contains_key(service) || table.statics.contains_key(service)
-        };
-        known.then(|| self.instances(service))
+        let mut table = self.lock();
+        let known = table.entries.contains_key(service) || table.statics.contains_key(service);
+        known.then(|| Instances::of(Arc::clone(&self.entry(&mut table, service).pool)))
     }
 
     /// How many services there are entries of.
@@ -177,6 +198,7 @@ impl Cache {
             pool,
             asked_at: Instant::now(),
             watch,
+            checked: false,
         }
     }
 

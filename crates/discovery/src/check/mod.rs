@@ -1,21 +1,23 @@
 //! Checking instances from here: is there somebody, and does he say that he is well?
 //!
-//! A [`Probe`] asks one instance; `trunkline-http` brings one that asks its health path. Checks run only for services
-//! they were asked for ([`Discovery::start_checks`]): a hundred callers that each check a hundred instances are a load
-//! of their own. An instance that fails as many checks in a row as configured gets no more requests at that moment, and
-//! gets them again after one good check.
+//! A [`Probe`] asks one instance; `trunkline-http` brings one that asks its health path. Where there is one, the instances
+//! of a service are checked from the first time on that somebody asks for the service, for as long as it is used; those
+//! that name no health path are left alone, so nobody is taken out for not having one. An instance that fails as many
+//! checks in a row as configured gets no more requests at that moment, and gets them again after one good check.
 
 mod health;
 mod probe;
 mod run;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
+use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result, task};
 
 pub use health::{CheckResult, InstanceHealth, ServiceHealth, ServiceHealthChange};
@@ -26,37 +28,63 @@ pub(crate) use run::{Results, ask};
 use crate::config::HealthCheckConfig;
 use crate::discovery::Discovery;
 use crate::instance::ServiceName;
+use crate::instances::{Instances, Pool};
 use crate::resolver::Resolver;
-use crate::set::InstanceSet;
 
 /// Most instances or services that are asked at a time on demand.
 const AT_ONCE: usize = 16;
 
-/// The services that are checked, and what came of it.
-#[derive(Debug, Default)]
-pub(crate) struct Checks(Mutex<HashMap<ServiceName, Running>>);
-
+/// The checks of one service that run, and what they have said.
 #[derive(Debug)]
-struct Running {
-    stop: CancellationToken,
-    results: Results,
+pub(crate) struct Running {
+    pub(crate) stop: CancellationToken,
+    pub(crate) results: Results,
 }
 
-impl Checks {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Begins to check the instances of a service, in place of checks that run. They go on until they are stopped, or
+/// nothing holds the pool any more; `keep` is dropped with them.
+pub(crate) fn begin(
+    pool: &Arc<Pool>,
+    probe: &AnyProbe,
+    config: &HealthCheckConfig,
+    scope: &Scope,
+    keep: Option<InUse>,
+) {
+    let stop = scope.token().child_token();
+    let results = Results::default();
+    pool.begin_checks(Running {
+        stop: stop.clone(),
+        results: results.clone(),
+    });
+    let checking = Checking::new(pool, probe.clone(), config.clone(), results);
+    scope.spawn("discovery-checks", async move {
+        let _keep = keep;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = checking.run() => {}
+        }
+    });
+}
 
-    fn results(&self, service: &ServiceName) -> Results {
-        let running = self.lock();
-        let known = running.get(service).map(|running| running.results.clone());
-        known.unwrap_or_default()
+/// Keeps a service in use although nobody calls it.
+pub(crate) struct InUse {
+    _instances: Instances,
+    _changes: watch::Receiver<()>,
+}
+
+impl InUse {
+    fn of(instances: Instances) -> Self {
+        Self {
+            _changes: instances.changes(),
+            _instances: instances,
+        }
     }
 }
 
 impl Discovery {
-    /// Begins to check the instances of a service, each at its own moment, until it is told to stop. Does nothing when
-    /// the configuration has checks switched off; checks that run already are replaced.
+    /// Begins to check the instances of a service, each at its own moment, until it is told to stop; meanwhile the
+    /// service is watched whether it is used or not. Does nothing when `config` has checks switched off; checks that run
+    /// already, such as those that the configuration began, are replaced.
     ///
     /// # Errors
     /// `Unsupported` when there is no probe; `Cancelled` after shutdown.
@@ -65,7 +93,7 @@ impl Discovery {
     /// Outside a Tokio runtime.
     pub fn start_checks(&self, service: &ServiceName, config: &HealthCheckConfig) -> Result<()> {
         self.check_open("start_checks")?;
-        let Some(probe) = self.inner().probe.clone() else {
+        let Some(probe) = &self.inner().probe else {
             return Err(Error::unsupported(
                 "instances cannot be checked: there is no probe",
             ));
@@ -73,42 +101,22 @@ impl Discovery {
         if !config.enabled {
             return Ok(());
         }
-        let stop = self.inner().scope.token().child_token();
-        let results = Results::default();
-        let running = Running {
-            stop: stop.clone(),
-            results: results.clone(),
-        };
-        let before = self.inner().checks.lock().insert(service.clone(), running);
-        if let Some(before) = before {
-            before.stop.cancel();
-        }
-        let checking = Checking::new(self.instances(service), probe, config.clone(), results);
-        self.inner().scope.spawn("discovery-checks", async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = checking.run() => {}
-            }
-        });
+        let instances = self.instances(service);
+        let pool = Arc::clone(instances.pool());
+        let keep = Some(InUse::of(instances));
+        begin(&pool, probe, config, &self.inner().scope, keep);
         Ok(())
     }
 
-    /// Stops checking the instances of a service: those that failed get requests again. Says whether it was checked.
+    /// Stops checking the instances of a service: those that failed get requests again. Says whether it was checked. It
+    /// stays so until [`Discovery::start_checks`], or until the service is asked for anew after it was forgotten.
     pub fn stop_checks(&self, service: &ServiceName) -> bool {
-        let running = self.inner().checks.lock().remove(service);
-        let Some(running) = running else {
-            return false;
-        };
-        running.stop.cancel();
-        let instances = self.instances(service);
-        for instance in instances.snapshot().instances() {
-            instances.pool().checked(&instance.id, true);
-        }
-        true
+        let pool = self.inner().cache.pool(service);
+        pool.is_some_and(|pool| pool.end_checks())
     }
 
-    /// Whether a service has an instance that is well. With a probe every instance that takes requests is asked now;
-    /// without one it is what is known.
+    /// Whether a service has an instance that is well. With a probe every instance that takes requests is asked now, within
+    /// the configured time; one that names no health path is well by its own word. Without a probe it is what is known.
     ///
     /// # Errors
     /// `Unavailable` when it is not known who the instances are.
@@ -121,14 +129,19 @@ impl Discovery {
         let Some(probe) = &self.inner().probe else {
             return Ok(set.is_healthy());
         };
-        let time = HealthCheckConfig::default().timeout;
+        let time = self.inner().health_check.timeout;
         let usable: Vec<_> = set
             .members
             .iter()
             .filter(|member| member.is_usable())
             .collect();
         let asked = stream::iter(usable)
-            .map(|member| ask(probe.clone(), Arc::clone(&member.instance), time))
+            .map(async |member| {
+                if !member.instance.is_checked() {
+                    return Ok(());
+                }
+                ask(probe.clone(), Arc::clone(&member.instance), time).await
+            })
             .buffer_unordered(AT_ONCE);
         Ok(std::pin::pin!(asked)
             .any(async |result| result.is_ok())
@@ -145,8 +158,7 @@ impl Discovery {
     /// Cancel safe.
     pub async fn service_health(&self, service: &ServiceName) -> Result<ServiceHealth> {
         self.discover_services(service).await?;
-        let set = self.instances(service).snapshot();
-        Ok(self.health_of(&set))
+        Ok(health_of(&self.instances(service)))
     }
 
     /// How every service is: those of the registry, those named here, and those that were asked for. Asking does not
@@ -220,7 +232,7 @@ impl Discovery {
             let answered = timeout_at(self.deadline(), known.resolved(self.deadline())).await;
             // Without an answer there is nothing known of it, which is what is told.
             drop(answered);
-            return self.health_of(&known.snapshot());
+            return health_of(&known);
         }
         match &self.inner().resolver {
             None => ServiceHealth::default(),
@@ -230,10 +242,10 @@ impl Discovery {
             },
         }
     }
+}
 
-    fn health_of(&self, set: &InstanceSet) -> ServiceHealth {
-        ServiceHealth::of(set, &self.inner().checks.results(&set.service))
-    }
+fn health_of(instances: &Instances) -> ServiceHealth {
+    ServiceHealth::of(&instances.snapshot(), &instances.pool().check_results())
 }
 
 /// Spreads the first checks of many instances over a part of the interval.

@@ -1,7 +1,7 @@
 //! The task that checks the instances of one service.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,7 +15,8 @@ use super::probe::{AnyProbe, Probe};
 use super::{AT_ONCE, first_wait, next_wait};
 use crate::config::HealthCheckConfig;
 use crate::instance::ServiceInstance;
-use crate::instances::Instances;
+use crate::instances::Pool;
+use crate::set::InstanceSet;
 
 /// What the last checks of a service's instances said, by id.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,11 @@ pub(crate) struct Results(Arc<Mutex<HashMap<String, CheckResult>>>);
 impl Results {
     pub(super) fn get(&self, id: &str) -> Option<CheckResult> {
         self.lock().get(id).cloned()
+    }
+
+    /// Whether these are the same, not only alike.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, CheckResult>> {
@@ -57,7 +63,8 @@ struct Checked {
 }
 
 pub(super) struct Checking {
-    instances: Instances,
+    /// Checks alone do not keep a service known.
+    pool: Weak<Pool>,
     changes: watch::Receiver<()>,
     probe: AnyProbe,
     config: HealthCheckConfig,
@@ -71,14 +78,14 @@ pub(super) struct Checking {
 
 impl Checking {
     pub(super) fn new(
-        instances: Instances,
+        pool: &Arc<Pool>,
         probe: AnyProbe,
         config: HealthCheckConfig,
         results: Results,
     ) -> Self {
         Self {
-            changes: instances.changes(),
-            instances,
+            changes: pool.replacements(),
+            pool: Arc::downgrade(pool),
             probe,
             config,
             results,
@@ -88,7 +95,7 @@ impl Checking {
         }
     }
 
-    /// Runs until it is dropped.
+    /// Runs until it is dropped, or nobody knows the service any more.
     pub(super) async fn run(mut self) {
         self.take_stock();
         loop {
@@ -105,23 +112,34 @@ impl Checking {
         }
     }
 
-    /// Plans checks of instances that are new, and forgets those that are gone.
+    /// Plans checks of instances that are new, and forgets those that are gone. While nobody uses the service nobody is
+    /// asked.
     fn take_stock(&mut self) {
         self.changes.mark_unchanged();
-        let set = self.instances.snapshot();
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        let set = pool.peek();
         let gone: Vec<String> = self
             .plan
             .keys()
-            .filter(|id| set.member(id).is_none())
+            .filter(|id| set.dormant || !is_checked(&set, id))
             .cloned()
             .collect();
         for id in gone {
             if let Some(Some(at)) = self.plan.remove(&id) {
                 self.due.remove(&(at, id.clone()));
             }
-            self.results.lock().remove(&id);
+            if !is_checked(&set, &id) {
+                self.results.lock().remove(&id);
+                // It may have failed before it took its health path back.
+                pool.checked(&self.results, &id, true);
+            }
         }
-        for instance in set.instances() {
+        if set.dormant {
+            return;
+        }
+        for instance in set.instances().filter(|instance| instance.is_checked()) {
             if !self.plan.contains_key(&instance.id) {
                 self.wait(instance.id.clone(), first_wait(self.config.interval));
             }
@@ -139,13 +157,13 @@ impl Checking {
         let Some((_, id)) = self.due.pop_first() else {
             return;
         };
-        let set = self.instances.snapshot();
-        let Some(member) = set.member(&id) else {
+        let set = self.pool.upgrade().map(|pool| pool.peek());
+        let member = set.as_ref().and_then(|set| set.member(&id));
+        let Some(instance) = member.map(|member| Arc::clone(&member.instance)) else {
             self.plan.remove(&id);
             return;
         };
         self.plan.insert(id.clone(), None);
-        let instance = Arc::clone(&member.instance);
         let (probe, time) = (self.probe.clone(), self.config.timeout);
         let began = Instant::now();
         self.under_way.push(Box::pin(async move {
@@ -179,13 +197,16 @@ impl Checking {
     }
 
     fn judge(&self, id: &str, failures: u32, error: Option<&str>) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
         let threshold = self.config.failure_threshold.max(1);
-        let service = self.instances.service();
+        let service = pool.service();
         if failures == 0 {
-            if self.instances.pool().checked(id, true) {
+            if pool.checked(&self.results, id, true) {
                 tracing::info!(target: "trunkline::discovery", %service, instance = id, "instance passes its checks again");
             }
-        } else if failures >= threshold && self.instances.pool().checked(id, false) {
+        } else if failures >= threshold && pool.checked(&self.results, id, false) {
             tracing::warn!(
                 target: "trunkline::discovery",
                 %service, instance = id, failures, error,
@@ -195,9 +216,71 @@ impl Checking {
     }
 }
 
+fn is_checked(set: &InstanceSet, id: &str) -> bool {
+    set.member(id)
+        .is_some_and(|member| member.instance.is_checked())
+}
+
 async fn at(next: Option<Instant>) {
     match next {
         Some(next) => sleep_until(next).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Running;
+    use crate::instance::ServiceName;
+    use crate::instances::Instances;
+
+    struct Silent;
+
+    impl Probe for Silent {
+        async fn probe(&self, _: &ServiceInstance) -> Result<()> {
+            std::future::pending().await
+        }
+    }
+
+    fn begun(instances: &Instances) -> Checking {
+        let results = Results::default();
+        instances.pool().begin_checks(Running {
+            stop: tokio_util::sync::CancellationToken::new(),
+            results: results.clone(),
+        });
+        let config = HealthCheckConfig::default().with_failure_threshold(1);
+        let mut checking = Checking::new(instances.pool(), Silent.erase(), config, results);
+        checking.take_stock();
+        checking
+    }
+
+    fn failed(id: &str) -> Checked {
+        Checked {
+            id: id.to_owned(),
+            result: Err(Error::unavailable("503")),
+            began: Instant::now(),
+        }
+    }
+
+    /// A check may be judged on one thread while another one stops the checks.
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_that_comes_after_the_stop_counts_for_nothing() {
+        let name = ServiceName::new("users").expect("a name");
+        let two = ["a", "b"].map(|id| ServiceInstance::new(name.clone(), id, 80).with_id(id));
+        let instances = Instances::fixed(name, two.into());
+        let in_rotation = || instances.snapshot().in_rotation().len();
+        let mut checking = begun(&instances);
+        checking.checked(failed("a"));
+        assert_eq!(in_rotation(), 1);
+        assert!(instances.pool().end_checks());
+        assert_eq!(in_rotation(), 2);
+        checking.checked(failed("a"));
+        assert_eq!(in_rotation(), 2);
+        let mut later = begun(&instances);
+        checking.checked(failed("a"));
+        assert_eq!(in_rotation(), 2, "nor beside checks that came after");
+        later.checked(failed("a"));
+        assert_eq!(in_rotation(), 1);
     }
 }

@@ -31,7 +31,7 @@ pub struct ServiceDiscoveryConfig {
     pub lease_ttl: Duration,
     /// What is remembered of the answers.
     pub cache: DiscoveryCacheConfig,
-    /// Active checks of instances.
+    /// Active checks of the instances of services that are called.
     pub health_check: HealthCheckConfig,
     /// How an instance is chosen.
     pub load_balancer: LoadBalancerConfig,
@@ -172,7 +172,7 @@ impl Default for DiscoveryCacheConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HealthCheckConfig {
-    /// Whether instances are checked from here. Default true.
+    /// Whether instances that name a health path are asked for it from here. Default true.
     pub enabled: bool,
     /// Time between two checks of one instance. Default `30s`.
     #[serde(with = "trunkline_core::duration")]

@@ -41,7 +41,7 @@ pub struct ServiceConfig {
     /// Version, free text. Default `1.0.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Where its instances answer health checks. Default `/health`.
+    /// Where it answers health checks, for example `/health`. Default: none, and it is not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "url-path"))]
     pub health_check_path: Option<String>,
@@ -132,9 +132,8 @@ impl ServiceConfig {
         if let Some(version) = &self.version {
             instance.version.clone_from(version);
         }
-        if let Some(path) = &self.health_check_path {
-            instance.health_check_path.clone_from(path);
-        }
+        // Nobody asks a host that is not ours for a path that it may not have.
+        instance.health_check_path = self.health_check_path.clone().unwrap_or_default();
         Some(instance)
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use trunkline_core::{Error, ErrorKind, Result};
 use trunkline_discovery::{
-    Discovery, HealthCheckConfig, InstanceStatus, MemoryRegistry, PickRequest, Probe, Registry,
+    Discovery, DiscoveryBuilder, DiscoveryCacheConfig, HealthCheckConfig, InstanceStatus,
+    MemoryRegistry, PickRequest, Probe, Registry, ServiceConfig, ServiceDiscoveryConfig,
     ServiceInstance, ServiceName,
 };
 
@@ -69,12 +70,22 @@ struct Setup {
 }
 
 impl Setup {
+    /// Checks begin when they are asked for.
     async fn of(instances: Vec<ServiceInstance>) -> Self {
+        let mut off = HealthCheckConfig::default();
+        off.enabled = false;
+        Self::with(instances, |discovery| discovery.health_check(off)).await
+    }
+
+    async fn with(
+        instances: Vec<ServiceInstance>,
+        settings: impl FnOnce(DiscoveryBuilder) -> DiscoveryBuilder,
+    ) -> Self {
         let (probe, registry) = (Scripts::default(), Scripted::with(instances));
-        let discovery = Discovery::builder()
+        let builder = Discovery::builder()
             .resolver(registry.clone())
-            .probe(probe.clone())
-            .build();
+            .probe(probe.clone());
+        let discovery = settings(builder).build();
         discovery.discover_services(&name()).await.unwrap();
         Self {
             probe,
@@ -96,10 +107,137 @@ fn three() -> Vec<ServiceInstance> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_is_checked_unless_asked_for() {
+async fn nobody_is_checked_when_checks_are_switched_off() {
     let setup = Setup::of(three()).await;
     sleep(Duration::from_secs(300)).await;
     assert_eq!(setup.probe.asked("a"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_checked_as_configured_once_it_is_asked_for() {
+    let check = HealthCheckConfig::default()
+        .with_interval(Duration::from_secs(2))
+        .with_failure_threshold(2);
+    let config = ServiceDiscoveryConfig::default().with_health_check(check);
+    let setup = Setup::with(three(), |discovery| discovery.config(&config)).await;
+    setup.probe.tell(|told| {
+        told.ill.insert("b".into());
+    });
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(setup.in_rotation(), ["a", "c"]);
+    let health = setup.discovery.service_health(&name()).await.unwrap();
+    assert!(health.instances[1].check.as_ref().unwrap().failures >= 2);
+    setup.probe.tell(|told| told.ill.clear());
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(setup.in_rotation().len(), 3);
+    let asked = setup.probe.asked("a");
+    assert!(
+        (3..=6).contains(&asked),
+        "{asked} in 9 s: checked once, not twice"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_for_a_path_that_it_does_not_have() {
+    let without = instance("a").with_health_check_path("");
+    let setup = Setup::with(vec![without.clone(), instance("b")], |it| it).await;
+    let ids = ["a", "b"].map(str::to_owned);
+    setup.probe.tell(|told| told.ill.extend(ids));
+    sleep(Duration::from_secs(200)).await;
+    assert_eq!(setup.in_rotation(), ["a"]);
+    assert!(setup.discovery.health_check_service(&name()).await.unwrap());
+    assert_eq!(setup.probe.asked("a"), 0);
+
+    let taken_back = instance("b").with_health_check_path("");
+    setup.registry.change(vec![without, taken_back]);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        setup.in_rotation(),
+        ["a", "b"],
+        "the checks it failed no longer count"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_host_is_checked_only_where_a_path_is_configured() {
+    let mut checked = ServiceConfig::at("stock.test", 80);
+    checked.health_check_path = Some("/ready".to_owned());
+    let services = [
+        ("payments", ServiceConfig::at("payments.test", 80)),
+        ("stock", checked),
+    ];
+    let setup = Setup::with(Vec::new(), |it| it.services(services).unwrap()).await;
+    for service in ["payments", "stock"] {
+        let service = ServiceName::new(service).unwrap();
+        setup.discovery.service_instance(&service).await.unwrap();
+    }
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("payments-payments.test:80"), 0);
+    assert!(setup.probe.asked("stock-stock.test:80") >= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_nobody_uses_is_not_checked_for_ever() {
+    let mut cache = DiscoveryCacheConfig::default();
+    cache.idle_expiry = Duration::from_secs(60);
+    for held in [false, true] {
+        let setup = Setup::with(three(), |it| it.cache(cache.clone())).await;
+        let hold = held.then(|| setup.discovery.instances(&name()));
+        sleep(Duration::from_secs(200)).await;
+        let before = setup.probe.asked("a");
+        assert!(before >= 1);
+        sleep(Duration::from_secs(300)).await;
+        assert_eq!(setup.probe.asked("a"), before);
+        assert_eq!(setup.discovery.cached_services(), usize::from(held));
+        match &hold {
+            Some(instances) => drop(instances.pick(&PickRequest::any())),
+            None => drop(setup.discovery.discover_services(&name()).await),
+        }
+        sleep(Duration::from_secs(40)).await;
+        assert!(setup.probe.asked("a") > before, "used again, checked again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_for_the_health_of_all_services_begins_no_checks() {
+    let mut payments = ServiceConfig::at("payments.test", 80);
+    payments.health_check_path = Some("/health".to_owned());
+    let setup = Setup::with(three(), |it| it.services([("payments", payments)]).unwrap()).await;
+    setup.discovery.all_service_health().await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("payments-payments.test:80"), 0);
+    let service = ServiceName::new("payments").unwrap();
+    setup.discovery.service_instance(&service).await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert!(setup.probe.asked("payments-payments.test:80") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_on_demand_takes_no_longer_than_configured() {
+    let check = HealthCheckConfig::default().with_timeout(Duration::from_millis(300));
+    let setup = Setup::with(three(), |it| it.health_check(check)).await;
+    let ids = ["a", "b", "c"].map(str::to_owned);
+    setup.probe.tell(|told| told.hangs.extend(ids));
+    let began = Instant::now();
+    assert!(!setup.discovery.health_check_service(&name()).await.unwrap());
+    assert_eq!(began.elapsed(), Duration::from_millis(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_the_configuration_began_can_be_stopped() {
+    let setup = Setup::with(three(), |it| it).await;
+    setup.probe.tell(|told| {
+        told.ill.insert("b".into());
+    });
+    sleep(Duration::from_secs(150)).await;
+    assert_eq!(setup.in_rotation().len(), 2);
+    assert!(setup.discovery.stop_checks(&name()));
+    assert_eq!(setup.in_rotation().len(), 3);
+    let before = setup.probe.asked("b");
+    sleep(Duration::from_secs(100)).await;
+    setup.discovery.discover_services(&name()).await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(setup.probe.asked("b"), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -224,7 +224,7 @@ async fn an_update_is_told_at_once_and_unsound_ones_are_refused() {
         .unwrap_err();
     assert_eq!(moved.kind(), ErrorKind::Invalid);
     let unsound = registration
-        .update(|instance| instance.health_check_path.clear())
+        .update(|instance| instance.health_check_path = "health".to_owned())
         .unwrap_err();
     assert_eq!(unsound.kind(), ErrorKind::Invalid);
     assert_eq!(registration.instance(), heavier);

@@ -42,6 +42,7 @@ pub async fn every_field_is_kept(subject: &RegistryUnderTest<'_>, scope: &Scope)
     full.zone = None;
     full.weight = 0;
     full.version.clear();
+    full.health_check_path.clear();
     full.metadata.clear();
     subject.register(&full, LONG).await;
     assert_eq!(subject.list(&service).await.instances, [full]);
