@@ -143,6 +143,20 @@ impl Body {
         matches!(&self.0, Kind::Replay(replay) if !replay.can_repeat())
     }
 
+    /// Lets nothing of it pass any more, where it can be sent again, until it is or [`Body::resume`] is called.
+    pub(crate) fn pause(&self) {
+        if let Kind::Replay(replay) = &self.0 {
+            replay.pause();
+        }
+    }
+
+    /// Goes on after [`Body::pause`].
+    pub(crate) fn resume(&self) {
+        if let Kind::Replay(replay) = &self.0 {
+            replay.resume();
+        }
+    }
+
     /// Keeps a guard until the body has been read or dropped; drops it at once when there is nothing to read any more.
     pub(crate) fn hold(&mut self, guard: impl Send + 'static) {
         if let Kind::Received(received) = &mut self.0 {
@@ -161,7 +175,8 @@ impl Body {
 
     /// A stream that keeps what passed, up to so many bytes: as long as no more has passed, [`Body::try_clone`] gives a
     /// body that can be sent again from the start. Nothing is held back for it, and of a stream that says itself that
-    /// it is longer nothing is kept: it can be sent again only until it has begun. Other bodies stay what they are.
+    /// it is longer nothing is kept: it can be sent again only until it has begun. Once a second sending has begun, the
+    /// one before fails. Other bodies stay what they are.
     #[must_use]
     pub fn replayable(self, up_to: usize) -> Self {
         match self.0 {

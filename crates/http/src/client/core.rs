@@ -198,7 +198,7 @@ impl Core {
         }
         let judge = Judge {
             on_status: &settings.retry.on_status,
-            repeatable: &|| outgoing.can_repeat(),
+            repeatable: &|| outgoing.will_repeat(),
         };
         let tried = Tried::default();
         let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, limits);

@@ -12,6 +12,7 @@ pub(crate) struct Injector {
     correlation: HeaderName,
     deadline: HeaderName,
     service: Option<(HeaderName, HeaderValue)>,
+    traces: bool,
 }
 
 const TRACEPARENT: HeaderName = HeaderName::from_static(names::header::TRACEPARENT);
@@ -40,6 +41,7 @@ impl Injector {
             correlation: name(propagation.correlation_header())?,
             deadline: name(propagation.deadline_header())?,
             service: service.transpose()?,
+            traces: propagation.is_tracing(),
         })
     }
 
@@ -54,7 +56,9 @@ impl Injector {
         put(headers, &self.correlation, || {
             HeaderValue::from_str(id).ok()
         });
-        if let Entry::Vacant(vacant) = headers.entry(TRACEPARENT) {
+        if self.traces
+            && let Entry::Vacant(vacant) = headers.entry(TRACEPARENT)
+        {
             let trace = context.trace().child();
             if let Ok(value) = HeaderValue::try_from(trace.traceparent()) {
                 vacant.insert(value);
@@ -139,6 +143,22 @@ mod tests {
         assert_eq!(read.remaining(), Some(Duration::from_secs(2)));
         assert_eq!(read.baggage().get("tenant"), Some("a b"));
         assert_eq!(read.identity().unwrap().service, "orders");
+    }
+
+    #[test]
+    fn without_tracing_the_same_headers_are_written_as_by_the_core() {
+        let quiet = propagation().with_tracing(false);
+        let state = Context::new().trace().traceparent();
+        let trace = trunkline_core::TraceContext::parse(&state, Some("a=1")).unwrap();
+        let context = Context::new().with_trace(trace);
+        let mut headers = Headers(HeaderMap::new());
+        Injector::new(&quiet)
+            .unwrap()
+            .inject(&context, None, &mut headers.0);
+        let mut by_core = Headers(HeaderMap::new());
+        quiet.inject(&context, &mut by_core);
+        assert_eq!(headers.0, by_core.0);
+        assert_eq!(headers.0.len(), 2, "correlation id and service");
     }
 
     #[test]

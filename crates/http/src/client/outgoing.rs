@@ -55,6 +55,14 @@ impl<'a> Outgoing<'a> {
         self.body().as_ref().is_some_and(Body::can_repeat)
     }
 
+    /// Whether the body can be sent once more, asked by who may do so after a pause: an answer may have come early and the
+    /// body be on its way still, and until the decision has fallen it must not pass.
+    pub(crate) fn will_repeat(&self) -> bool {
+        let body = self.body();
+        let body = body.as_ref().filter(|body| body.can_repeat());
+        body.inspect(|body| body.pause()).is_some()
+    }
+
     /// Whether it can be sent once more and a second time does no harm.
     pub(crate) fn can_repeat_harmlessly(&self) -> bool {
         self.idempotent && self.can_repeat()
@@ -91,5 +99,14 @@ impl<'a> Outgoing<'a> {
 
     fn body(&self) -> MutexGuard<'_, Option<Body>> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outgoing<'_> {
+    /// Nothing is sent any more: what is under way goes on.
+    fn drop(&mut self) {
+        if let Some(body) = &*self.body() {
+            body.resume();
+        }
     }
 }

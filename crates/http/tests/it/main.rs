@@ -8,6 +8,7 @@ mod http2;
 mod policy;
 mod pool;
 mod probe;
+mod repeat;
 mod rig;
 mod streaming;
 mod tls;

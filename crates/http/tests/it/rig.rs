@@ -231,6 +231,31 @@ impl Raw {
         drop(self.socket.write_all(text.as_ref()).await);
     }
 
+    /// Reads a body in chunks to its end, or to that of the connection: then it begins with `cut off: `.
+    pub(crate) async fn chunks(&mut self) -> String {
+        let mut whole = String::new();
+        while let Some(line) = self.line().await {
+            let length = usize::from_str_radix(&line, 16).unwrap();
+            let mut piece = vec![0; length + 2];
+            if self.socket.read_exact(&mut piece).await.is_err() {
+                break;
+            }
+            if length == 0 {
+                return whole;
+            }
+            whole.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+        format!("cut off: {whole}")
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.push(self.socket.read_u8().await.ok()?);
+        }
+        Some(String::from_utf8_lossy(&line).trim().to_owned())
+    }
+
     /// A whole answer with a text.
     pub(crate) async fn answer(&mut self, text: &str) {
         let length = text.len();
