@@ -34,6 +34,7 @@ pub struct Propagation {
     deadline_header: Arc<str>,
     service_header: Arc<str>,
     format: CorrelationFormat,
+    traces: bool,
     clock: SharedClock,
 }
 
@@ -45,6 +46,7 @@ impl Default for Propagation {
             deadline_header: names::header::REQUEST_TIMEOUT_MS.into(),
             service_header: names::header::SERVICE_NAME.into(),
             format: CorrelationFormat::default(),
+            traces: true,
             clock: SystemClock::shared(),
         }
     }
@@ -77,6 +79,20 @@ impl Propagation {
     pub fn with_format(mut self, format: CorrelationFormat) -> Self {
         self.format = format;
         self
+    }
+
+    /// Whether `traceparent` and `tracestate` are written; the correlation id always is. Default true. What others send
+    /// is read all the same.
+    #[must_use]
+    pub fn with_tracing(mut self, on: bool) -> Self {
+        self.traces = on;
+        self
+    }
+
+    /// Whether `traceparent` and `tracestate` are written.
+    #[must_use]
+    pub fn is_tracing(&self) -> bool {
+        self.traces
     }
 
     /// The header of the correlation id.
@@ -114,9 +130,11 @@ impl Propagation {
     /// now, so that clocks need not agree.
     pub fn inject(&self, context: &Context, carrier: &mut impl Carrier) {
         carrier.write(&self.correlation_header, context.correlation_id().as_str());
-        carrier.write(names::header::TRACEPARENT, &context.trace().traceparent());
-        if let Some(state) = context.trace().tracestate() {
-            carrier.write(names::header::TRACESTATE, state);
+        if self.traces {
+            carrier.write(names::header::TRACEPARENT, &context.trace().traceparent());
+            if let Some(state) = context.trace().tracestate() {
+                carrier.write(names::header::TRACESTATE, state);
+            }
         }
         if !context.baggage().is_empty() {
             carrier.write(names::header::BAGGAGE, &context.baggage().to_header());

@@ -183,3 +183,22 @@ proptest! {
         prop_assert!(CorrelationId::accept(context.correlation_id().as_str()).is_some());
     }
 }
+
+#[test]
+fn without_tracing_no_trace_is_written_and_what_others_send_is_read() {
+    let quiet = Propagation::default().with_tracing(false);
+    assert!(!quiet.is_tracing() && Propagation::default().is_tracing());
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(parent, Some("vendor=1")).unwrap();
+    let context = Context::new().with_trace(trace);
+    let mut headers = Metadata::new();
+    quiet.inject(&context, &mut headers);
+    assert_eq!(headers.get("traceparent"), None);
+    assert_eq!(headers.get("tracestate"), None);
+    let id = headers.get("x-correlation-id");
+    assert_eq!(id, Some(context.correlation_id().as_str()));
+
+    Propagation::default().inject(&context, &mut headers);
+    let read = quiet.extract(&headers);
+    assert_eq!(read.trace().trace_id(), context.trace().trace_id());
+}
