@@ -289,7 +289,8 @@ impl Error {
         None
     }
 
-    /// The error with component, operation, details and every cause, on one line.
+    /// The error with component, operation, details and every cause, on one line; a cause of several lines begins on a
+    /// line of its own.
     #[must_use]
     pub fn report(&self) -> Report<'_> {
         Report(self)
@@ -365,7 +366,8 @@ impl fmt::Display for Report<'_> {
             let text = cause.to_string();
             // Libraries often repeat the cause in their own message; once is enough.
             if !shown.contains(&text) {
-                write!(f, ": {text}")?;
+                let begin = if text.contains('\n') { ":\n" } else { ": " };
+                write!(f, "{begin}{text}")?;
                 shown.push_str(&text);
             }
             next = cause.source();

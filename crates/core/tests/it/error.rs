@@ -37,6 +37,8 @@ fn the_report_shows_where_what_and_why_once() {
     let error = Error::unavailable("cannot connect").with_source(io::Error::other("refused"));
     assert_eq!(error.report().to_string(), "cannot connect: refused");
     assert_eq!(error.to_string(), "cannot connect");
+    let error = Error::config("2 problems").with_source(io::Error::other("one\nother"));
+    assert_eq!(error.report().to_string(), "2 problems:\none\nother");
 }
 
 #[test]
