@@ -52,10 +52,13 @@ pub(crate) enum Command {
     )]
     Gateway(Gateway),
     /// Check, show or describe the configuration.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  trunkline config check")]
     Config(Config),
     /// Say which policy holds for a call, and where each value comes from.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  trunkline policy explain user-service GET /users/1"
+    )]
     Policy(Policy),
     /// Call a service by name, with discovery, balancing and policies.
     #[command(
@@ -76,10 +79,16 @@ pub(crate) enum Command {
     )]
     Subscribe(Subscribe),
     /// Look at dead letters, send them back, or drop them.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  trunkline dlq list embedded:///tmp/app notifications"
+    )]
     Dlq(Dlq),
     /// Look at what is registered, or register something.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  trunkline services list embedded:///tmp/app"
+    )]
     Services(Services),
     /// Print the health document of a running service or gateway.
     #[command(after_help = "Example:\n  trunkline health http://127.0.0.1:8080")]
@@ -142,13 +151,18 @@ pub(crate) struct ConfigFile {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Report every problem, one line each; exit 0 only if there is none.
+    #[command(
+        after_help = "Examples:\n  trunkline config check\n  trunkline config check deploy/communication.yaml --output json"
+    )]
     Check {
         /// The file to check alone; otherwise the usual search and layers.
         file: Option<PathBuf>,
     },
     /// Print the effective configuration, secrets hidden, with the origin of each value.
+    #[command(after_help = "Example:\n  trunkline config show -c communication.yaml")]
     Show(ConfigFile),
     /// Print the JSON Schema, for editors.
+    #[command(after_help = "Example:\n  trunkline config schema > communication.schema.json")]
     Schema,
 }
 
@@ -296,6 +310,9 @@ pub(crate) enum Dlq {
         filter: DlqFilter,
     },
     /// Show one dead letter whole.
+    #[command(
+        after_help = "Example:\n  trunkline dlq show embedded:///tmp/app notifications 01a1fd2c-483b-701a-9a48-320199aa285a"
+    )]
     Show {
         #[command(flatten)]
         source: DlqSource,
@@ -303,6 +320,9 @@ pub(crate) enum Dlq {
         id: String,
     },
     /// Send dead letters back to the group they came from, in their order.
+    #[command(
+        after_help = "Example:\n  trunkline dlq replay embedded:///tmp/app notifications --reason timeout --rate 10"
+    )]
     Replay {
         #[command(flatten)]
         source: DlqSource,
@@ -313,6 +333,9 @@ pub(crate) enum Dlq {
         rate: Option<u32>,
     },
     /// Drop dead letters for good.
+    #[command(
+        after_help = "Examples:\n  trunkline dlq purge embedded:///tmp/app notifications --topic order.cancelled\n  trunkline dlq purge embedded:///tmp/app notifications --all"
+    )]
     Purge {
         #[command(flatten)]
         source: DlqSource,
@@ -335,6 +358,7 @@ pub(crate) enum Services {
         name: Option<String>,
     },
     /// Print the instances of a service whenever they change.
+    #[command(after_help = "Example:\n  trunkline services watch embedded:///tmp/app user-service")]
     Watch {
         /// The registry.
         url: String,
@@ -350,6 +374,9 @@ pub(crate) enum Services {
     )]
     Register(Register),
     /// Withdraw an instance.
+    #[command(
+        after_help = "Example:\n  trunkline services deregister embedded:///tmp/app mailer 127.0.0.1:9000"
+    )]
     Deregister {
         /// The registry.
         url: String,
