@@ -1,6 +1,12 @@
 //! What the process says when it ends.
 
+use std::ffi::{OsStr, OsString};
+
+use clap::error::ErrorKind as Refused;
+use trunkline::core::Origin;
 use trunkline::{Error, ErrorKind};
+
+use crate::output::complain_as_json;
 
 /// The exit codes, as the help documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +37,68 @@ pub(crate) struct UsageError(pub(crate) String);
 #[error("{0}")]
 pub(crate) struct TimedOut(pub(crate) String);
 
+/// Whoever read the results went away (`| head`): no error, and nothing is left to do.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the results any more")]
+pub(crate) struct ReaderGone;
+
 /// Prints what clap refused (or was asked to show) and says how to exit.
 pub(crate) fn refused(refused: &clap::Error) -> std::process::ExitCode {
-    // Nothing is left to do when even this cannot be printed.
-    drop(refused.print());
-    if refused.use_stderr() {
-        ExitCode::Usage.into()
-    } else {
-        ExitCode::Done.into()
+    if !refused.use_stderr() {
+        // Help that nobody reads is no failure.
+        drop(refused.print());
+        return ExitCode::Done.into();
     }
+    if json_is_asked(std::env::args_os().skip(1)) {
+        complain_as_json(&usage_of(refused), ErrorKind::Invalid.as_str());
+    } else {
+        // Nothing is left to do when even this cannot be printed.
+        drop(refused.print());
+    }
+    ExitCode::Usage.into()
+}
+
+/// What clap would have read from a command line that it refused.
+fn json_is_asked(words: impl Iterator<Item = OsString>) -> bool {
+    let is_json = |word: &OsStr| word == "json";
+    let (mut asked, mut is_format) = (None, false);
+    for word in words.take_while(|word| word != "--") {
+        if is_format {
+            asked = Some(is_json(&word));
+        } else if let Some(format) = word
+            .to_str()
+            .and_then(|word| word.strip_prefix("--output="))
+        {
+            asked = Some(format == "json");
+        }
+        is_format = word == "--output";
+    }
+    asked.unwrap_or_else(|| std::env::var_os("TRUNKLINE_OUTPUT").is_some_and(|set| is_json(&set)))
+}
+
+fn usage_of(refused: &clap::Error) -> String {
+    if refused.kind() == Refused::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing; --help lists them".to_owned();
+    }
+    let text = refused.to_string();
+    let text = text.trim();
+    text.strip_prefix("error: ").unwrap_or(text).to_owned()
+}
+
+/// The kind of failure as one word, for programs.
+pub(crate) fn kind_of(error: &anyhow::Error) -> &'static str {
+    for cause in error.chain() {
+        if cause.is::<UsageError>() {
+            return ErrorKind::Invalid.as_str();
+        }
+        if cause.is::<TimedOut>() {
+            return ErrorKind::Timeout.as_str();
+        }
+        if let Some(own) = cause.downcast_ref::<Error>() {
+            return own.kind().as_str();
+        }
+    }
+    "failed"
 }
 
 /// The exit code that tells what kind of failure it was.
@@ -54,6 +113,8 @@ pub(crate) fn code_of(error: &anyhow::Error) -> ExitCode {
         if let Some(own) = cause.downcast_ref::<Error>() {
             return match own.kind() {
                 ErrorKind::Config | ErrorKind::Unsupported => ExitCode::Usage,
+                // Refused before anything was sent: a name, a pattern, a URL that was typed here.
+                ErrorKind::Invalid if own.origin() == Origin::Local => ExitCode::Usage,
                 ErrorKind::Timeout => ExitCode::TimedOut,
                 _ => ExitCode::Failed,
             };

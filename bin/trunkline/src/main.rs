@@ -4,13 +4,15 @@ mod cli;
 mod commands;
 mod demo;
 mod exit;
+mod logs;
 mod open;
 mod output;
+mod stop;
 
 use clap::Parser as _;
 
 use crate::cli::Cli;
-use crate::exit::ExitCode;
+use crate::exit::{ExitCode, ReaderGone};
 use crate::output::Output;
 
 fn main() -> std::process::ExitCode {
@@ -34,6 +36,7 @@ fn main() -> std::process::ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(code) => code.into(),
+        Err(gone) if gone.is::<ReaderGone>() => ExitCode::Done.into(),
         Err(error) => {
             output.error(&error);
             exit::code_of(&error).into()

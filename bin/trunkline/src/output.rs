@@ -7,6 +7,8 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 use trunkline::Error;
 
+use crate::exit::{self, ReaderGone};
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -29,7 +31,7 @@ impl Output {
         let unwanted = no_color || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
         Self {
             format,
-            color: !unwanted && io::stdout().is_terminal(),
+            color: !unwanted && io::stdout().is_terminal() && io::stderr().is_terminal(),
         }
     }
 
@@ -38,10 +40,17 @@ impl Output {
     }
 
     /// One line for people. Nothing in JSON.
-    pub(crate) fn line(self, text: impl AsRef<str>) {
-        if !self.is_json() {
-            print(text.as_ref());
+    pub(crate) fn line(self, text: impl AsRef<str>) -> anyhow::Result<()> {
+        if self.is_json() {
+            return Ok(());
         }
+        print(text.as_ref())
+    }
+
+    /// Bytes as they are, ended with a line feed.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> anyhow::Result<()> {
+        let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
+        write(&[bytes, end])
     }
 
     /// A remark on stderr that is no result. Nothing in JSON.
@@ -53,14 +62,12 @@ impl Output {
 
     /// One JSON object on a line of its own.
     pub(crate) fn json_line(self, value: &impl Serialize) -> anyhow::Result<()> {
-        print(&serde_json::to_string(value)?);
-        Ok(())
+        print(&serde_json::to_string(value)?)
     }
 
     /// A JSON document, whatever the format.
     pub(crate) fn json_document(self, value: &impl Serialize) -> anyhow::Result<()> {
-        print(&serde_json::to_string_pretty(value)?);
-        Ok(())
+        print(&serde_json::to_string_pretty(value)?)
     }
 
     /// A JSON document for programs, or what `text` makes of it for people.
@@ -70,25 +77,17 @@ impl Output {
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         if self.is_json() {
-            self.json_document(value)?;
+            self.json_document(value)
         } else {
-            print(text(value).trim_end());
+            print(text(value).trim_end())
         }
-        Ok(())
     }
 
     /// An error on stderr, as JSON where asked.
     pub(crate) fn error(self, error: &anyhow::Error) {
-        let own = error
-            .chain()
-            .find_map(|cause| cause.downcast_ref::<Error>());
         let message = describe(error);
         if self.is_json() {
-            let body = serde_json::json!({
-                "error": message,
-                "kind": own.map_or("failed", |own| own.kind().as_str()),
-            });
-            complain(&body.to_string());
+            complain_as_json(&message, exit::kind_of(error));
         } else if self.color {
             complain(&format!("{} {message}", "error:".red().bold()));
         } else {
@@ -148,24 +147,42 @@ pub(crate) fn table<const N: usize>(
 fn describe(error: &anyhow::Error) -> String {
     let mut shown = String::new();
     for cause in error.chain() {
-        let text = match cause.downcast_ref::<Error>() {
-            Some(own) => own.report().to_string(),
-            None => cause.to_string(),
-        };
-        if shown.contains(&text) {
-            continue;
+        let own = cause.downcast_ref::<Error>();
+        let text = own.map_or_else(|| cause.to_string(), |own| own.report().to_string());
+        if !shown.contains(&text) {
+            if !shown.is_empty() {
+                shown.push_str(": ");
+            }
+            shown.push_str(&text);
         }
-        if !shown.is_empty() {
-            shown.push_str(": ");
+        // Its report has told the rest of the chain.
+        if own.is_some() {
+            break;
         }
-        shown.push_str(&text);
     }
     shown
 }
 
-/// A reader that went away (`| head`) is no error of ours.
-fn print(text: &str) {
-    drop(writeln!(io::stdout().lock(), "{text}"));
+/// An error as programs read it.
+pub(crate) fn complain_as_json(message: &str, kind: &str) {
+    complain(&serde_json::json!({ "error": message, "kind": kind }).to_string());
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    write(&[text.as_bytes(), b"\n"])
+}
+
+/// Writes all of it now, so that what could not be written is known before anything is done about it.
+fn write(parts: &[&[u8]]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = parts
+        .iter()
+        .try_for_each(|part| stdout.write_all(part))
+        .and_then(|()| stdout.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::new(error).context("cannot print the result"),
+    })
 }
 
 fn complain(text: &str) {

@@ -1,15 +1,12 @@
 //! `trunkline call`
 
-use std::io::Write as _;
-
-use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::Value;
-use trunkline::CommunicationManager;
 use trunkline::discovery::ServiceDiscoveryConfig;
 use trunkline::events::EventStoreConfig;
 use trunkline::http::{Method, Response};
 use trunkline::telemetry::LogLevel;
+use trunkline::{CommunicationManager, Error};
 
 use super::config::loader;
 use super::{body, guess_content_type};
@@ -51,7 +48,9 @@ async fn call(
         .to_uppercase()
         .parse()
         .map_err(|_| UsageError(format!("`{}` is no HTTP method", args.method)))?;
-    let client = manager.http_client(&args.service)?;
+    let client = manager
+        .http_client(&args.service)
+        .map_err(|error| UsageError(error.report().to_string()))?;
     let mut request = client.request(method, &args.path).timeout(args.timeout);
     let typed = args
         .headers
@@ -67,7 +66,7 @@ async fn call(
     for (name, value) in &args.headers {
         request = request.header(name, value);
     }
-    let response = request.send().await?;
+    let response = request.send().await.map_err(Error::from)?;
     let failed = args.fail && response.status().as_u16() >= 400;
     show(response, output).await?;
     Ok(if failed {
@@ -87,7 +86,7 @@ async fn show(response: Response, output: &Output) -> anyhow::Result<()> {
             )
         });
         let headers = headers.collect();
-        let bytes = response.bytes().await?;
+        let bytes = response.bytes().await.map_err(Error::from)?;
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
         return output.json_line(&Answer {
@@ -97,13 +96,5 @@ async fn show(response: Response, output: &Output) -> anyhow::Result<()> {
         });
     }
     output.note(output.faint(&format!("{status}")));
-    let bytes = response.bytes().await?;
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(&bytes)
-        .context("cannot print the answer")?;
-    if !bytes.ends_with(b"\n") {
-        stdout.write_all(b"\n")?;
-    }
-    Ok(())
+    output.bytes(&response.bytes().await.map_err(Error::from)?)
 }

@@ -1,6 +1,7 @@
 //! `trunkline circuits`
 
 use serde::{Deserialize, Serialize};
+use trunkline::Error;
 use trunkline::http::HttpClient;
 
 use crate::cli::Target;
@@ -24,8 +25,10 @@ pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitC
         .get("/circuits")
         .timeout(target.timeout)
         .send()
-        .await?;
-    let circuits: Vec<Circuit> = answer.error_for_status().await?.json().await?;
+        .await
+        .map_err(Error::from)?;
+    let answer = answer.error_for_status().await.map_err(Error::from)?;
+    let circuits: Vec<Circuit> = answer.json().await.map_err(super::unreadable)?;
     output.result(&circuits, |circuits| {
         let rows = circuits.iter().map(|circuit| {
             let state = if circuit.state == "closed" {

@@ -3,6 +3,7 @@
 use trunkline::core::ConnectionUrl;
 use trunkline::discovery::{Protocol, ServiceConfig};
 use trunkline::gateway::GatewayConfig;
+use trunkline::telemetry::LogLevel;
 use trunkline::{CommunicationConfig, CommunicationManager};
 
 use super::config::loader;
@@ -12,6 +13,9 @@ use crate::exit::{ExitCode, UsageError};
 pub(crate) async fn run(args: cli::Gateway, verbose: u8) -> anyhow::Result<ExitCode> {
     let mut config = loader(args.config.as_deref()).load()?;
     config.debug_mode |= verbose > 0;
+    if verbose > 1 {
+        config.logging.level = LogLevel::Trace;
+    }
     overlay(&mut config, &args)?;
     CommunicationManager::new(config)
         .lifespan(async |manager| manager.serve_gateway().await)

@@ -1,5 +1,6 @@
 //! `trunkline health`
 
+use trunkline::Error;
 use trunkline::core::{HealthDocument, Status};
 use trunkline::http::HttpClient;
 
@@ -9,9 +10,10 @@ use crate::output::{Output, table};
 
 pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitCode> {
     let client = HttpClient::new(&target.url)?;
-    let response = client.get("/health").timeout(target.timeout).send().await?;
+    let asked = client.get("/health").timeout(target.timeout);
+    let response = asked.send().await.map_err(Error::from)?;
     // An unhealthy service answers 503 with the document all the same.
-    let document: HealthDocument = response.json().await?;
+    let document: HealthDocument = response.json().await.map_err(super::unreadable)?;
     output.result(&document, |document| show(document, output))?;
     Ok(if document.overall_status == Status::Unhealthy {
         ExitCode::Failed

@@ -15,14 +15,21 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use trunkline::http::ServiceError;
+use trunkline::{Error, ErrorKind};
 
 use crate::cli::{Cli, Command};
 use crate::demo;
 use crate::exit::ExitCode;
+use crate::logs;
 use crate::output::Output;
 
 /// Runs the command that was asked for.
 pub(crate) async fn run(cli: Cli, output: &Output) -> anyhow::Result<ExitCode> {
+    // The gateway writes logs in any case.
+    if !matches!(cli.command, Command::Gateway(_)) {
+        logs::show(cli.verbose, output);
+    }
     match cli.command {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Gateway(args) => gateway::run(args, cli.verbose).await,
@@ -36,12 +43,9 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> anyhow::Result<ExitCode> {
         Command::Health(target) => health::run(target, output).await,
         Command::Circuits(target) => circuits::run(target, output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "trunkline",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut script);
+            output.bytes(&script)?;
             Ok(ExitCode::Done)
         }
     }
@@ -58,6 +62,14 @@ fn body(argument: Option<&str>) -> anyhow::Result<Vec<u8>> {
                 .context("cannot read the body from stdin")?;
             Ok(bytes)
         }
+    }
+}
+
+/// An answer that is not what was asked for: a failure, not a wrong use.
+fn unreadable(error: ServiceError) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Invalid => anyhow::Error::msg(error.to_string()),
+        _ => Error::from(error).into(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::cli::{self, Services};
 use crate::exit::{ExitCode, UsageError};
 use crate::open;
 use crate::output::{Output, table};
+use crate::stop;
 
 pub(crate) async fn run(command: Services, output: &Output) -> anyhow::Result<ExitCode> {
     match command {
@@ -62,11 +63,12 @@ async fn watch(
         return Ok(ExitCode::Done);
     }
     let mut lists: SelectAll<_> = select_all(watches);
+    let mut stop = std::pin::pin!(stop::asked());
     let mut shown = 0;
     while count.is_none_or(|count| shown < count) {
         let next = tokio::select! {
             next = lists.next() => next,
-            _ = tokio::signal::ctrl_c() => None,
+            () = &mut stop => None,
         };
         let Some((name, list)) = next else { break };
         match list {
@@ -86,11 +88,11 @@ fn show_list(name: &ServiceName, list: &InstanceList, output: &Output) -> anyhow
             "instances": list.instances,
         }));
     }
-    output.line(format!("{name}: {} instance(s)", list.instances.len()));
-    if !list.instances.is_empty() {
-        output.line(instance_table(&list.instances));
+    output.line(format!("{name}: {} instance(s)", list.instances.len()))?;
+    if list.instances.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    output.line(instance_table(&list.instances))
 }
 
 fn instance_table(instances: &[ServiceInstance]) -> String {
@@ -118,6 +120,7 @@ fn instance_table(instances: &[ServiceInstance]) -> String {
 async fn register(args: cli::Register, output: &Output) -> anyhow::Result<ExitCode> {
     let instance = instance_of(&args)?;
     let (registry, _resolver) = open::registry(&args.url)?;
+    let mut stop = std::pin::pin!(stop::asked());
     let mut lease = registry.register(instance.clone(), args.ttl).await?;
     let shown = serde_json::json!({ "registered": instance });
     if output.is_json() {
@@ -127,10 +130,8 @@ async fn register(args: cli::Register, output: &Output) -> anyhow::Result<ExitCo
             "registered {} at {}; Ctrl-C withdraws it",
             instance.name,
             instance.base_url()
-        ));
+        ))?;
     }
-    let stop = stopped();
-    let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
@@ -213,17 +214,4 @@ async fn deregister(
         format!("withdrew {} instance(s) of {name}", found.len())
     })?;
     Ok(ExitCode::Done)
-}
-
-/// Ctrl-C or SIGTERM.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        drop(tokio::signal::ctrl_c().await);
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -22,6 +22,7 @@ use self::system::System;
 use crate::cli::Demo;
 use crate::exit::ExitCode;
 use crate::output::Output;
+use crate::stop;
 
 /// Runs the whole system, the scenario against it, or one of its members.
 pub(crate) async fn run(args: Demo, output: &Output) -> anyhow::Result<ExitCode> {
@@ -32,14 +33,18 @@ pub(crate) async fn run(args: Demo, output: &Output) -> anyhow::Result<ExitCode>
     let home = Home::of(args.dir.as_deref())?;
     let port = ports::free_or_other(args.port)?;
     let narrator = Narrator::new(*output, !args.check);
-    let mut system = System::start(&home.dir, port, narrator).await?;
-    let ended = if args.check {
-        scenario::run(&mut system, &home.dir, args.orders, output).await
-    } else {
-        show_addresses(&system, &home, output).await?;
-        run_until_stopped(&mut system)
-            .await
-            .map(|()| ExitCode::Done)
+    let mut stop = std::pin::pin!(stop::asked());
+    let mut system = tokio::select! {
+        started = System::start(&home.dir, port, narrator) => started?,
+        () = &mut stop => {
+            home.remove();
+            return Ok(ExitCode::Failed);
+        }
+    };
+    let ended = tokio::select! {
+        ended = work(&mut system, &home, &args, output) => ended,
+        // Only a scenario has an end that was not reached.
+        () = stop => Ok(if args.check { ExitCode::Failed } else { ExitCode::Done }),
     };
     let stopped = system.stop().await;
     let code = ended?;
@@ -75,14 +80,19 @@ fn stop_when_orphaned(manager: &CommunicationManager) {
     }));
 }
 
-async fn run_until_stopped(system: &mut System) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        ended = system.keep_alive() => ended,
-        _ = tokio::signal::ctrl_c() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+/// The scenario, or the system kept alive for those who try it.
+async fn work(
+    system: &mut System,
+    home: &Home,
+    args: &Demo,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    if args.check {
+        return scenario::run(system, &home.dir, args.orders, output).await;
     }
+    show_addresses(system, home, output).await?;
+    system.keep_alive().await?;
+    Ok(ExitCode::Done)
 }
 
 /// Says where everything is and what to try.
@@ -96,20 +106,20 @@ async fn show_addresses(system: &System, home: &Home, output: &Output) -> anyhow
         }
         return output.json_line(&serde_json::json!({ "gateway": gateway, "members": members }));
     }
-    output.line("The system runs. Ctrl-C stops it.\n");
+    output.line("The system runs. Ctrl-C stops it.\n")?;
     for member in Member::ALL {
         output.line(format!(
             "  {:<14} {}",
             member.name(),
             system.url(member).await?
-        ));
+        ))?;
     }
     output.line(format!(
         "  {:<14} {}\n",
         "data and logs",
         home.dir.display()
-    ));
-    output.line("Try:\n");
+    ))?;
+    output.line("Try:\n")?;
     for line in [
         format!(
             "curl -i {gateway}/api/v1/orders -H 'Content-Type: application/json' -d '{{\"user_id\":1,\"item\":\"book\",\"amount\":1999}}'"
@@ -131,10 +141,9 @@ async fn show_addresses(system: &System, home: &Home, output: &Output) -> anyhow
             system::registry_url(&home.dir)
         ),
     ] {
-        output.line(format!("  {line}"));
+        output.line(format!("  {line}"))?;
     }
-    output.line("");
-    Ok(())
+    output.line("")
 }
 
 /// The demo's directory: given and kept, or made for this run and removed after a clean end.

@@ -1,0 +1,13 @@
+#![allow(clippy::unwrap_used, reason = "test code")]
+//! The `trunkline` command as its users meet it: the real binary, its streams and its exit codes.
+
+mod call;
+mod config;
+mod demo;
+mod gateway;
+mod health_circuits;
+mod place;
+mod policy;
+mod services;
+mod upstream;
+mod usage;
