@@ -17,6 +17,7 @@ const PAGE: usize = 500;
 #[derive(Serialize)]
 struct Letter {
     position: u64,
+    id: String,
     reason: String,
     error: String,
     attempts: u32,
@@ -78,7 +79,7 @@ async fn list(
                 .map(|at| at.to_seconds().to_string())
                 .unwrap_or_default();
             [
-                letter.message.id.clone(),
+                letter.id.clone(),
                 letter.message.topic.clone(),
                 letter.reason.clone(),
                 letter.attempts.to_string(),
@@ -111,7 +112,7 @@ async fn show(
             .iter()
             .map(|(name, value)| format!("  {name}: {value}"));
         let mut lines = vec![
-            format!("id        {}", letter.message.id),
+            format!("id        {}", letter.id),
             format!("topic     {}", letter.message.topic),
             format!("reason    {}", letter.reason),
             format!("error     {}", letter.error),
@@ -242,6 +243,7 @@ fn letter(letter: DeadLetter) -> Letter {
         .to_owned();
     Letter {
         position: letter.position,
+        id: letter.message.id.clone(),
         message: line(&letter.message, &topic, letter.attempts),
         reason: letter.reason,
         error: letter.error,

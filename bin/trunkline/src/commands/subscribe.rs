@@ -14,12 +14,12 @@ use crate::cli;
 use crate::exit::{ExitCode, TimedOut};
 use crate::open;
 use crate::output::Output;
+use crate::stop;
 
 /// A message as one line of JSON.
 #[derive(Serialize)]
 pub(super) struct Line {
     pub(super) topic: String,
-    pub(super) id: String,
     key: Option<String>,
     pub(super) headers: BTreeMap<String, String>,
     content_type: Option<String>,
@@ -29,14 +29,14 @@ pub(super) struct Line {
 
 pub(crate) async fn run(args: cli::Subscribe, output: &Output) -> anyhow::Result<ExitCode> {
     let subscribe = subscribe_of(&args)?;
+    let stop = stop::asked();
     let broker = open::broker(&args.url).await?;
-    let mut subscription = broker.subscribe(subscribe).await?;
+    let subscription = broker.subscribe(subscribe).await?;
     announce(&args, &subscription, output);
     let ended = tokio::select! {
-        ended = print_messages(&args, &mut subscription, output) => ended,
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::Done),
+        ended = print_messages(&args, subscription, output) => ended,
+        () = stop => Ok(ExitCode::Done),
     };
-    drop(subscription);
     open::close(&broker).await?;
     ended
 }
@@ -54,10 +54,9 @@ fn subscribe_of(args: &cli::Subscribe) -> anyhow::Result<Subscribe> {
         cli::From::Earliest => Start::Earliest,
         cli::From::Latest => Start::Latest,
     };
-    // No more than asked for may be taken away from other members of the group.
-    let prefetch = args
-        .count
-        .map_or(100, |count| u32::try_from(count.min(100)).unwrap_or(100));
+    // No more than asked for may be taken away from other members of the group: it would come to them as a second
+    // attempt.
+    let prefetch = if args.count.is_some() { 1 } else { 100 };
     Ok(subscribe.with_start(start).with_prefetch(prefetch))
 }
 
@@ -74,16 +73,22 @@ fn announce(args: &cli::Subscribe, subscription: &Subscription, output: &Output)
 
 async fn print_messages(
     args: &cli::Subscribe,
-    subscription: &mut Subscription,
+    mut subscription: Subscription,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let mut seen = 0;
-    while args.count.is_none_or(|count| seen < count) {
-        match next(subscription, args.timeout).await {
+    loop {
+        match next(&mut subscription, args.timeout).await {
             Next::Message(delivery) => {
                 show(&delivery, output)?;
-                delivery.ack().await?;
                 seen += 1;
+                if args.count == Some(seen) {
+                    // Before the place of this message is free for another one.
+                    drop(subscription);
+                    delivery.ack().await?;
+                    break;
+                }
+                delivery.ack().await?;
             }
             Next::Closed => break,
             Next::Silence(time) => {
@@ -134,8 +139,7 @@ fn show(delivery: &Delivery, output: &Output) -> anyhow::Result<()> {
         String::new()
     };
     let head = output.faint(&format!("{}{key}{again}", line.topic));
-    output.line(format!("{head} {}", text_of(&line.payload)));
-    Ok(())
+    output.line(format!("{head} {}", text_of(&line.payload)))
 }
 
 /// A message as programs read it; bytes that are no text are shown as base-16 so that nothing is lost.
@@ -143,7 +147,6 @@ pub(super) fn line(message: &Message, topic: &str, attempt: u32) -> Line {
     let headers = message.headers.iter();
     Line {
         topic: topic.to_owned(),
-        id: message.id.clone(),
         key: message.key.as_deref().map(readable),
         headers: headers
             .map(|(name, value)| (name.to_owned(), readable(value.as_bytes())))

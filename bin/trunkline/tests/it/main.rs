@@ -4,10 +4,12 @@
 mod call;
 mod config;
 mod demo;
+mod dlq;
 mod gateway;
 mod health_circuits;
 mod place;
 mod policy;
+mod publish_subscribe;
 mod services;
 mod upstream;
 mod usage;
