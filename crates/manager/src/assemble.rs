@@ -3,10 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use trunkline_core::health::ComponentHealth;
-use trunkline_core::names::target;
 use trunkline_core::task::panic_error;
 use trunkline_core::{Health, Propagation, Result};
 use trunkline_discovery::{
@@ -23,10 +21,8 @@ use crate::brokers::{BrokerPart, MissingPart};
 use crate::builder::CommunicationManagerBuilder;
 use crate::component::{Component, Part};
 use crate::http::{HttpClients, Probing};
-use crate::circuit_metrics::CircuitMetrics;
 use crate::messaging::Configured;
 use crate::named::{DEFAULT, Missing, Named};
-use crate::policies::{CurrentConfig, Policies};
 use crate::prefix::Prefixed;
 use crate::stores::{DiscoveryPart, StorePart};
 
@@ -35,9 +31,6 @@ pub(crate) const EVENT_STORE: &str = "event_store";
 
 /// What a configuration makes.
 pub(crate) struct Assembled {
-    pub(crate) current: CurrentConfig,
-    /// The policies of publishing to all brokers.
-    pub(crate) publishing: Policies,
     pub(crate) http: Arc<HttpClients>,
     pub(crate) metrics: Metrics,
     pub(crate) propagation: Propagation,
@@ -96,14 +89,13 @@ impl Parts {
     }
 }
 
-pub(crate) fn broker_key(name: &str) -> String {
+fn broker_key(name: &str) -> String {
     format!("message_broker_{name}")
 }
 
 /// Makes every part; one that cannot be made says why when it is started and when it is asked for.
 pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -> Assembled {
     let config = &builder.config;
-    let current = Arc::new(ArcSwap::from_pointee(config.clone()));
     let backends = Backends::new(&config.embedded.path, builder.brokers.clone());
     let metrics = metrics(config);
     let mut components = Vec::new();
@@ -114,15 +106,7 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         propagation: &propagation,
         health,
         config,
-        policies: Policies::new(
-            Arc::clone(&current),
-            PolicyRegistry::builder()
-                .observer(CircuitMetrics::new(&metrics))
-                .build(),
-        ),
-        current: Arc::clone(&current),
     };
-    let publishing = surroundings.policies.clone();
     let brokers = brokers(&surroundings, &backends, &mut components);
     let probing = Probing::new();
     let unconnected = probing
@@ -130,7 +114,7 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         .metrics(metrics.clone());
     let discovery = discovery(config, &backends, health, unconnected, &mut components);
     let http = Arc::new(HttpClients::new(
-        Arc::clone(&current),
+        Arc::new(config.clone()),
         discovery.clone(),
         propagation.clone(),
         metrics.clone(),
@@ -145,8 +129,6 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         backends,
     };
     Assembled {
-        current,
-        publishing,
         http,
         metrics,
         propagation,
@@ -159,7 +141,7 @@ fn metrics(config: &CommunicationConfig) -> Metrics {
         return Metrics::disabled();
     }
     let metrics = Metrics::with_config(&config.metrics).unwrap_or_else(|error| {
-        tracing::error!(target: target::MANAGER, error = %error.report(), "the settings of the metrics are wrong; using the defaults");
+        tracing::error!(error = %error.report(), "the settings of the metrics are wrong; using the defaults");
         Metrics::new()
     });
     metrics.set_detailed(config.detailed_metrics);
@@ -183,8 +165,6 @@ struct Surroundings<'a> {
     propagation: &'a Propagation,
     health: &'a Health,
     config: &'a CommunicationConfig,
-    policies: Policies,
-    current: CurrentConfig,
 }
 
 impl Surroundings<'_> {
@@ -194,10 +174,11 @@ impl Surroundings<'_> {
         settings: &MessageBrokerConfig,
         broker: AnyBroker,
     ) -> Result<Messaging> {
+        let shared = Arc::new(self.config.clone());
         let policies = Configured {
-            broker: name.into(),
-            config: Arc::clone(&self.current),
-            policies: self.policies.clone(),
+            broker: name.to_owned(),
+            config: shared,
+            policies: PolicyRegistry::default(),
         };
         let mut messaging = Messaging::builder(broker)
             .propagation(self.propagation.clone())
