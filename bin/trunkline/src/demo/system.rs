@@ -79,6 +79,16 @@ impl System {
         }
     }
 
+    /// Stops a member in order, starts it again and waits until it is ready.
+    pub(crate) async fn restart(&mut self, member: Member) -> anyhow::Result<()> {
+        match self.processes.remove(&member) {
+            Some(process) => process.stop(STOP_PATIENCE).await?,
+            None => bail!("{member} is not running"),
+        }
+        self.launch(member)?;
+        self.until_ready(member).await
+    }
+
     /// Starts a member that is not running.
     pub(crate) fn launch(&mut self, member: Member) -> anyhow::Result<()> {
         let process = Process::start(member, &self.dir, self.port, &self.narrator)?;

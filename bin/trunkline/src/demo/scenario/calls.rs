@@ -43,7 +43,7 @@ pub(super) async fn malformed(shop: &Shop) -> anyhow::Result<String> {
     ))
 }
 
-pub(super) async fn repeated(shop: &Shop) -> anyhow::Result<String> {
+pub(super) async fn repeated(shop: &Shop, payments: &str) -> anyhow::Result<String> {
     let key = fresh_key();
     let first = shop.order(1, &key).await?;
     let second = shop.order(1, &key).await?;
@@ -58,7 +58,16 @@ pub(super) async fn repeated(shop: &Shop) -> anyhow::Result<String> {
         .filter(|order| order.id == first.id)
         .count();
     ensure!(listed == 1, "the order is listed {listed} times");
-    Ok(format!("twice the order {}", first.id))
+    let charges = shop.charges(payments).await?;
+    let charged = charges.iter().filter(|charge| charge.order_id == first.id);
+    let charged = charged.count();
+    ensure!(charged == 1, "the order was charged {charged} times");
+    // Another user's order under the same key is no repetition.
+    let other = shop.try_order(2, &key).await?;
+    problem(other, 422).await?;
+    let unfit = shop.try_order(1, "no.such/key").await?;
+    problem(unfit, 400).await?;
+    Ok(format!("twice the order {}, charged once", first.id))
 }
 
 /// The body of a problem with this status.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use self::shop::Shop;
+use super::members::Member;
 use super::system::System;
 use crate::exit::ExitCode;
 use crate::output::{Output, table};
@@ -100,10 +101,9 @@ async fn play(
         )
         .await?;
     script
-        .step(
-            "a repeated request is one order and one charge",
-            calls::repeated(shop),
-        )
+        .step("a repeated request is one order and one charge", async {
+            calls::repeated(shop, &system.url(Member::Payments).await?).await
+        })
         .await?;
     script
         .step(

@@ -7,8 +7,8 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use trunkline::core::Id;
@@ -35,6 +35,20 @@ pub(crate) struct NewOrder {
     pub(crate) item: String,
     /// In cents.
     pub(crate) amount: u64,
+}
+
+impl NewOrder {
+    /// What can be seen to be wrong before anybody is asked, and anything is charged.
+    fn check(&self) -> Result<(), ProblemResponse> {
+        if self.item.trim().is_empty() {
+            return Err(ProblemResponse::invalid_fields([("item", "must be named")]));
+        }
+        if self.amount == 0 {
+            let field = ("amount", "must be at least 1");
+            return Err(ProblemResponse::invalid_fields([field]));
+        }
+        Ok(())
+    }
 }
 
 /// An order that was placed and paid.
@@ -73,14 +87,15 @@ async fn place(
     State(orders): State<Orders>,
     headers: HeaderMap,
     Json(new): Json<NewOrder>,
-) -> Result<impl IntoResponse, ProblemResponse> {
-    let key = headers
-        .get(IDEMPOTENCY_KEY)
-        .and_then(|key| key.to_str().ok());
-    let id = key.map_or_else(|| Id::new().to_string(), order_id);
+) -> Result<Response, ProblemResponse> {
+    new.check()?;
+    let id = match headers.get(IDEMPOTENCY_KEY) {
+        Some(key) => order_id(key)?,
+        None => Id::new().to_string(),
+    };
     let stream = StreamName::of("order", &id)?;
     if let Some(placed) = orders.find(&stream).await? {
-        return Ok(created(placed));
+        return placed_before(placed, &new);
     }
     let user = orders.user(new.user_id).await?;
     let receipt = orders.charge(&id, new.amount).await?;
@@ -88,7 +103,7 @@ async fn place(
         id: id.clone(),
         user_id: user.id,
         email: user.email,
-        item: new.item,
+        item: new.item.clone(),
         amount: new.amount,
         charge_id: receipt.charge_id,
     };
@@ -102,7 +117,7 @@ async fn place(
         // The same request, served twice at once: the other one was first.
         Err(conflict) if conflict.kind() == trunkline::ErrorKind::Conflict => {
             let placed = orders.find(&stream).await?;
-            return placed.map(created).ok_or_else(|| conflict.into());
+            return placed_before(placed.ok_or(conflict)?, &new);
         }
         Err(error) => return Err(error.into()),
     }
@@ -174,19 +189,36 @@ fn order_of(recorded: &RecordedEvent) -> Result<Order> {
     recorded.event.data()
 }
 
-fn created(order: Order) -> impl IntoResponse {
+fn created(order: Order) -> Response {
     let location = format!("/api/v1/orders/{}", order.id);
     (
         StatusCode::CREATED,
         [(header::LOCATION, location)],
         Json(order),
     )
+        .into_response()
 }
 
-/// The same key gives the same order; letters that a stream's name or a path may not have are left out.
-fn order_id(key: &str) -> String {
-    key.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-        .take(64)
-        .collect()
+/// The answer to a repeated request; under a key that stands for another order there is none.
+fn placed_before(placed: Order, new: &NewOrder) -> Result<Response, ProblemResponse> {
+    let same =
+        (placed.user_id, &placed.item, placed.amount) == (new.user_id, &new.item, new.amount);
+    if same {
+        Ok(created(placed))
+    } else {
+        Err(ProblemResponse::unprocessable(
+            "this Idempotency-Key was used for another order",
+        ))
+    }
+}
+
+/// The key is the order's id, so that the same key gives the same order and no other key does.
+fn order_id(key: &HeaderValue) -> Result<String, ProblemResponse> {
+    let fits = |key: &&str| {
+        (1..=64).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let key = key.to_str().ok().filter(fits);
+    key.map(str::to_owned).ok_or_else(|| {
+        ProblemResponse::bad_request("an Idempotency-Key has 1 to 64 letters, digits and dashes")
+    })
 }
