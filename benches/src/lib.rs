@@ -13,6 +13,7 @@ pub mod command;
 mod document;
 mod entry;
 mod environment;
+mod fresh_clone;
 pub mod load;
 mod machine;
 pub mod proofs;

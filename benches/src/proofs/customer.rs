@@ -95,6 +95,18 @@ impl Customer {
         }
     }
 
+    /// Waits until the other side answers that it is ready.
+    pub(super) async fn until_ready(&self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.client.get("/health/ready").send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                _ if Instant::now() > end => bail!("it was not ready in time"),
+                _ => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     /// Makes payments slow or flaky.
     pub(super) async fn set_mood(&self, mood: &Value) -> Result<()> {
         let answer = self.client.put("/mood").json(mood).send().await?;

@@ -1,12 +1,12 @@
 //! The main job: a small system of services comes up with nothing installed, and a scripted day holds step by step.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::entry::{Entry, Options};
+use crate::fresh_clone::FreshClone;
 use crate::report::{Report, Table};
 use crate::stopwatch::Stopwatch;
 
@@ -37,14 +37,18 @@ struct Step {
 
 fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new();
-    let trunkline = if options.quick {
-        options.trunkline()?
+    let clone = if options.quick {
+        None
     } else {
-        from_fresh_clone(&mut report)?
+        Some(built_clone(&mut report)?)
+    };
+    let mut demo = match &clone {
+        Some(clone) => clone.cargo_run(),
+        None => Command::new(options.trunkline()?),
     };
     let orders = options.choose("1000", "200");
     let watch = Stopwatch::start();
-    let ended = Command::new(trunkline)
+    let ended = demo
         .args([
             "demo", "--check", "--port", "0", "--orders", orders, "--output", "json",
         ])
@@ -82,47 +86,13 @@ fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Clones the repository, builds the command with an empty target directory, and says how long that took.
-fn from_fresh_clone(report: &mut Report) -> Result<PathBuf> {
-    let scratch = std::env::temp_dir().join(format!("trunkline-clone-{}", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the crate lies in a workspace")?;
-    let clone = Command::new("git")
-        .arg("clone")
-        .arg("--quiet")
-        .arg(source)
-        .arg(&scratch)
-        .status()?;
-    if !clone.success() {
-        bail!("git clone ended with {clone}");
-    }
-    // Downloads are the network's time, not the compiler's.
-    let fetched = Command::new("cargo")
-        .args(["fetch", "--locked", "--quiet"])
-        .current_dir(&scratch)
-        .status()?;
-    if !fetched.success() {
-        bail!("cargo fetch ended with {fetched}");
-    }
-    let watch = Stopwatch::start();
-    let built = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--target-dir",
-            "target",
-        ])
-        .current_dir(&scratch)
-        .env_remove("CARGO_TARGET_DIR")
-        .status()?;
-    let seconds = watch.seconds();
+fn built_clone(report: &mut Report) -> Result<FreshClone> {
+    let clone = FreshClone::of_this_repository()?;
+    let (built, seconds) = clone.build(&[])?;
     report.check(
         "a fresh clone builds in at most 5 minutes",
         built.success() && seconds <= BUILD_SECONDS_ALLOWED,
         format!("{seconds:.0} s, {built}"),
     );
-    Ok(scratch.join("target/release/trunkline"))
+    Ok(clone)
 }

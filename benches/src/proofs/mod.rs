@@ -1,12 +1,13 @@
 //! Proofs: one file each, with one [`Entry`], and one line here.
 
+mod by_hand;
 mod customer;
 mod demo;
 mod graceful_stop;
 mod kill_anything;
 mod seed_configs;
 mod servers;
-mod system;
+pub(crate) mod system;
 
 use crate::entry::Entry;
 
@@ -15,6 +16,7 @@ pub static ALL: &[&Entry] = &[
     &servers::ENTRY,
     &seed_configs::ENTRY,
     &demo::ENTRY,
+    &by_hand::ENTRY,
     &graceful_stop::ENTRY,
     &kill_anything::ENTRY,
 ];

@@ -1,5 +1,6 @@
 //! The demo as a system under proof: started as its users start it, observed from outside, its processes killed.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,23 +19,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The processes of the demo.
-pub(super) const MEMBERS: [&str; 5] = ["users", "payments", "orders", "notifications", "gateway"];
+pub(crate) const MEMBERS: [&str; 5] = ["users", "payments", "orders", "notifications", "gateway"];
 
 /// What the demo says when it is ready.
 #[derive(Deserialize)]
 struct Ready {
     gateway: String,
+    members: BTreeMap<String, String>,
 }
 
 /// A running demo; killed and removed when it is dropped.
-pub(super) struct System {
+pub(crate) struct System {
     demo: Child,
     ready: Ready,
     directory: PathBuf,
 }
 
 impl System {
-    pub(super) fn start(options: &Options) -> Result<Self> {
+    pub(crate) fn start(options: &Options) -> Result<Self> {
         let directory =
             std::env::temp_dir().join(format!("trunkline-proof-{}", std::process::id()));
         std::fs::create_dir_all(&directory)?;
@@ -58,16 +60,30 @@ impl System {
         })
     }
 
-    pub(super) fn gateway(&self) -> &str {
+    pub(crate) fn gateway(&self) -> &str {
         &self.ready.gateway
     }
 
+    /// Every process, and where it listened at the start.
+    pub(crate) fn members(&self) -> &BTreeMap<String, String> {
+        &self.ready.members
+    }
+
     /// Kills a member outright and returns when another process has taken its place.
-    pub(super) async fn kill(&self, member: &str) -> Result<()> {
+    pub(crate) async fn kill(&self, member: &str) -> Result<()> {
+        self.end(member, Signal::KILL).await
+    }
+
+    /// Asks a member to stop and returns when another process has taken its place.
+    pub(crate) async fn replace(&self, member: &str) -> Result<()> {
+        self.end(member, Signal::TERM).await
+    }
+
+    async fn end(&self, member: &str, signal: Signal) -> Result<()> {
         let victim = self
             .pid(member)?
             .with_context(|| format!("{member} is not running"))?;
-        kill_process(pid(victim)?, Signal::KILL)?;
+        kill_process(pid(victim)?, signal)?;
         let watch = Stopwatch::start();
         loop {
             match self.pid(member)? {
@@ -79,7 +95,7 @@ impl System {
     }
 
     /// The member's process, found by its command line.
-    fn pid(&self, member: &str) -> Result<Option<u32>> {
+    pub(crate) fn pid(&self, member: &str) -> Result<Option<u32>> {
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(number) = entry
                 .file_name()
@@ -102,7 +118,7 @@ impl System {
     }
 
     /// Stops it as Ctrl-C does and says how it ended.
-    pub(super) fn stop(mut self) -> Result<std::process::ExitStatus> {
+    pub(crate) fn stop(mut self) -> Result<std::process::ExitStatus> {
         kill_process(pid(self.demo.id())?, Signal::INT)?;
         let watch = Stopwatch::start();
         loop {
@@ -127,14 +143,26 @@ impl Drop for System {
 }
 
 /// One service of the demo, alone, as a child of the proof.
-pub(super) struct Service {
+pub(crate) struct Service {
     child: Child,
 }
 
 impl Service {
-    pub(super) fn start(options: &Options, name: &str, directory: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        options: &Options,
+        name: &str,
+        port: u16,
+        directory: &Path,
+    ) -> Result<Self> {
         let child = Command::new(options.trunkline()?)
-            .args(["demo", "--service", name, "--port", "0", "--dir"])
+            .args([
+                "demo",
+                "--service",
+                name,
+                "--port",
+                &port.to_string(),
+                "--dir",
+            ])
             .arg(directory)
             // The service stops when this closes.
             .stdin(Stdio::piped())
@@ -146,12 +174,12 @@ impl Service {
     }
 
     /// Asks it to stop, as an orchestrator does.
-    pub(super) fn terminate(&self) -> Result<()> {
+    pub(crate) fn terminate(&self) -> Result<()> {
         Ok(kill_process(pid(self.child.id())?, Signal::TERM)?)
     }
 
     /// Waits for its end.
-    pub(super) fn wait(&mut self) -> Result<std::process::ExitStatus> {
+    pub(crate) fn wait(&mut self) -> Result<std::process::ExitStatus> {
         Ok(self.child.wait()?)
     }
 }

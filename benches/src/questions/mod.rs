@@ -2,6 +2,7 @@
 
 mod breaker;
 mod embedded_broker;
+mod footprint;
 mod http_pipeline;
 
 use crate::entry::Entry;
@@ -11,4 +12,5 @@ pub static ALL: &[&Entry] = &[
     &breaker::ENTRY,
     &embedded_broker::ENTRY,
     &http_pipeline::ENTRY,
+    &footprint::ENTRY,
 ];
