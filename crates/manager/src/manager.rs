@@ -22,6 +22,7 @@ use crate::http::HttpClients;
 use crate::monitor;
 use crate::named::Missing;
 use crate::phase::Phase;
+use crate::policies::{CurrentConfig, Policies};
 use crate::stages::{Stage, Stages, share};
 
 /// Time for closing what has drained.
@@ -52,7 +53,13 @@ const STOPPING: &str = "stopping";
 pub struct CommunicationManager(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
+    /// What it was made with.
     pub(crate) config: CommunicationConfig,
+    /// What applies now.
+    pub(crate) current: CurrentConfig,
+    applying: std::sync::Mutex<()>,
+    /// Of publishing; those of calls are with the clients.
+    pub(crate) publishing: Policies,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) logs: Logs,
@@ -61,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) http: Arc<HttpClients>,
     pub(crate) stages: Stages,
     callbacks: Arc<Callbacks>,
-    tasks: Scope,
+    pub(crate) tasks: Scope,
     phase: Mutex<Phase>,
     /// The same as `phase`, for those who cannot wait.
     seen_phase: std::sync::Mutex<Phase>,
@@ -97,6 +104,9 @@ impl CommunicationManager {
         Self(Arc::new(Inner {
             logs: crate::logs::of(&builder.config),
             config: builder.config,
+            current: assembled.current,
+            applying: std::sync::Mutex::default(),
+            publishing: assembled.publishing,
             health,
             metrics: assembled.metrics,
             propagation: assembled.propagation,
@@ -151,6 +161,11 @@ impl CommunicationManager {
         tokio::select! {
             () = self.0.callbacks.started(self) => {}
             () = self.until_shutdown() => {}
+        }
+        if self.0.stop_requested.is_cancelled() {
+            // As for a start that failed: what went wrong with undoing it was logged.
+            drop(self.shutdown().await);
+            return Err(asked_to_stop());
         }
         tracing::info!(target: target::MANAGER, status = %self.health_status().overall_status, "initialised");
         Ok(())
@@ -208,13 +223,13 @@ impl CommunicationManager {
 
     /// Adds something that runs on top of the components, to be drained and stopped before them.
     pub fn attach(&self, name: impl Into<String>, stage: Stage, work: AnyLifecycle) {
-        self.0.stages.attach(name.into(), stage, work);
+        drop(self.0.stages.attach(name.into(), stage, work));
     }
 
-    /// The configuration it was made with.
+    /// The configuration that applies: the one it was made with, or the one that [`apply`](Self::apply) took over last.
     #[must_use]
-    pub fn config(&self) -> &CommunicationConfig {
-        &self.0.config
+    pub fn config(&self) -> Arc<CommunicationConfig> {
+        self.0.current.load_full()
     }
 
     /// The health of everything, as last reported.
@@ -293,7 +308,7 @@ impl CommunicationManager {
 
     /// When what is running is cut off: the drain timeout after the drain began, which is now if it has not.
     pub(crate) fn drain_deadline(&self) -> Instant {
-        let begin = || Instant::now() + self.0.config.drain_timeout;
+        let begin = || Instant::now() + self.0.current.load().drain_timeout;
         *self.0.drain_deadline.get_or_init(begin)
     }
 
@@ -356,7 +371,7 @@ impl CommunicationManager {
         tokio::select! {
             biased;
             () = self.until_shutdown() => {
-                Err(Error::cancelled("a shutdown was asked for before the start was over"))
+                Err(asked_to_stop())
             }
             started = starting => started,
         }
@@ -423,6 +438,17 @@ impl CommunicationManager {
         outcome
     }
 
+    /// The policies of calls and of publishing.
+    #[cfg(feature = "http")]
+    pub(crate) fn policies(&self) -> [&Policies; 2] {
+        [self.0.http.policies(), &self.0.publishing]
+    }
+
+    #[cfg(not(feature = "http"))]
+    pub(crate) fn policies(&self) -> [&Policies; 1] {
+        [&self.0.publishing]
+    }
+
     fn set_phase(&self, phase: &mut Phase, next: Phase) {
         *phase = next;
         *self.lock_seen_phase() = next;
@@ -435,6 +461,14 @@ impl CommunicationManager {
     fn lock_seen_phase(&self) -> std::sync::MutexGuard<'_, Phase> {
         self.0
             .seen_phase
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_applying(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.applying
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -454,6 +488,10 @@ impl std::fmt::Debug for CommunicationManager {
             .field("components", &self.0.parts.components)
             .finish_non_exhaustive()
     }
+}
+
+fn asked_to_stop() -> Error {
+    Error::cancelled("a shutdown was asked for before the start was over")
 }
 
 /// A part that is not required never fails the start; it is picked up when it returns.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_core::task::panic_error;
+use trunkline_core::task::{self, panic_error};
 use trunkline_core::{AnyLifecycle, BoxFuture, Error, Health, Lifecycle as _, Result};
 use trunkline_discovery::{Discovery, Registration, ServiceInstance};
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
@@ -62,21 +62,29 @@ impl CommunicationManager {
     pub async fn run_app(&self, app: MicroserviceApp) -> Result<()> {
         // Before the start: a stop that comes meanwhile drains it too.
         let work = AnyLifecycle::new(app.clone());
-        self.attach(app.name().to_owned(), Stage::Intake, work);
-        let started = tokio::select! {
-            biased;
-            () = self.until_shutdown() => return Ok(()),
-            started = app.start() => started,
-        };
+        let name = app.name().to_owned();
+        let draining = self.0.stages.attach(name, Stage::Intake, work);
         if self.0.stop_requested.is_cancelled() {
             return Ok(());
         }
-        started?;
+        tokio::select! {
+            biased;
+            () = self.until_shutdown() => {}
+            started = app.start() => if !self.0.stop_requested.is_cancelled() {
+                started?;
+            },
+        }
         self.until_shutdown().await;
-        let drained = app.drain(self.drain_deadline()).await;
-        app.shutdown(self.drain_deadline() + HOOKS)
-            .await
-            .and(drained)
+        // Drained once, with everything else: a drain of its own would have another deadline.
+        self.begin_drain();
+        let deadline = self.drain_deadline() + HOOKS;
+        let ending = task::spawn("app", async move {
+            let drained = draining.ended().await;
+            app.shutdown(deadline).await.and(drained)
+        });
+        ending.await.unwrap_or_else(|join| {
+            Err(Error::internal("the end of the app panicked").with_source(join))
+        })
     }
 
     pub(crate) fn app(
@@ -121,9 +129,9 @@ impl CommunicationManager {
 
     /// `GET /circuits`: every circuit of this process.
     fn with_circuits(&self, router: axum::Router) -> Result<axum::Router> {
-        let policies = self.0.http.policies().clone();
+        let registries = self.registries();
         let circuits = axum::routing::get(move || {
-            let circuits = circuits::list(&policies);
+            let circuits = circuits::list(&registries);
             async move { trunkline_server::Json(circuits) }
         });
         // axum offers no way to ask for a route, and panics at the second one of a path.

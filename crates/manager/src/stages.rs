@@ -4,13 +4,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use trunkline_core::names::target;
 use trunkline_core::task::catch_panic;
 use trunkline_core::{AnyLifecycle, Error, Lifecycle, Result};
 
+use crate::named::Missing;
+
 /// Most of the drain time that is kept for what sends out.
 const MOST_FOR_EGRESS: Duration = Duration::from_secs(5);
+/// At most so much earlier than it is given up is a part asked to be done: what it has to cut off takes a moment, and
+/// it must be able to say so.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// When something stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +27,28 @@ pub enum Stage {
     Egress,
 }
 
+#[derive(Clone)]
 struct Attached {
     name: String,
     stage: Stage,
     work: AnyLifecycle,
+    drained: watch::Sender<Option<Drained>>,
+}
+
+/// How the drain of a part ended.
+type Drained = std::result::Result<(), Missing>;
+
+/// Waits for the drain of one part, whoever began it.
+pub(crate) struct Draining(watch::Receiver<Option<Drained>>);
+
+impl Draining {
+    /// How it ended. A part that was stopped without a drain lost nothing by it.
+    pub(crate) async fn ended(mut self) -> Result<()> {
+        match self.0.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Err(missing))) => Err(missing.error()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Everything attached, in the order of attachment.
@@ -32,8 +56,15 @@ struct Attached {
 pub(crate) struct Stages(Mutex<Vec<Attached>>);
 
 impl Stages {
-    pub(crate) fn attach(&self, name: String, stage: Stage, work: AnyLifecycle) {
-        self.lock().push(Attached { name, stage, work });
+    pub(crate) fn attach(&self, name: String, stage: Stage, work: AnyLifecycle) -> Draining {
+        let (drained, draining) = watch::channel(None);
+        self.lock().push(Attached {
+            name,
+            stage,
+            work,
+            drained,
+        });
+        Draining(draining)
     }
 
     /// Drains the intake, all at once, then the egress, newest first. Says what went wrong first.
@@ -48,11 +79,10 @@ impl Stages {
         let intake = self.of(Stage::Intake);
         let draining = intake
             .iter()
-            .map(|(name, work)| drain_one(name, work, deadline - reserved));
+            .map(|part| drain_one(part, deadline - reserved));
         let mut outcome: Result<()> = join_all(draining).await.into_iter().collect();
-        for (name, work) in egress.iter().rev() {
-            let drained = drain_one(name, work, deadline).await;
-            outcome = outcome.and(drained);
+        for part in egress.iter().rev() {
+            outcome = outcome.and(drain_one(part, deadline).await);
         }
         outcome
     }
@@ -78,12 +108,10 @@ impl Stages {
         outcome
     }
 
-    fn of(&self, stage: Stage) -> Vec<(String, AnyLifecycle)> {
+    fn of(&self, stage: Stage) -> Vec<Attached> {
         let attached = self.lock();
         let of_stage = attached.iter().filter(|attached| attached.stage == stage);
-        of_stage
-            .map(|attached| (attached.name.clone(), attached.work.clone()))
-            .collect()
+        of_stage.cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Attached>> {
@@ -91,16 +119,21 @@ impl Stages {
     }
 }
 
-async fn drain_one(name: &str, work: &AnyLifecycle, deadline: Instant) -> Result<()> {
-    let draining = catch_panic(async { work.drain(deadline).await });
+async fn drain_one(part: &Attached, deadline: Instant) -> Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let asked = deadline - (left / 20).min(MOMENT);
+    let draining = catch_panic(async { part.work.drain(asked).await });
     let drained = match timeout_at(deadline, draining).await {
         Ok(drained) => drained.and_then(|drained| drained),
         Err(_) => Err(Error::timeout("what was running did not finish in time")),
     };
-    drained.map_err(|error| {
-        tracing::warn!(target: target::MANAGER, part = name, error = %error.report(), "not drained");
-        error.with_component(name.to_owned())
-    })
+    let drained = drained.map_err(|error| {
+        tracing::warn!(target: target::MANAGER, part = part.name, error = %error.report(), "not drained");
+        error.with_component(part.name.clone())
+    });
+    let told = drained.as_ref().map(|()| ()).map_err(Missing::new);
+    part.drained.send_replace(Some(told));
+    drained
 }
 
 /// Until when the first of several may take, so that the others have time as well.

@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use trunkline_core::Result;
+use trunkline_core::{AnyLifecycle, Lifecycle, Result};
 use trunkline_discovery::ServiceName;
-use trunkline_manager::CommunicationManager;
+use trunkline_manager::{CommunicationManager, Stage};
 use trunkline_messaging::{HandlerError, MessageBrokerConfig};
 use trunkline_server::ServerConfig;
 
@@ -343,6 +343,76 @@ async fn man10_a_service_with_hooks() {
     ended.unwrap();
     assert_eq!(log.lines(), ["startup", "shutdown"]);
     manager.shutdown().await.unwrap();
+}
+
+/// Notes when it is dropped.
+struct Over(crate::scripted::Log);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.add("request over");
+    }
+}
+
+/// Notes when it is drained.
+struct Relay(crate::scripted::Log);
+
+impl Lifecycle for Relay {
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn drain(&self, _: Instant) -> Result<()> {
+        self.0.add("relay drained");
+        Ok(())
+    }
+
+    async fn shutdown(&self, _: Instant) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What sends out has the last fifth of the drain time; requests have what is before it.
+#[tokio::test]
+async fn man10_requests_end_before_the_egress_drains_and_one_cut_off_is_told_by_both() {
+    for (seconds, fits) in [(15, true), (22, false), (3600, false)] {
+        let manager = CommunicationManager::new(config().server(free_port()).build().unwrap());
+        let log = crate::scripted::Log::default();
+        manager.initialize().await.unwrap();
+        manager.attach(
+            "relay",
+            Stage::Egress,
+            AnyLifecycle::new(Relay(log.clone())),
+        );
+        let noted = log.clone();
+        let slow = get(async move || {
+            let _over = Over(noted.clone());
+            noted.add("request begun");
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        });
+        let asks = async {
+            let mut client = TcpStream::connect(announced(&manager).await).await.unwrap();
+            let request = b"GET /slow HTTP/1.0\r\nhost: test\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            while log.lines().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            // The app hears of it first, the manager right after.
+            manager.request_shutdown();
+            tokio::task::yield_now().await;
+            (manager.shutdown().await, client)
+        };
+        let router = Router::new().route("/slow", slow);
+        let (served, (stopped, _client)) = tokio::join!(manager.serve(router), asks);
+        let expected = ["request begun", "request over", "relay drained"];
+        assert_eq!(log.lines(), expected, "{seconds}");
+        assert_eq!((served.is_ok(), stopped.is_ok()), (fits, fits), "{seconds}");
+        for error in [served, stopped].into_iter().filter_map(Result::err) {
+            assert!(error.to_string().contains("cut off"), "{error}");
+        }
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]
