@@ -24,6 +24,9 @@ use builder::Plan;
 
 const TARGET: &str = "trunkline::server";
 
+/// Most of the grace time that is kept for the shutdown hooks.
+const MOST_FOR_HOOKS: Duration = Duration::from_secs(5);
+
 /// What runs at the start or the end.
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
 
@@ -73,6 +76,8 @@ struct State {
 enum Phase {
     #[default]
     New,
+    /// Seen by others only when a start was dropped half-way.
+    Starting,
     Running,
     Drained,
     Stopped,
@@ -120,7 +125,8 @@ impl MicroserviceApp {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts, runs until `stop` resolves, then drains and shuts down within `grace`.
+    /// Starts, runs until `stop` resolves, then drains and shuts down within `grace`. A fifth of it, five seconds at the
+    /// most, is kept for the shutdown hooks.
     ///
     /// # Errors
     /// Those of the start; `Timeout` when requests had to be cut off at the end; those of shutdown hooks.
@@ -131,7 +137,9 @@ impl MicroserviceApp {
         self.start().await?;
         stop.await;
         let deadline = Instant::now() + grace;
-        let drained = self.drain(deadline).await;
+        // Requests that do not end must not take the time of the hooks, which close what the requests worked with.
+        let reserved = (grace / 5).min(MOST_FOR_HOOKS);
+        let drained = self.drain(deadline - reserved).await;
         self.shutdown(deadline).await.and(drained)
     }
 
@@ -240,18 +248,24 @@ impl MicroserviceApp {
 
 impl Lifecycle for MicroserviceApp {
     /// Binds, runs the startup hooks, serves and registers. If any of these fails, what was done is undone and the
-    /// shutdown hooks run.
+    /// shutdown hooks run. When it is dropped half-way, shut it down: that undoes what was done.
     async fn start(&self) -> Result<()> {
         let mut state = self.0.state.lock().await;
         match state.phase {
             Phase::New => {}
             Phase::Running => return Ok(()),
+            Phase::Starting => {
+                return Err(Error::cancelled(
+                    "a start of the service was given up half-way; shut it down and make a new one",
+                ));
+            }
             Phase::Drained | Phase::Stopped => {
                 return Err(Error::cancelled(
                     "the service was stopped and cannot be started again",
                 ));
             }
         }
+        state.phase = Phase::Starting;
         if let Err(error) = self.open(&mut state).await {
             let deadline = Instant::now() + Duration::from_secs(5);
             drop(self.close(&mut state, deadline).await);
@@ -266,7 +280,9 @@ impl Lifecycle for MicroserviceApp {
     async fn ready(&self) -> Result<()> {
         match self.0.state.lock().await.phase {
             Phase::Running => Ok(()),
-            Phase::New => Err(Error::unavailable("the service has not been started")),
+            Phase::New | Phase::Starting => {
+                Err(Error::unavailable("the service has not been started"))
+            }
             Phase::Drained | Phase::Stopped => Err(Error::cancelled("the service was stopped")),
         }
     }
@@ -276,13 +292,12 @@ impl Lifecycle for MicroserviceApp {
     /// Errors: `Timeout` when requests had to be cut off.
     async fn drain(&self, deadline: Instant) -> Result<()> {
         let mut state = self.0.state.lock().await;
-        if state.phase == Phase::New {
-            state.phase = Phase::Drained;
-        }
-        if state.phase != Phase::Running {
-            return Ok(());
-        }
-        let closed = self.close(&mut state, deadline).await;
+        let closed = match state.phase {
+            Phase::New => Ok(()),
+            // A start that was dropped may have got as far as listening and being announced.
+            Phase::Starting | Phase::Running => self.close(&mut state, deadline).await,
+            Phase::Drained | Phase::Stopped => return Ok(()),
+        };
         state.phase = Phase::Drained;
         closed
     }

@@ -188,6 +188,61 @@ async fn a_failed_start_leaves_nothing_behind() {
     );
 }
 
+/// A registry that takes the announcement and never answers.
+#[derive(Clone)]
+struct Hanging {
+    story: Story,
+    asked: Arc<Notify>,
+}
+
+impl Registration for Hanging {
+    fn register(&self, _: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+        self.asked.notify_one();
+        Box::pin(std::future::pending())
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+        self.story.tell("deregister");
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn a_start_given_up_half_way_leaves_nothing_behind_after_the_stop() {
+    for drained_first in [true, false] {
+        let story = Story::default();
+        let hanging = Hanging {
+            story: story.clone(),
+            asked: Arc::new(Notify::new()),
+        };
+        let app = app(&story).registration(hanging.clone()).build().unwrap();
+        tokio::select! {
+            started = app.start() => panic!("{started:?}"),
+            () = hanging.asked.notified() => {}
+        }
+        let address = app.local_addr().unwrap();
+        assert_eq!(
+            app.ready().await.unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
+        // It would listen a second time.
+        assert_eq!(app.start().await.unwrap_err().kind(), ErrorKind::Cancelled);
+        if drained_first {
+            app.drain(soon()).await.unwrap();
+        }
+        app.shutdown(soon()).await.unwrap();
+        assert!(Raw::open_or_refused(address).await.is_none());
+        let expected = [
+            "startup 1",
+            "startup 2",
+            "deregister",
+            "shutdown 2",
+            "shutdown 1",
+        ];
+        assert_eq!(story.told(), expected);
+    }
+}
+
 #[tokio::test]
 async fn discovery_knows_the_service_while_it_runs() {
     let registry = MemoryRegistry::new();
@@ -343,6 +398,43 @@ async fn requests_cut_off_at_the_deadline_are_an_error() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.message().contains("cut off"), "{error}");
     app.shutdown(soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_do_not_end_leave_the_shutdown_hooks_their_time() {
+    let (story, begun) = (Story::default(), Arc::new(Notify::new()));
+    let (told, tell) = (story.clone(), Arc::clone(&begun));
+    let stuck = get(async move || {
+        tell.notify_one();
+        std::future::pending::<()>().await;
+    });
+    let app = MicroserviceApp::builder("orders")
+        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .router(Router::new().route("/", stuck))
+        .on_shutdown(|| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            told.tell("closed the database");
+            Ok(())
+        })
+        .build()
+        .unwrap();
+    let (stopping, stop) = tokio::sync::oneshot::channel();
+    let stop = async { drop(stop.await) };
+    let asks = async {
+        eventually("it starts", async || app.ready().await.is_ok()).await;
+        let mut raw = Raw::open(app.local_addr().unwrap()).await;
+        raw.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        client::within(begun.notified()).await;
+        tokio::time::pause();
+        let began = Instant::now();
+        stopping.send(()).unwrap();
+        (began, raw)
+    };
+    let grace = Duration::from_secs(10);
+    let (ended, (began, _raw)) = tokio::join!(app.run_until(stop, grace), asks);
+    assert!(ended.unwrap_err().message().contains("cut off"));
+    assert_eq!(story.told(), ["closed the database"]);
+    assert!(began.elapsed() <= grace);
 }
 
 #[tokio::test]
