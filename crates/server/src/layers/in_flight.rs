@@ -1,12 +1,12 @@
 //! So many requests at once, and no queue.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::Request;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_layer::Layer;
 use tower_service::Service;
 use trunkline_core::BoxFuture;
@@ -16,8 +16,19 @@ use crate::ProblemResponse;
 /// When a refused client may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The place that a request takes, among its extensions: who goes on with it when the client has left holds it on.
+#[derive(Clone, Debug)]
+pub(super) struct Place(Weak<OwnedSemaphorePermit>);
+
+impl Place {
+    pub(super) fn hold(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+        self.0.upgrade()
+    }
+}
+
 /// Handles so many requests at once and answers further ones with 503 and `Retry-After`. A request counts until the
-/// head of its response is ready. All services made by one layer count together.
+/// head of its response is ready, one with an idempotency key until it is done. All services made by one layer count
+/// together.
 #[derive(Clone, Debug)]
 pub struct InFlightLayer(Arc<Semaphore>);
 
@@ -60,13 +71,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Box::pin(async {
                 let full = ProblemResponse::unavailable("too many requests are under way here");
                 Ok(full.with_retry_after(RETRY_AFTER).into_response())
             });
         };
+        let permit = Arc::new(permit);
+        let place = Place(Arc::downgrade(&permit));
+        request.extensions_mut().insert(place);
         let future = self.inner.call(request);
         Box::pin(async move {
             let result = future.await;

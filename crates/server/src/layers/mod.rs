@@ -9,8 +9,8 @@
 //! 4. [`InFlightLayer`]: so many requests at once. Outside the deadline, so that refusing costs nothing.
 //! 5. [`BodyLimitLayer`]: bodies no larger than that.
 //! 6. [`DeadlineLayer`]: the handler is dropped when nobody waits for it any more.
-//! 7. [`IdempotencyLayer`], on the routes that want it: inside the deadline, so that a dropped request gives its key
-//!    back.
+//! 7. [`IdempotencyLayer`], on the routes that want it: inside the deadline, which answers the client in time while the
+//!    handler is done to its end.
 
 mod body_limit;
 mod context;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 use trunkline_messaging::inbox::{AnyInbox, MemoryInbox};
 use trunkline_server::IdempotencyConfig;
-use trunkline_server::layers::{CatchPanicLayer, DeadlineLayer, IdempotencyLayer};
+use trunkline_server::layers::{CatchPanicLayer, DeadlineLayer, IdempotencyLayer, InFlightLayer};
 
 use crate::client::{self, ask, post as posting, problem};
 use crate::inbox::TestInbox;
@@ -182,37 +182,191 @@ async fn two_at_once_are_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_or_panicking_request_gives_its_key_back() {
-    for end in ["deadline", "panic"] {
-        let inbox = TestInbox::default();
-        let handler = post(async move |body: String| {
-            assert_ne!(body, "panic");
-            sleep(Duration::from_secs(100)).await;
-        });
-        let router = Router::new().route("/pay", handler).layer(layer(&inbox));
-        let router = router.layer(DeadlineLayer).layer(CatchPanicLayer);
-        let context = trunkline_core::Context::new().with_timeout(Duration::from_secs(1));
-        let mut request = keyed("k", end);
+async fn a_panicking_handler_gives_its_key_back() {
+    let inbox = TestInbox::default();
+    let handler = post(async || -> &'static str { panic!("oh") });
+    let router = Router::new().route("/pay", handler).layer(layer(&inbox));
+    let router = router.layer(CatchPanicLayer);
+    assert_eq!(ask(&router, keyed("k", "ten")).await.status(), 500);
+    assert_eq!(inbox.log(), ["claim", "release"]);
+}
+
+/// Takes a hundred seconds and answers with the number of the call.
+fn slow(layer: IdempotencyLayer) -> (Router, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let handler = post(async move || {
+        let call = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        sleep(Duration::from_secs(100)).await;
+        format!("payment {call}")
+    });
+    let router = Router::new().route("/pay", handler).layer(layer);
+    (router.layer(DeadlineLayer), calls)
+}
+
+/// Asks with so little time that the deadline passes first, or leaves then.
+async fn asked_briefly(router: &Router, leaves: bool) {
+    let second = Duration::from_secs(1);
+    if leaves {
+        let asking = router.clone().oneshot(keyed("k", "ten"));
+        assert!(tokio::time::timeout(second, asking).await.is_err());
+    } else {
+        let mut request = keyed("k", "ten");
+        let context = trunkline_core::Context::new().with_timeout(second);
         request.extensions_mut().insert(context);
-        let response = router.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), if end == "panic" { 500 } else { 504 });
-        inbox.logged("release").await;
-        assert_eq!(inbox.log(), ["claim", "release"]);
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 504);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_begun_is_done_once_although_the_client_leaves_or_its_deadline_passes() {
+    for leaves in [true, false] {
+        let inbox = TestInbox::default();
+        let (router, calls) = slow(layer(&inbox));
+        asked_briefly(&router, leaves).await;
+        let meanwhile = router.clone().oneshot(keyed("k", "ten")).await.unwrap();
+        assert_eq!(meanwhile.status(), 409);
+        sleep(Duration::from_secs(100)).await;
+        let again = ask(&router, keyed("k", "ten")).await;
+        assert_eq!(
+            (again.status().as_u16(), &again.body()[..]),
+            (200, &b"payment 1"[..])
+        );
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert_eq!(inbox.count("release"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_claimed_for_nobody_is_given_back_and_nothing_is_done() {
+    for leaves in [true, false] {
+        let inbox = TestInbox::default();
+        inbox.slow_claims(Duration::from_secs(2));
+        let (router, calls) = slow(layer(&inbox));
+        asked_briefly(&router, leaves).await;
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(inbox.log(), ["claim", "release"]);
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+        let again = router.oneshot(keyed("k", "ten")).await.unwrap();
+        assert_eq!(again.status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_without_its_client_keeps_its_place_among_what_is_under_way() {
+    let inbox = TestInbox::default();
+    let (router, _) = slow(layer(&inbox));
+    let router = router.layer(InFlightLayer::new(1));
+    asked_briefly(&router, true).await;
+    let full = router
+        .clone()
+        .oneshot(posting("/pay", "ten"))
+        .await
+        .unwrap();
+    assert_eq!(full.status(), 503);
+    sleep(Duration::from_secs(100)).await;
+    let again = router.oneshot(posting("/pay", "ten")).await.unwrap();
+    assert_eq!(again.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_what_goes_on_and_cuts_off_what_is_late() {
+    for (seconds, cut_off) in [(120, 0), (50, 1)] {
+        let inbox = TestInbox::default();
+        let layer = layer(&inbox);
+        let (router, _) = slow(layer.clone());
+        asked_briefly(&router, true).await;
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(layer.shutdown(deadline).await, cut_off);
+        assert_eq!(inbox.count("complete"), 1 - cut_off);
+        // What was cut off may have been done: its key comes free when the reservation runs out, not before.
+        assert_eq!(inbox.count("release"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_refused_once_is_tried_again_and_a_lost_claim_is_not_renewed() {
+    for lost in [false, true] {
+        let inbox = TestInbox::default();
+        let (router, calls) = slow(layer(&inbox));
+        let asking = async {
+            let answer = router.clone().oneshot(keyed("k", "ten")).await.unwrap();
+            assert_eq!(answer.status(), 200);
+        };
+        let away = async {
+            sleep(Duration::from_secs(1)).await;
+            if lost {
+                inbox.lose_claims();
+            } else {
+                inbox.fail("extend");
+            }
+        };
+        tokio::join!(asking, away);
+        // Every twenty seconds, a hundred seconds long.
+        assert_eq!(inbox.count("extend"), if lost { 1 } else { 4 });
+        assert_eq!(
+            (inbox.count("complete"), calls.load(Ordering::SeqCst)),
+            (1, 1)
+        );
+    }
+}
+
+/// An answer whose body takes a second for each of its chunks.
+fn trickling(chunks: u32) -> axum::routing::MethodRouter {
+    post(async move || {
+        let chunks = futures_util::stream::unfold(0, move |at| async move {
+            sleep(Duration::from_secs(1)).await;
+            (at < chunks).then(|| (Ok::<_, std::io::Error>(format!("{at}")), at + 1))
+        });
+        Body::from_stream(chunks)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_claim_is_kept_while_the_answer_is_produced_and_stored() {
+    let inbox = TestInbox::default();
+    let mut config = IdempotencyConfig::default();
+    config.reservation = Duration::from_secs(3);
+    let once = layer(&inbox).with_config(config);
+    let router = Router::new().route("/pay", trickling(8)).layer(once);
+    let first = trunkline_core::task::spawn("first", router.clone().oneshot(keyed("k", "ten")));
+    sleep(Duration::from_secs(6)).await;
+    let second = router.clone().oneshot(keyed("k", "ten")).await.unwrap();
+    assert_eq!(second.status(), 409);
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(ask(&router, keyed("k", "ten")).await.body(), "01234567");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_goes_on_and_on_is_sent_and_its_repetition_refused() {
+    let inbox = TestInbox::default();
+    let router = Router::new()
+        .route("/pay", trickling(15))
+        .layer(layer(&inbox));
+    let began = Instant::now();
+    let answer = router.clone().oneshot(keyed("k", "ten")).await.unwrap();
+    assert!(
+        began.elapsed() <= Duration::from_secs(11),
+        "{:?}",
+        began.elapsed()
+    );
+    let body = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+    assert_eq!(body, "01234567891011121314");
+    let again = problem(&ask(&router, keyed("k", "ten")).await);
+    assert_eq!(
+        (&again["status"], &again["original_status"]),
+        (&409.into(), &200.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_done_is_stored_although_the_client_went_away() {
     let inbox = TestInbox::default();
-    let slow_body = post(async || {
-        let chunks = futures_util::stream::unfold(0, async |at| {
-            sleep(Duration::from_secs(1)).await;
-            (at < 3).then(|| (Ok::<_, std::io::Error>(format!("{at}")), at + 1))
-        });
-        Body::from_stream(chunks)
-    });
     let layer = layer(&inbox);
-    let router = Router::new().route("/pay", slow_body).layer(layer.clone());
+    let router = Router::new()
+        .route("/pay", trickling(3))
+        .layer(layer.clone());
     let request = router.clone().oneshot(keyed("k", "ten"));
     assert!(
         tokio::time::timeout(Duration::from_millis(1500), request)

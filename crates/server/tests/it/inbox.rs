@@ -17,6 +17,9 @@ struct State {
     entries: HashMap<(String, String), Entry>,
     log: Vec<&'static str>,
     fail: Vec<&'static str>,
+    /// The claim was lost, says every renewal.
+    lost: bool,
+    claim_takes: Duration,
 }
 
 #[derive(Clone)]
@@ -42,21 +45,24 @@ impl TestInbox {
         self.0.lock().unwrap().log.clone()
     }
 
+    /// From now on a claim takes so long to be told, though it stands at once.
+    pub(crate) fn slow_claims(&self, by: Duration) {
+        self.0.lock().unwrap().claim_takes = by;
+    }
+
+    /// From now on all claims are another's.
+    pub(crate) fn lose_claims(&self) {
+        self.0.lock().unwrap().lost = true;
+    }
+
+    /// How often a step was taken.
+    pub(crate) fn count(&self, step: &str) -> usize {
+        self.log().iter().filter(|taken| **taken == step).count()
+    }
+
     /// The next call of that step fails.
     pub(crate) fn fail(&self, step: &'static str) {
         self.0.lock().unwrap().fail.push(step);
-    }
-
-    pub(crate) async fn logged(&self, step: &str) {
-        let seen = async {
-            while !self.log().contains(&step) {
-                // On a paused clock only waiting lets time pass.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), seen)
-            .await
-            .unwrap();
     }
 
     fn step<T>(&self, step: &'static str, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
@@ -71,6 +77,9 @@ impl TestInbox {
 }
 
 fn owned<'a>(state: &'a mut State, token: &ClaimToken) -> Result<&'a mut Entry> {
+    if state.lost {
+        return Err(Error::conflict("the claim was lost"));
+    }
     let entry = state
         .entries
         .get_mut(&(token.scope.clone(), token.key.clone()));
@@ -83,7 +92,7 @@ fn owned<'a>(state: &'a mut State, token: &ClaimToken) -> Result<&'a mut Entry> 
 
 impl InboxStore for TestInbox {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
-        self.step("claim", |state| {
+        let claim = self.step("claim", |state| {
             let key = (request.scope.clone(), request.key.clone());
             let known = state.entries.get(&key).cloned();
             let generation = known.as_ref().map_or(0, |known| known.generation) + 1;
@@ -123,7 +132,10 @@ impl InboxStore for TestInbox {
                 request.key,
                 generation,
             )))
-        })
+        });
+        let takes = self.0.lock().unwrap().claim_takes;
+        tokio::time::sleep(takes).await;
+        claim
     }
 
     async fn complete(&self, token: ClaimToken, result: Bytes, _: Duration) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Claim, do, complete.
 
+use std::any::Any;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +12,9 @@ use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tower_service::Service;
+use trunkline_core::task::{catch_panic_raw, panic_error};
 use trunkline_core::{Error, ErrorKind};
 use trunkline_messaging::inbox::{AnyInbox, Claim, ClaimRequest, ClaimToken, InboxStore as _};
 
@@ -20,6 +23,7 @@ use super::key::fingerprint;
 use super::stored::Stored;
 use crate::ProblemResponse;
 use crate::extract::too_large;
+use crate::layers::in_flight::Place;
 
 /// Says that an answer is a repetition.
 const REPLAYED: &str = "idempotency-replayed";
@@ -31,45 +35,97 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const STORE_ATTEMPTS: u32 = 3;
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time for a handler to produce the body of its answer. Only its beginning is held when it takes longer: a body that
+/// goes on and on is not to be kept.
+const COLLECT_TIME: Duration = Duration::from_secs(10);
+
 /// Time for the store to give a key back.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
 const TARGET: &str = "trunkline::server";
 
+/// What the task tells the request: an answer, the handler's own error, or its panic.
+type Told<E> = Result<Result<Response, E>, Box<dyn Any + Send>>;
+
+/// Does it in a task of the layer: neither a client that leaves nor a deadline undoes what a handler has begun, so
+/// neither may give its key back.
 pub(super) async fn once<S>(
     settings: Arc<Settings>,
-    mut service: S,
+    service: S,
     key: String,
     parts: Parts,
     body: Body,
 ) -> Result<Response, S::Error>
 where
-    S: Service<Request<Body>, Response = Response>,
+    S: Service<Request<Body>, Response = Response> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
 {
     let body = match to_bytes(body, settings.body_limit).await {
         Ok(body) => body,
         Err(error) => return Ok(unread(&error).into_response()),
     };
-    let request = ClaimRequest::new(settings.scope(&parts), key)
+    let claim = ClaimRequest::new(settings.scope(&parts), key)
         .with_fingerprint(fingerprint(&parts, &body))
         .with_lease(settings.config.reservation);
-    let token = match settings.inbox.claim(request).await {
-        Ok(Claim::Granted(token)) => token,
-        Ok(answered) => return Ok(repeated(answered)),
-        // Without the store nothing is protected: better not to do it at all.
-        Err(error) => return Ok(ProblemResponse::from(error).into_response()),
-    };
-    let held = Held {
-        settings: Arc::clone(&settings),
-        token: Some(token),
-    };
-    let handler = service.call(Request::from_parts(parts, Body::from(body)));
-    let response = held.renewed_while(handler).await?;
-    if !is_final(response.status()) {
-        held.release().await;
-        return Ok(response);
+    let (asking, told) = oneshot::channel();
+    let tasks = settings.tasks.clone();
+    let place = parts.extensions.get::<Place>().and_then(Place::hold);
+    tasks.spawn("idempotency", async move {
+        // To the end: what goes on without its client is under way all the same.
+        let _place = place;
+        let request = Request::from_parts(parts, Body::from(body));
+        let told = claim_and_do(&settings, service, claim, request, &asking).await;
+        if let Err(Err(panic)) = asking.send(told) {
+            let error = panic_error(panic.as_ref());
+            tracing::error!(target: TARGET, error = %error, "a handler panicked whose client had left");
+        }
+    });
+    match told.await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => Ok(ProblemResponse::from(Error::cancelled(
+            "the service stopped before the answer was stored",
+        ))
+        .into_response()),
     }
-    Ok(held.complete(response).await)
+}
+
+async fn claim_and_do<S>(
+    settings: &Settings,
+    mut service: S,
+    claim: ClaimRequest,
+    request: Request<Body>,
+    asking: &oneshot::Sender<Told<S::Error>>,
+) -> Told<S::Error>
+where
+    S: Service<Request<Body>, Response = Response>,
+{
+    let token = match settings.inbox.claim(claim).await {
+        Ok(Claim::Granted(token)) => token,
+        Ok(answered) => return Ok(Ok(repeated(answered))),
+        // Without the store nothing is protected: better not to do it at all.
+        Err(error) => return Ok(Ok(ProblemResponse::from(error).into_response())),
+    };
+    if asking.is_closed() {
+        // Nobody waits any more, and nothing was done yet.
+        release(&settings.inbox, token).await;
+        let left = Error::cancelled("the client left before anything was done");
+        return Ok(Ok(ProblemResponse::from(left).into_response()));
+    }
+    let kept = token.clone();
+    let doing = async move {
+        match catch_panic_raw(async { service.call(request).await }).await {
+            Ok(Ok(response)) if is_final(response.status()) => {
+                Ok(Ok(store(settings, token, response).await))
+            }
+            ended => {
+                release(&settings.inbox, token).await;
+                ended
+            }
+        }
+    };
+    renewed_while(settings, &kept, doing).await
 }
 
 fn unread(error: &axum::Error) -> ProblemResponse {
@@ -120,7 +176,7 @@ fn replay(record: Bytes) -> Response {
     };
     let Some(body) = stored.body else {
         return ProblemResponse::conflict(
-            "the request was done; its answer was too large to be kept",
+            "the request was done; its answer was too large, or took too long, to be kept",
         )
         .with_extension("original_status", stored.status.as_u16())
         .into_response();
@@ -134,80 +190,27 @@ fn replay(record: Bytes) -> Response {
     response
 }
 
-/// A claim that is given back when it is dropped.
-struct Held {
-    settings: Arc<Settings>,
-    token: Option<ClaimToken>,
-}
-
-impl Held {
-    /// Runs the handler and keeps the claim for as long as that takes.
-    async fn renewed_while<F: Future>(&self, handler: F) -> F::Output {
-        let period = self.settings.renewal();
-        let mut tick = interval_at(Instant::now() + period, period);
-        let renewal = async {
-            loop {
-                tick.tick().await;
-                self.renew().await;
-            }
-        };
-        tokio::select! {
-            biased;
-            output = handler => output,
-            never = renewal => never,
-        }
-    }
-
-    async fn renew(&self) {
-        let Some(token) = &self.token else { return };
-        let Settings { inbox, config, .. } = &*self.settings;
-        if let Err(error) = inbox.extend(token, config.reservation).await {
+/// Keeps the claim for as long as that takes.
+async fn renewed_while<F: Future>(settings: &Settings, token: &ClaimToken, doing: F) -> F::Output {
+    let period = settings.renewal();
+    let mut tick = interval_at(Instant::now() + period, period);
+    let renewal = async {
+        loop {
+            tick.tick().await;
+            let renewed = settings.inbox.extend(token, settings.config.reservation);
+            let Err(error) = renewed.await else { continue };
             tracing::warn!(target: TARGET, error = %error.report(), "an idempotency key could not be kept for longer");
+            if error.kind() == ErrorKind::Conflict {
+                // It is another's now, or done.
+                break;
+            }
         }
-    }
-
-    async fn release(mut self) {
-        if let Some(token) = self.token.take() {
-            release(&self.settings.inbox, token).await;
-        }
-    }
-
-    /// Stores the answer, then hands it out. From here on it goes on although the request be dropped: what the handler
-    /// did stands.
-    async fn complete(mut self, response: Response) -> Response {
-        let Some(token) = self.token.take() else {
-            return response;
-        };
-        let settings = Arc::clone(&self.settings);
-        let (sender, answer) = oneshot::channel();
-        self.settings.tasks.spawn("idempotency", async move {
-            let response = store(&settings, token, response).await;
-            // Nobody waits when the request was dropped; the answer is stored all the same.
-            drop(sender.send(response));
-        });
-        answer.await.unwrap_or_else(|_| {
-            ProblemResponse::from(Error::cancelled(
-                "the service stopped before the answer was stored",
-            ))
-            .into_response()
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let Some(token) = self.token.take() else {
-            return;
-        };
-        // Dropped together with its runtime nothing can be given back: the claim runs out by itself.
-        if tokio::runtime::Handle::try_current().is_ok() {
-            let inbox = self.settings.inbox.clone();
-            self.settings
-                .tasks
-                .spawn("idempotency-release", async move {
-                    release(&inbox, token).await
-                });
-        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        output = doing => output,
+        never = renewal => never,
     }
 }
 
@@ -264,18 +267,21 @@ enum Collected {
 }
 
 async fn collect(mut body: Body, most: usize) -> Result<Collected, axum::Error> {
+    let deadline = Instant::now() + COLLECT_TIME;
     let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        // Trailers are not kept.
-        let Ok(data) = frame?.into_data() else {
-            continue;
+    while read.len() <= most {
+        let Ok(frame) = timeout_at(deadline, body.frame()).await else {
+            break;
         };
-        read.extend_from_slice(&data);
-        if read.len() > most {
-            let begun = futures_util::stream::iter([Ok(read.freeze())]);
-            let rest = futures_util::StreamExt::chain(begun, body.into_data_stream());
-            return Ok(Collected::Large(Body::from_stream(rest)));
+        let Some(frame) = frame else {
+            return Ok(Collected::Whole(read.freeze()));
+        };
+        // Trailers are not kept.
+        if let Ok(data) = frame?.into_data() {
+            read.extend_from_slice(&data);
         }
     }
-    Ok(Collected::Whole(read.freeze()))
+    let begun = futures_util::stream::iter([Ok(read.freeze())]);
+    let rest = futures_util::StreamExt::chain(begun, body.into_data_stream());
+    Ok(Collected::Large(Body::from_stream(rest)))
 }

@@ -25,12 +25,16 @@ use crate::{IdempotencyConfig, ProblemResponse};
 ///
 /// The first request with a key runs; its answer is kept in the store, durably if the store is. A repetition gets that
 /// answer with `Idempotency-Replayed: true`, 409 with `Retry-After` while the first one runs, or 422 when it is another
-/// request under the same key. Only final answers are kept: after 408, 429 or a 5xx, and when the handler panics or is
-/// dropped, the key is given back and the request may be sent again.
+/// request under the same key. Only final answers are kept: after 408, 425, 429 or a 5xx, and when the handler panics,
+/// the key is given back and the request may be sent again.
 ///
-/// The answer is sent after it is stored. If the process dies between what the handler did and that, the key comes
-/// free after [`IdempotencyConfig::reservation`]; a handler that cannot bear this must write its effect and the key in
-/// one transaction itself.
+/// What has begun is done to its end, in a task of the layer: a client that leaves and a deadline that passes neither
+/// stop the handler nor free the key, and the answer is kept for the repetition. Only a stop of the service does:
+/// [`IdempotencyLayer::shutdown`] waits for the handlers and cuts off those that are not in time.
+///
+/// The answer is sent after it is stored. If the process dies between what the handler did and that, or cuts the
+/// handler off, the key comes free after [`IdempotencyConfig::reservation`]; a handler that cannot bear this must write
+/// its effect and the key in one transaction itself.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -109,7 +113,8 @@ impl IdempotencyLayer {
         self.edit(|settings| settings.scope_of = Some(Arc::new(scope_of)))
     }
 
-    /// Waits until answers are stored and keys given back whose requests are gone; returns how many were not in time.
+    /// Waits for what goes on although its client is gone; returns how much had to be cut off at the deadline. Call it
+    /// when the server has drained: a manager's own layers are drained by it.
     ///
     /// # Cancel safety
     /// May be called again.
