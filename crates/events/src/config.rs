@@ -1,12 +1,13 @@
 //! Settings of the event store and of the relay that publishes what was appended.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Error, Result};
 
 /// Settings of the event store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct EventStoreConfig {
@@ -35,6 +36,19 @@ impl Default for EventStoreConfig {
             relay: None,
             options: serde_json::Map::new(),
         }
+    }
+}
+
+/// Shows the names of the options, not their values, which may be secret.
+impl fmt::Debug for EventStoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStoreConfig")
+            .field("type", &self.kind)
+            .field("connection", &self.connection)
+            .field("required", &self.required)
+            .field("relay", &self.relay)
+            .field("options", &self.options.keys())
+            .finish()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod service;
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use trunkline_core::{Connection, ConnectionUrl, Error, Result};
 pub use service::{EndpointConfig, Protocol, ServiceConfig};
 
 /// Where services are found, how they are checked and chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ServiceDiscoveryConfig {
@@ -53,6 +54,23 @@ impl Default for ServiceDiscoveryConfig {
             load_balancer: LoadBalancerConfig::default(),
             options: serde_json::Map::new(),
         }
+    }
+}
+
+/// Shows the names of the options, not their values, which may be secret.
+impl fmt::Debug for ServiceDiscoveryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceDiscoveryConfig")
+            .field("enabled", &self.enabled)
+            .field("type", &self.kind)
+            .field("connection", &self.connection)
+            .field("required", &self.required)
+            .field("lease_ttl", &self.lease_ttl)
+            .field("cache", &self.cache)
+            .field("health_check", &self.health_check)
+            .field("load_balancer", &self.load_balancer)
+            .field("options", &self.options.keys())
+            .finish()
     }
 }
 

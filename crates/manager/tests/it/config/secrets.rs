@@ -1,6 +1,7 @@
 //! Secrets come from files and the environment, and are never shown.
 
 use trunkline_core::Secret;
+use trunkline_manager::CommunicationManager;
 
 use super::{Files, assert_line};
 
@@ -56,6 +57,8 @@ fn a_secret_is_nowhere_to_be_seen() {
 message_brokers:
   a: {connection_url: \"amqp://user:hunter2@host:5672/\", options: {sasl_password: hunter2, url: \"redis://u:hunter2@h/0\"}}
   b: {type: kafka, password: hunter2, options: {api_key: hunter2, nested: {token: [hunter2, hunter2]}}}
+service_discovery: {type: consul, host: h, options: {token: hunter2, url: \"http://u:hunter2@h\"}}
+event_store: {type: postgres, connection_url: \"postgres://u:hunter2@h/db?token=hunter2\"}
 services:
   a: {policy: nowhere}
 ";
@@ -71,6 +74,9 @@ services:
     let shown = [
         format!("{config:?}"),
         format!("{config:#?}"),
+        format!("{:?}", CommunicationManager::builder(config.clone())),
+        format!("{:?}", config.service_discovery),
+        format!("{:?}", config.event_store),
         format!("{:?}", files.loader(&[("PASSWORD", SECRET)])),
         config.redacted().to_string(),
         format!("{:?}", config.settings()),
