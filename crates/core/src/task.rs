@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -12,6 +13,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::{Context, Error};
+
+/// How long the end by force may take.
+const AFTER_FORCE: Duration = Duration::from_millis(250);
 
 /// Spawns a task that carries the context of the running scope. Await or abort the handle: a task that outlives its
 /// owner belongs into a [`Scope`].
@@ -120,7 +124,7 @@ impl Scope {
     }
 
     /// Tells the tasks to stop, waits for them until the deadline, then ends the rest by force. Returns how many had
-    /// to be ended so.
+    /// to be ended so. One that blocks its thread cannot be ended: it is waited for a moment longer and left behind.
     ///
     /// # Cancel safety
     /// Dropping it stops the waiting; the tasks have been told to stop and may be waited for again.
@@ -135,7 +139,8 @@ impl Scope {
         }
         let left = self.tracker.len();
         self.kill.cancel();
-        self.tracker.wait().await;
+        // One that blocks its thread hears of it only when it lets go, if ever.
+        drop(tokio::time::timeout(AFTER_FORCE, self.tracker.wait()).await);
         left
     }
 }

@@ -22,6 +22,22 @@ async fn a_scope_waits_for_those_who_listen_and_ends_those_who_do_not() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_blocks_its_thread_does_not_hold_up_the_end() {
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let (begun, running) = tokio::sync::oneshot::channel();
+    let scope = task::Scope::new();
+    scope.spawn("blocks", async move {
+        begun.send(()).unwrap();
+        assert!(blocked.recv().is_err(), "released");
+    });
+    running.await.unwrap();
+    let ending = scope.shutdown(Instant::now() + Duration::from_millis(10));
+    let ended = tokio::time::timeout(Duration::from_secs(20), ending).await;
+    assert_eq!((ended, scope.len()), (Ok(1), 1), "it runs still");
+    drop(release);
+}
+
 #[tokio::test]
 async fn a_panic_ends_its_own_task_alone() {
     let scope = task::Scope::new();
