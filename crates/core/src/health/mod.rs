@@ -176,24 +176,23 @@ impl Health {
     }
 
     fn report(&self, key: &Arc<str>, failed: bool, change: impl FnOnce(&mut ComponentStatus)) {
-        let report = {
-            let mut state = self.lock();
-            let Some(entry) = state.components.get_mut(key) else {
-                return;
-            };
-            let previous = entry.status.status;
-            change(&mut entry.status);
-            entry.status.last_health_check = Some(self.0.clock.now().to_seconds());
-            let status = entry.status.clone();
-            HealthChange {
-                key: Arc::clone(key),
-                status,
-                previous,
-                failed,
-            }
+        let mut state = self.lock();
+        let Some(entry) = state.components.get_mut(key) else {
+            return;
         };
-        // No listener is not an error.
+        let previous = entry.status.status;
+        change(&mut entry.status);
+        entry.status.last_health_check = Some(self.0.clock.now().to_seconds());
+        let report = HealthChange {
+            key: Arc::clone(key),
+            status: entry.status.clone(),
+            previous,
+            failed,
+        };
+        // Under the lock, so that reports arrive in the order in which they were made; it wakes listeners and runs
+        // nothing of theirs. No listener is not an error.
         drop(self.0.changes.send(report));
+        drop(state);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -139,3 +139,27 @@ fn readiness_asks_for_open_gates_as_well() {
     part.mark_unhealthy(&Error::unavailable("gone"));
     assert_eq!(health.readiness().reasons, ["a: gone"]);
 }
+
+#[test]
+fn reports_arrive_in_the_order_in_which_they_were_made() {
+    let health = Health::default();
+    let component = health.register("users", "users", "http_client", false);
+    let mut reports = health.subscribe();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    component.mark_healthy();
+                    component.mark_unhealthy(&Error::unavailable("gone"));
+                }
+            });
+        }
+    });
+    let mut last = None;
+    while let Ok(report) = reports.try_recv() {
+        assert!(last.is_none_or(|last| last == report.previous));
+        last = Some(report.status.status);
+    }
+    let now = health.component_status("users").map(|status| status.status);
+    assert_eq!(last, now);
+}
