@@ -165,6 +165,12 @@ impl Error {
         cancelled => Cancelled;
         /// An error of kind [`ErrorKind::Rejected`].
         rejected => Rejected;
+        /// An error of kind [`ErrorKind::RateLimited`].
+        rate_limited => RateLimited;
+        /// An error of kind [`ErrorKind::Unauthenticated`].
+        unauthenticated => Unauthenticated;
+        /// An error of kind [`ErrorKind::Denied`].
+        denied => Denied;
         /// An error of kind [`ErrorKind::NotFound`].
         not_found => NotFound;
         /// An error of kind [`ErrorKind::Conflict`].
