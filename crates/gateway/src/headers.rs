@@ -40,7 +40,7 @@ impl Headers {
         let context = [
             propagation.correlation_header(),
             propagation.deadline_header(),
-            names::header::SERVICE_NAME,
+            propagation.service_header(),
             names::header::TRACEPARENT,
             names::header::TRACESTATE,
             names::header::BAGGAGE,

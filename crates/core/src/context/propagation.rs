@@ -10,6 +10,10 @@ use crate::{SharedClock, SystemClock, names};
 pub trait Carrier {
     /// The value of a header, if it is there and is text. Names are compared without regard to case.
     fn read(&self, name: &str) -> Option<&str>;
+    /// Whether a header is there at all, be it text or not.
+    fn has(&self, name: &str) -> bool {
+        self.read(name).is_some()
+    }
     /// Sets a header, replacing what was there.
     fn write(&mut self, name: &str, value: &str);
 }
@@ -74,6 +78,13 @@ impl Propagation {
         self
     }
 
+    /// Another header than `X-Service-Name` for the service that sends.
+    #[must_use]
+    pub fn with_service_header(mut self, name: &str) -> Self {
+        self.service_header = name.into();
+        self
+    }
+
     /// How new correlation ids look.
     #[must_use]
     pub fn with_format(mut self, format: CorrelationFormat) -> Self {
@@ -105,6 +116,12 @@ impl Propagation {
     #[must_use]
     pub fn deadline_header(&self) -> &str {
         &self.deadline_header
+    }
+
+    /// The header of the service that sends.
+    #[must_use]
+    pub fn service_header(&self) -> &str {
+        &self.service_header
     }
 
     /// The sending service, if it has a name.
@@ -150,18 +167,18 @@ impl Propagation {
     /// Reads a context from headers. What is absent is made new; what is malformed is replaced and logged.
     #[must_use]
     pub fn extract(&self, carrier: &impl Carrier) -> Context {
-        let mut context = match carrier.read(&self.correlation_header) {
-            None => self.new_context(),
-            Some(foreign) => match CorrelationId::accept(foreign) {
-                Some(id) => Context::with_id(id),
-                None => {
+        let foreign = carrier.read(&self.correlation_header);
+        let mut context = match foreign.and_then(CorrelationId::accept) {
+            Some(id) => Context::with_id(id),
+            None => {
+                if carrier.has(&self.correlation_header) {
                     tracing::warn!(
-                        length = foreign.len(),
+                        target: names::target::ROOT, length = foreign.map(str::len),
                         "a correlation id that is not 1 to 128 visible ASCII characters was replaced"
                     );
-                    self.new_context()
                 }
-            },
+                self.new_context()
+            }
         };
         let parent = carrier.read(names::header::TRACEPARENT).and_then(|parent| {
             TraceContext::parse(parent, carrier.read(names::header::TRACESTATE))

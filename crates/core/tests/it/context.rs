@@ -202,3 +202,23 @@ fn without_tracing_no_trace_is_written_and_what_others_send_is_read() {
     let read = quiet.extract(&headers);
     assert_eq!(read.trace().trace_id(), context.trace().trace_id());
 }
+
+#[test]
+fn every_header_name_is_a_setting() {
+    let propagation = Propagation::default()
+        .with_service("orders")
+        .with_service_header("X-Caller")
+        .with_deadline_header("X-Left")
+        .with_correlation_header("X-Request-Id");
+    let mut headers = Metadata::new();
+    let context = Context::new().with_timeout(Duration::from_secs(9));
+    propagation.inject(&context, &mut headers);
+    assert_eq!(headers.get("x-caller"), Some("orders"));
+    assert!(headers.get("x-left").is_some() && headers.get("x-request-id").is_some());
+    assert!(headers.get("x-service-name").is_none());
+    let caller = propagation.extract(&headers);
+    assert_eq!(
+        caller.identity().map(|caller| &*caller.service),
+        Some("orders")
+    );
+}

@@ -35,7 +35,7 @@ impl Injector {
                 Error::config(format!("`{service}` cannot be sent as the service's name"))
                     .with_source(error)
             })?;
-            Ok::<_, Error>((name(names::header::SERVICE_NAME)?, value))
+            Ok::<_, Error>((name(propagation.service_header())?, value))
         });
         Ok(Self {
             correlation: name(propagation.correlation_header())?,

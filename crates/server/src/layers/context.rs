@@ -121,10 +121,63 @@ impl Carrier for HeaderCarrier<'_> {
         self.0.get(name).and_then(|value| value.to_str().ok())
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn write(&mut self, name: &str, value: &str) {
         // Names come from the configuration and values are visible ASCII; what is neither cannot travel in a header.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             self.0.insert(name, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The only test of this program that has a subscriber: two at once would not see each other's lines reliably.
+    #[test]
+    fn x31_a_correlation_id_that_is_no_text_is_replaced_and_logged() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone());
+        let taken = tracing::subscriber::with_default(subscriber.finish(), || {
+            [None, Some(&b"\xfcmlaut"[..]), Some(b"with space")].map(|value| {
+                let mut headers = HeaderMap::new();
+                if let Some(value) = value {
+                    let value = HeaderValue::from_bytes(value).unwrap();
+                    headers.insert("x-correlation-id", value);
+                }
+                drop(Propagation::default().extract(&HeaderCarrier(&mut headers)));
+                let mut written = lines.0.lock().unwrap();
+                String::from_utf8(std::mem::take(&mut *written)).unwrap()
+            })
+        });
+        assert_eq!(taken[0], "", "there was none to replace");
+        for line in &taken[1..] {
+            assert!(line.contains("WARN trunkline: a correlation id"), "{line}");
+            assert!(line.contains("was replaced"), "{line}");
+        }
+        assert!(!taken[2].contains("with space"), "{}", taken[2]);
     }
 }
