@@ -188,8 +188,7 @@ impl Surroundings<'_> {
         if let Some(service) = &self.config.service.name {
             messaging = messaging.service(service);
         }
-        let prefix = settings.prefix.as_ref().or(self.config.prefix.as_ref());
-        if let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) {
+        if let Some(prefix) = self.config.prefix_on(settings) {
             messaging = messaging.prefix(&prefix.parse::<Prefix>()?);
         }
         Ok(messaging.build())
@@ -310,11 +309,11 @@ fn prefixed(
     registry: AnyRegistry,
     resolver: AnyResolver,
 ) -> (AnyRegistry, AnyResolver) {
-    match config.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
+    match config.effective_prefix() {
         None => (registry, resolver),
         Some(prefix) => (
-            AnyRegistry::new(Prefixed::new(registry, prefix)),
-            AnyResolver::new(Prefixed::new(resolver, prefix)),
+            AnyRegistry::new(Prefixed::new(registry, &prefix)),
+            AnyResolver::new(Prefixed::new(resolver, &prefix)),
         ),
     }
 }

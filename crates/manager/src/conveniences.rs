@@ -6,6 +6,7 @@ use trunkline_events::AnyEventStore;
 use trunkline_messaging::inbox::AnyInbox;
 
 use crate::CommunicationManager;
+use crate::prefix::Prefixed;
 
 impl CommunicationManager {
     /// Where services are found.
@@ -38,10 +39,14 @@ impl CommunicationManager {
     }
 
     /// Remembers what was done: durable with the feature `embedded`, else for this process alone. It is opened when it
-    /// is first used, and ends with the manager.
+    /// is first used, and ends with the manager. Under a prefix it knows only what was done under that prefix.
     #[must_use]
     pub fn inbox(&self) -> AnyInbox {
-        self.0.parts.backends.inbox()
+        let inbox = self.0.parts.backends.inbox();
+        match self.0.config.effective_prefix() {
+            None => inbox,
+            Some(prefix) => AnyInbox::new(Prefixed::new(inbox, &prefix)),
+        }
     }
 
     /// Logs every step of the manager in detail, or stops doing so.

@@ -1,13 +1,16 @@
-//! Services under a prefix, so that environments that share a registry do not see each other.
+//! Services and what was done under a prefix, so that environments that share a registry or an inbox do not see each
+//! other.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{
     AnyRegistry, AnyResolver, InstanceList, InstanceWatch, Lease, Registry, Resolver,
     ServiceInstance, ServiceName,
 };
+use trunkline_messaging::inbox::{AnyInbox, Claim, ClaimRequest, ClaimToken, InboxStore};
 
 /// Announces and finds services under a prefix that neither callers nor their callees see.
 #[derive(Clone)]
@@ -94,6 +97,26 @@ impl Resolver for Prefixed<AnyResolver> {
         Ok(InstanceWatch::new(
             watch.map(move |list| Ok::<_, Error>(prefixed.found(list?))),
         ))
+    }
+}
+
+/// A token carries the scope of its claim, so that only claims need the prefix.
+impl InboxStore for Prefixed<AnyInbox> {
+    async fn claim(&self, mut request: ClaimRequest) -> Result<Claim> {
+        request.scope.insert_str(0, &self.prefix);
+        self.inner.claim(request).await
+    }
+
+    async fn complete(&self, token: ClaimToken, result: Bytes, keep: Duration) -> Result<()> {
+        self.inner.complete(token, result, keep).await
+    }
+
+    async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<()> {
+        self.inner.extend(token, lease).await
+    }
+
+    async fn release(&self, token: ClaimToken) -> Result<()> {
+        self.inner.release(token).await
     }
 }
 

@@ -12,7 +12,7 @@ impl CommunicationManager {
     /// Starts the configured relay, if there is one. It stops after the intake, so that what the last requests appended
     /// is published too.
     pub(crate) async fn start_relay(&self) -> Result<()> {
-        let Some(config) = self
+        let Some(mut config) = self
             .0
             .config
             .event_store
@@ -35,6 +35,10 @@ impl CommunicationManager {
             }
         };
         component.mark_healthy();
+        // Environments that share a store have a checkpoint each.
+        if let Some(prefix) = self.0.config.effective_prefix() {
+            config.name.insert_str(0, &prefix);
+        }
         let relay = Relay::new(store, Messaging::broker(&broker).clone(), &config)?
             .with_propagation(self.0.propagation.clone())
             .with_metrics(self.0.metrics.clone())

@@ -1,6 +1,7 @@
 //! Questions that the rest of the manager asks a configuration.
 
 use trunkline_discovery::{ServiceConfig, ServiceName};
+use trunkline_messaging::MessageBrokerConfig;
 
 use super::diagnostics::Diagnostics;
 use super::model::CommunicationConfig;
@@ -11,6 +12,20 @@ impl CommunicationConfig {
     #[must_use]
     pub fn service_config(&self, name: &str) -> Option<&ServiceConfig> {
         self.services.get(&ServiceName::new(name).ok()?)
+    }
+
+    /// What stands before topics, queues, groups and service names, with the dot at its end, which may be left out where
+    /// it is written.
+    pub(crate) fn effective_prefix(&self) -> Option<String> {
+        with_dot(self.prefix.as_deref()?)
+    }
+
+    /// The prefix of topics, queues and groups on a broker: its own, else that of everything.
+    pub(crate) fn prefix_on(&self, broker: &MessageBrokerConfig) -> Option<String> {
+        match &broker.prefix {
+            Some(own) => with_dot(own),
+            None => self.effective_prefix(),
+        }
     }
 
     /// Whether metrics are kept: `enable_metrics` and `observability_enabled`.
@@ -43,4 +58,9 @@ impl CommunicationConfig {
     pub fn files(&self) -> &[std::path::PathBuf] {
         self.provenance.files()
     }
+}
+
+fn with_dot(prefix: &str) -> Option<String> {
+    let name = prefix.strip_suffix('.').unwrap_or(prefix);
+    (!name.is_empty()).then(|| format!("{name}."))
 }

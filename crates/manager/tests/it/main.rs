@@ -15,6 +15,8 @@ mod health;
 mod lifecycle;
 mod lifespan;
 mod logs;
+#[cfg(feature = "embedded")]
+mod prefix;
 mod recovery;
 mod scripted;
 mod signals;

@@ -13,6 +13,9 @@ use crate::config::tree::join;
 const AMQP: u16 = 5672;
 const AMQPS: u16 = 5671;
 
+/// The longest name of a checkpoint.
+const LONGEST_RELAY: usize = 128;
+
 pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
     for (name, broker) in config.message_brokers.iter().flatten() {
         let path = join("message_brokers", name);
@@ -47,6 +50,13 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         check_connection("event_store", &store.kind, &store.connection, found);
         if let Some(relay) = &store.relay {
             found.positive("event_store.relay.poll_interval", relay.poll_interval);
+            let prefix = config.effective_prefix().unwrap_or_default();
+            if prefix.len() + relay.name.len() > LONGEST_RELAY {
+                let message = format!("the name is too long behind the prefix `{prefix}`");
+                found
+                    .error("event_store.relay.name", message)
+                    .allow(format!("{LONGEST_RELAY} bytes together"));
+            }
             check_broker_name(config, "event_store.relay.broker", &relay.broker, found);
         }
     }
