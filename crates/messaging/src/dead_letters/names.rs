@@ -1,5 +1,7 @@
 //! Queues that belong to a group.
 
+use std::borrow::Cow;
+
 use trunkline_core::{Error, Result};
 
 use crate::topic::{Source, TopicName};
@@ -15,19 +17,26 @@ pub(crate) fn owner(queue: &TopicName) -> Option<&str> {
 }
 
 /// Where one handler of a group gets messages from that are for it alone: repetitions that carry their own count, and
-/// dead letters that are tried again. A wildcard is no part of a queue's name and is spelled out.
+/// dead letters that are tried again. No two handlers have the same one, and it is nobody's queue of dead letters.
 pub(crate) fn retry_queue(owner: &str, source: &Source) -> Result<TopicName> {
     match source {
         Source::Queue(queue) => Ok(queue.clone()),
         Source::Topics(pattern) => {
-            let segments = pattern.as_str().split('.').map(|segment| match segment {
-                "*" => "_any",
-                "#" => "_all",
-                plain => plain,
-            });
-            let topics: Vec<&str> = segments.collect();
-            name(owner, &format!("{owner}.retry.{}", topics.join(".")))
+            let segments: Vec<Cow<'_, str>> = pattern.as_str().split('.').map(spelled).collect();
+            name(owner, &format!("{owner}.retry.{}", segments.join(".")))
         }
+    }
+}
+
+/// A segment of a pattern as a segment of a queue's name. A wildcard is no part of a name and is spelled out; what would
+/// read like one of ours gets a mark, so that the last `retry` always ends the owner and no name ends with `dlq`.
+fn spelled(segment: &str) -> Cow<'_, str> {
+    match segment {
+        "*" => Cow::Borrowed("_any"),
+        "#" => Cow::Borrowed("_all"),
+        "retry" | "dlq" => Cow::Owned(format!("_{segment}")),
+        marked if marked.starts_with('_') => Cow::Owned(format!("_{marked}")),
+        plain => Cow::Borrowed(plain),
     }
 }
 
@@ -42,6 +51,8 @@ fn name(owner: &str, text: &str) -> Result<TopicName> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -60,6 +71,34 @@ mod tests {
                 .unwrap_err()
                 .message()
                 .contains("shorter")
+        );
+    }
+    #[test]
+    fn no_two_handlers_share_a_queue() {
+        let handlers = [
+            ("mailer", "user.*"),
+            ("mailer", "user._any"),
+            ("mailer", "user.__any"),
+            ("mailer", "user.#"),
+            ("mailer", "user._all"),
+            ("mailer", "a.retry.b"),
+            ("mailer", "a._retry.b"),
+            ("mailer.retry.a", "b"),
+            ("mailer", "a.dlq"),
+            ("mailer", "a._dlq"),
+        ];
+        let queue = |owner, pattern: &str| {
+            retry_queue(owner, &Source::Topics(pattern.parse().unwrap())).unwrap()
+        };
+        let queues = handlers.map(|(owner, pattern)| queue(owner, pattern));
+        let distinct: HashSet<_> = queues.iter().collect();
+        assert_eq!(distinct.len(), handlers.len(), "{queues:?}");
+        for queue in &queues {
+            assert_eq!(owner(queue), None, "{queue} is a queue of dead letters");
+        }
+        assert_eq!(
+            queue("mailer", "user.created").as_str(),
+            "mailer.retry.user.created"
         );
     }
 }
