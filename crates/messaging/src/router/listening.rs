@@ -96,6 +96,12 @@ impl Listening {
         forced
     }
 
+    /// Ends it before it took anything.
+    pub(super) fn abandon(&self) {
+        self.0.scope.stop();
+        self.0.state.send_replace(SubscriptionState::Closed);
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.0.scope.is_stopping() && self.0.scope.is_empty()
     }

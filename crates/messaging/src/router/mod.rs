@@ -160,14 +160,12 @@ impl Router {
         let around = self.around();
         let group = plan.resolve_group(around.service.as_deref())?;
         check_capabilities(&plan, group.as_deref(), around)?;
-        let scope = Scope::new();
-        let listening = Listening::new(&plan, group.clone(), scope.clone());
+        let listening = Listening::new(&plan, group.clone(), Scope::new());
         self.admit(&listening)?;
-        let begun = self.attach(plan, group, &listening).await;
-        if begun.is_err() {
-            scope.stop();
-        }
-        begun.map(|()| listening)
+        let mut unfinished = Unfinished(Some(listening.clone()));
+        self.attach(plan, group, &listening).await?;
+        unfinished.0 = None;
+        Ok(listening)
     }
 
     /// Makes sure that no other handler takes messages away from this one.
@@ -266,6 +264,18 @@ impl Router {
             scope.spawn("message-worker", work);
         }
         Ok(())
+    }
+}
+
+/// A subscription that began and is not attached yet. Dropped, because that failed or nobody waits for it any more, it
+/// stands in nobody's way.
+struct Unfinished(Option<Listening>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.0 {
+            listening.abandon();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messaging against the brokers and stores of this crate.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod abandoning;
 mod edges;
 mod memory_broker;
 mod memory_inbox;
