@@ -135,6 +135,14 @@ impl Origin {
         }
     }
 
+    /// The Unix socket, if it is one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        match &self.0.place {
+            Place::Tcp { .. } => None,
+            Place::Unix(path) => Some(path),
+        }
+    }
+
     /// The port; `None` for a Unix socket.
     #[must_use]
     pub fn port(&self) -> Option<u16> {

@@ -394,7 +394,12 @@ impl Place {
             }
             url.path().trim_end_matches('/').clone_into(&mut prefix);
         }
-        let service = service.or_else(|| origin.host()).unwrap_or("localhost");
+        let service = match (service, origin.socket()) {
+            (Some(service), _) => service.to_owned(),
+            // Two ports of a host are two services, and so are two sockets.
+            (None, None) => origin.authority().to_string(),
+            (None, Some(socket)) => socket.display().to_string(),
+        };
         Ok(Self {
             service: service.into(),
             prefix,

@@ -105,7 +105,8 @@ macro_rules! client {
                 ClientBuilder::new()
             }
 
-            /// The service that requests lead to, or the host of the base URL.
+            /// The service that requests lead to; where none is named, what the base URL leads to: `host`, `host:port`
+            /// where the port is not the usual one, or the path of a Unix socket.
             #[must_use]
             pub fn service_name(&self) -> &str {
                 self.handle.core().service.as_ref()

@@ -68,7 +68,22 @@ async fn every_method_reaches_its_path_behind_the_base_url() {
         );
         assert!(seen["headers"].get("content-type").is_none(), "{seen}");
     }
-    assert_eq!(client.service_name(), "127.0.0.1");
+    let place = server.address.to_string();
+    assert_eq!(client.service_name(), place);
+}
+
+#[test]
+fn a_client_without_a_name_is_called_by_its_place() {
+    for (url, name) in [
+        ("http://users", "users"),
+        ("http://users:80/api", "users"),
+        ("http://users:8001", "users:8001"),
+        ("https://users:443", "users"),
+        ("http://[::1]:8001", "[::1]:8001"),
+        ("unix:///run/users.sock", "/run/users.sock"),
+    ] {
+        assert_eq!(HttpClient::new(url).unwrap().service_name(), name, "{url}");
+    }
 }
 
 #[tokio::test]
