@@ -85,7 +85,7 @@ fn is_stale(error: &Error) -> bool {
 }
 
 /// Tells discovery how the instance did; as long as the body is read, the request counts as under way there.
-fn report(
+pub(super) fn report(
     mut picked: Picked,
     outcome: Outcome,
     elapsed: Duration,
@@ -105,7 +105,7 @@ fn report(
     })
 }
 
-fn outcome(result: &Result<Response<Body>>) -> Outcome {
+pub(super) fn outcome(result: &Result<Response<Body>>) -> Outcome {
     match result {
         Ok(response) => outcome_of_status(response.status()),
         Err(_) => Standard.outcome(result),

@@ -5,9 +5,11 @@ use http::{Response, StatusCode};
 use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
+use trunkline_resilience::Outcome;
 use trunkline_resilience::fallback::FallbackSettings;
 use trunkline_resilience::timeout::Deadline;
 
+use super::attempt::{outcome, report};
 use super::core::Core;
 use super::destination::{Balanced, Tried};
 use super::outgoing::Outgoing;
@@ -79,12 +81,12 @@ impl Core {
         let balanced = Balanced::new(instances, self.metrics.clone());
         let (picked, peer) = balanced.pick(&Tried::default(), deadline).await?;
         let request = outgoing.request(&self.injector, Some(deadline))?;
-        let mut response = self
-            .transport
-            .send_boxed(&peer.origin, request, &limits)
-            .await?;
-        response.body_mut().hold(picked);
-        Ok(response)
+        let began = Instant::now();
+        let sent = self.transport.send_boxed(&peer.origin, request, &limits);
+        let result = sent.await;
+        let (outcome, elapsed) = (outcome(&result), began.elapsed());
+        peer.attempts.observe(outcome != Outcome::Failure, elapsed);
+        report(picked, outcome, elapsed, result)
     }
 }
 

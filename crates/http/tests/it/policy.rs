@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use trunkline_core::{Error, ErrorKind};
 use trunkline_discovery::{
-    BalanceStrategy, Discovery, EndpointConfig, Instances, LoadBalancerConfig, ServiceInstance,
-    ServiceName, StaticList,
+    BalanceStrategy, Discovery, EjectionConfig, EndpointConfig, Instances, LoadBalancerConfig,
+    ServiceInstance, ServiceName, StaticList,
 };
 use trunkline_http::{
     Body, EnhancedHttpClient, Fallback, HttpClientConfig, PolicyMetrics, ServiceError,
@@ -487,6 +487,49 @@ async fn another_service_answers_when_all_else_failed() {
         (response.status().as_u16(), response.fallback()),
         (503, None)
     );
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_as_a_fallback_is_ejected_as_any_other() {
+    let bad = Server::start(|_| async { status(503) }).await;
+    let spare = Server::start(|_| async { text("spare") }).await;
+    let at = |server: &Server| {
+        let name = ServiceName::new("users-archive").unwrap();
+        ServiceInstance::new(name, "127.0.0.1", server.address.port())
+    };
+    let gone = Server::start(|_| async { text("") }).await;
+    gone.stop().await;
+    for (failing, failures) in [(&bad, 2), (&gone, 1)] {
+        let list = StaticList::new(vec![at(failing), at(&spare)]).unwrap();
+        let ejection = EjectionConfig::default()
+            .with_consecutive_failures(failures)
+            .with_max_percent(50);
+        let balance = LoadBalancerConfig::new(BalanceStrategy::RoundRobin).with_ejection(ejection);
+        let discovery = Discovery::builder()
+            .resolver(list)
+            .load_balancer(balance)
+            .build();
+        let config = config(bad.url(), |config| {
+            config.fallback.service = Some("users-archive".to_owned());
+            config.circuit_breaker.enabled = Some(false);
+            config.retry.enabled = Some(false);
+        });
+        let client = EnhancedHttpClient::builder()
+            .config(config)
+            .discovery(&discovery)
+            .build()
+            .unwrap();
+        for _ in 0..2 * failures {
+            in_time(client.get("/").send()).await.unwrap();
+        }
+        let instances = discovery.instances(&ServiceName::new("users-archive").unwrap());
+        let left: Vec<u16> = instances
+            .snapshot()
+            .in_rotation()
+            .map(|one| one.port)
+            .collect();
+        assert_eq!(left, [spare.address.port()]);
+    }
 }
 
 #[tokio::test]
