@@ -14,6 +14,12 @@ use trunkline_telemetry::metrics::{
 /// The endpoint under which calls are measured that no template fits.
 pub(crate) const WHOLE: &str = "*";
 
+/// Shows a circuit from its start, not from its first change.
+pub(crate) fn show_circuit(metrics: &Metrics, target: &Target) {
+    let endpoint = target.endpoint.as_deref().unwrap_or(WHOLE);
+    drop(metrics.resilience(&target.service).circuit(endpoint));
+}
+
 /// Targets whose handles are remembered; the others are looked up each time.
 const MOST_TARGETS: usize = 4096;
 

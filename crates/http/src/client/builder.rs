@@ -19,7 +19,7 @@ use super::endpoint::{Endpoints, Template};
 use super::inject::Injector;
 use super::{EnhancedHttpClient, HttpClient};
 use crate::config::HttpClientConfig;
-use crate::observe::{PolicyMetrics, WHOLE};
+use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
 use crate::origin::Origin;
 use crate::transport::{Transport, TransportConfig};
 
@@ -210,6 +210,7 @@ impl<C> ClientBuilder<C> {
             service: Arc::clone(&place.service),
             settings,
             metrics: metrics.clone(),
+            all_metrics: self.metrics.clone(),
         };
         let transport = match self.transport {
             Some(transport) => transport,
@@ -349,6 +350,7 @@ struct Maker {
     service: Arc<str>,
     settings: Settings,
     metrics: HttpClientMetrics,
+    all_metrics: Metrics,
 }
 
 impl Maker {
@@ -359,8 +361,12 @@ impl Maker {
             None => target,
         };
         let name = name.map_or_else(|| Arc::from(WHOLE), Arc::clone);
+        let policy = self.registry.policy(&target, &self.settings);
+        if policy.settings().circuit_breaker.is_some() {
+            show_circuit(&self.all_metrics, policy.target());
+        }
         Endpoint {
-            policy: self.registry.policy(&target, &self.settings),
+            policy,
             metrics: self.metrics.endpoint(&name),
             name,
         }

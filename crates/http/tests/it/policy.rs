@@ -533,6 +533,42 @@ async fn an_instance_that_fails_as_a_fallback_is_ejected_as_any_other() {
 }
 
 #[tokio::test]
+async fn a_circuit_is_shown_as_closed_from_the_start_and_with_many_targets_as_it_is() {
+    let server = Server::start(|_| async { status(500) }).await;
+    let metrics = Metrics::new();
+    let client = EnhancedHttpClient::builder()
+        .config(config(server.url(), |config| {
+            config.circuit_breaker.failure_threshold = Some(1);
+        }))
+        .service("users")
+        .endpoint("GET /users/{id}", EndpointConfig::default())
+        .metrics(&metrics)
+        .build()
+        .unwrap();
+    let shows = |endpoint: &str, state: u8| {
+        let text = metrics.render(Format::Prometheus).unwrap();
+        let line =
+            format!(r#"trunkline_circuit_state{{service="users",endpoint="{endpoint}"}} {state}"#);
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    };
+    shows("*", 0);
+    shows("GET /users/{id}", 0);
+    client.get("/users/1").await.unwrap();
+    shows("GET /users/{id}", 2);
+    // What looks it up again changes nothing.
+    drop(metrics.resilience("users").circuit("GET /users/{id}"));
+    shows("GET /users/{id}", 2);
+    // Without a breaker there is no circuit to show.
+    let plain = trunkline_http::HttpClient::builder()
+        .base_url(server.url())
+        .service("plain")
+        .metrics(&metrics);
+    plain.build().unwrap();
+    let text = metrics.render(Format::Prometheus).unwrap();
+    assert!(!text.contains(r#"circuit_state{service="plain""#), "{text}");
+}
+
+#[tokio::test]
 async fn policies_of_the_process_apply_and_their_state_is_shared() {
     let server = Server::start(|_| async { status(500) }).await;
     let metrics = Metrics::new();

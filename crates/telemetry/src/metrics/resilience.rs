@@ -28,7 +28,7 @@ impl ResilienceMetrics {
         }))
     }
 
-    /// Handles of one circuit. It is shown as closed from now on.
+    /// Handles of one circuit. It is shown from now on, as closed until it changes; asking again changes nothing.
     #[must_use]
     pub fn circuit(&self, endpoint: &str) -> CircuitMetrics {
         let Service {
@@ -41,12 +41,11 @@ impl ResilienceMetrics {
                     .series([service, endpoint, to.as_str()])
             })
         };
-        let circuit = CircuitMetrics {
+        CircuitMetrics {
+            // A new one shows 0, which is closed.
             state: table::gauge(table, |t| t.circuit_state.series([service, endpoint])),
             transitions: CircuitPosition::ALL.map(transition),
-        };
-        circuit.state.set(CircuitPosition::Closed as u64);
-        circuit
+        }
     }
 
     /// A call was refused before it was sent.
