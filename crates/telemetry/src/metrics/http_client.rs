@@ -1,11 +1,11 @@
 //! Requests to other services.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use trunkline_core::ErrorKind;
 
-use super::instrument::{ActiveGuard, Counter, Detailed, Gauge, Latency, Slots};
+use super::instrument::{ActiveGuard, Counter, Gauge, Latency, Slots};
 use super::{Metrics, table};
 
 /// What is measured about requests to one service.
@@ -45,18 +45,17 @@ impl HttpClientMetrics {
         }))
     }
 
-    /// Handles of the attempts at one instance, `host:port`; recorded while detailed metrics are on.
+    /// Handles of the attempts at one instance, `host:port`; recorded while detailed metrics are on, and kept from the
+    /// first attempt then: most programs never ask for them.
     #[must_use]
     pub fn attempts(&self, instance: &str) -> AttemptMetrics {
-        let of = |outcome| {
-            table::detailed(self.metrics.table(), |t| {
-                t.http_attempts.series([&self.service, instance, outcome])
-            })
-        };
-        AttemptMetrics {
-            succeeded: of("success"),
-            failed: of("failure"),
-        }
+        AttemptMetrics(Arc::new(Attempts {
+            metrics: self.metrics.clone(),
+            service: Arc::clone(&self.service),
+            instance: instance.into(),
+            succeeded: OnceLock::new(),
+            failed: OnceLock::new(),
+        }))
     }
 }
 
@@ -134,19 +133,38 @@ impl Endpoint {
 
 /// What is measured about attempts at one instance.
 #[derive(Clone, Debug)]
-pub struct AttemptMetrics {
-    succeeded: Detailed,
-    failed: Detailed,
+pub struct AttemptMetrics(Arc<Attempts>);
+
+#[derive(Debug)]
+struct Attempts {
+    metrics: Metrics,
+    service: Arc<str>,
+    instance: Box<str>,
+    succeeded: OnceLock<Latency>,
+    failed: OnceLock<Latency>,
 }
 
 impl AttemptMetrics {
     /// An attempt ended.
     pub fn observe(&self, succeeded: bool, elapsed: Duration) {
-        let histogram = if succeeded {
-            &self.succeeded
+        if self.0.metrics.is_detailed() {
+            self.0.latency(succeeded).observe(elapsed);
+        }
+    }
+}
+
+impl Attempts {
+    fn latency(&self, succeeded: bool) -> &Latency {
+        let (latency, outcome) = if succeeded {
+            (&self.succeeded, "success")
         } else {
-            &self.failed
+            (&self.failed, "failure")
         };
-        histogram.observe(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
+        latency.get_or_init(|| {
+            table::latency(self.metrics.table(), |t| {
+                t.http_attempts
+                    .series([&self.service, &self.instance, outcome])
+            })
+        })
     }
 }

@@ -179,6 +179,10 @@ fn detailed_metrics_are_recorded_and_shown_only_while_on() {
     assert!(!metrics.is_detailed());
     assert!(!text(&metrics).contains("attempt_duration"));
     metrics.set_detailed(true);
+    assert!(
+        !text(&metrics).contains("h:1"),
+        "what was not recorded takes no room"
+    );
     attempts.observe(true, MS);
     let line = r#"trunkline_http_client_attempt_duration_seconds_count{service="a",instance="h:1",outcome="success"} 1"#;
     assert!(text(&metrics).contains(line));
