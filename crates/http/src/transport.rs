@@ -217,13 +217,17 @@ impl Transport {
         }
     }
 
-    /// Closes connections without a request, waits for the others until the deadline, then ends them by force. Further
-    /// requests fail with `Cancelled`. Bodies that are still being read count as requests only on shared connections.
+    /// Closes connections without a request and waits for the others until the deadline: for the answers that are
+    /// waited for and for the bodies that are being read. Then it ends by force what runs on tasks of its own: shared
+    /// connections, and those on which both sides talk at once. What its caller drives, an exchange over HTTP/1.1, ends
+    /// by its own time limits or when the caller drops it. Further requests fail with `Cancelled`.
     ///
     /// # Cancel safety
     /// Dropping it stops the waiting; no further requests are taken all the same.
     pub async fn shutdown(&self, deadline: Instant) {
         self.pool.close();
+        // Who is late is dealt with below.
+        drop(timeout_at(deadline, self.pool.emptied()).await);
         self.pool.scope().shutdown(deadline).await;
     }
 }

@@ -166,8 +166,8 @@ macro_rules! client {
                 &self.handle.core().transport
             }
 
-            /// Closes the connections of the client, and of all who share them; waits for those in use until the
-            /// deadline. Further calls fail with `Cancelled`.
+            /// Closes the connections of the client, and of all who share them, as [`Transport::shutdown`] does: waits
+            /// for those in use until the deadline. Further calls fail with `Cancelled`.
             ///
             /// # Cancel safety
             /// Dropping it stops the waiting; no further calls are made all the same.

@@ -4,11 +4,12 @@ mod place;
 mod state;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result, duration};
@@ -69,6 +70,8 @@ pub(crate) struct Pool {
     connector: Connector,
     scope: Scope,
     sweeping: AtomicBool,
+    /// A connection has gone; heard by who waits for the last one.
+    freed: Notify,
     own: Weak<Self>,
 }
 
@@ -88,6 +91,7 @@ impl Pool {
             connector,
             scope: Scope::new(),
             sweeping: AtomicBool::new(false),
+            freed: Notify::new(),
             own: Weak::clone(own),
         })
     }
@@ -216,10 +220,10 @@ impl Pool {
         match grant {
             Grant::Reuse(connection) => self.checkin(origin, connection),
             Grant::Stream(id, handle) => self.stream_ended(origin, id, !handle.is_closed()),
-            Grant::Dial => self.with(|state, out| {
-                state.dialed(origin, None, now, out);
-                state.place_freed(now, out);
-            }),
+            Grant::Dial => {
+                self.with(|state, out| state.dialed(origin, None, now, out));
+                self.place_freed();
+            }
             Grant::Closed => {}
         }
     }
@@ -262,9 +266,27 @@ impl Pool {
         });
     }
 
+    fn place_freed(&self) {
+        let now = Instant::now();
+        self.with(|state, out| state.place_freed(now, out));
+        self.freed.notify_waiters();
+    }
+
     /// Hands nothing out any more and closes what is not in use.
     pub(crate) fn close(&self) {
         self.with(State::close);
+    }
+
+    /// Waits until no connection is open; to be asked after [`Pool::close`].
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            if self.stats().open == 0 {
+                return;
+            }
+            freed.await;
+        }
     }
 }
 

@@ -16,8 +16,7 @@ pub(crate) struct Place(Weak<Pool>);
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
-            let now = Instant::now();
-            pool.with(|state, out| state.place_freed(now, out));
+            pool.place_freed();
         }
     }
 }

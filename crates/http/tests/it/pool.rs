@@ -1,8 +1,9 @@
 //! Connection limits, counted at the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use trunkline_core::{ErrorKind, Retry};
 use trunkline_http::{Limits, PoolFull, PoolTimeout, Transport, TransportConfig};
 
@@ -66,10 +67,10 @@ async fn there_are_never_more_sockets_than_allowed() {
 
 #[tokio::test]
 async fn one_server_sees_no_more_than_the_limit() {
-    let gate = std::sync::Arc::new(Semaphore::new(0));
-    let entered = std::sync::Arc::clone(&gate);
+    let gate = Arc::new(Semaphore::new(0));
+    let entered = Arc::clone(&gate);
     let server = Server::start(move |_| {
-        let gate = std::sync::Arc::clone(&entered);
+        let gate = Arc::clone(&entered);
         async move {
             drop(gate.acquire().await.unwrap());
             text("hello")
@@ -192,10 +193,10 @@ async fn a_connection_is_reused_and_closed_when_it_was_not_used_for_long() {
 
 #[tokio::test]
 async fn a_connection_that_the_server_closed_does_not_linger() {
-    let close = std::sync::Arc::new(tokio::sync::Notify::new());
-    let told = std::sync::Arc::clone(&close);
+    let close = Arc::new(Notify::new());
+    let told = Arc::clone(&close);
     let server = Server::scripted(move |_, mut raw| {
-        let close = std::sync::Arc::clone(&told);
+        let close = Arc::clone(&told);
         async move {
             raw.request().await.unwrap();
             raw.answer("hello").await;
@@ -264,4 +265,56 @@ async fn after_shutdown_nothing_is_sent() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(transport.stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_the_answers_and_bodies_that_are_under_way() {
+    let answer = Arc::new(Notify::new());
+    let told = Arc::clone(&answer);
+    let server = Server::scripted(move |_, mut raw| {
+        let told = Arc::clone(&told);
+        async move {
+            raw.request().await;
+            told.notified().await;
+            raw.write("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe")
+                .await;
+            told.notified().await;
+            raw.write("llo").await;
+            raw.until_closed().await;
+        }
+    })
+    .await;
+    let transport = transport(10, 10);
+    let (asking, origin) = (transport.clone(), server.origin());
+    let fetched = spawn(async move { fetch(&asking, &origin, get("/")).await });
+    eventually("it is asked", || server.count.requests() == 1).await;
+    let stopping = transport.clone();
+    let mut stopped =
+        spawn(async move { stopping.shutdown(tokio::time::Instant::now() + SOON).await });
+    for _ in 0..2 {
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut stopped).await;
+        assert!(early.is_err(), "it did not wait");
+        answer.notify_one();
+    }
+    assert_eq!(in_time(fetched).await.unwrap().unwrap(), "hello");
+    in_time(stopped).await.unwrap();
+    assert_eq!(transport.stats().open, 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_no_longer_than_its_deadline() {
+    let server = Server::scripted(|_, mut raw| async move {
+        raw.request().await;
+        raw.until_closed().await;
+    })
+    .await;
+    let transport = transport(10, 10);
+    let (asking, origin) = (transport.clone(), server.origin());
+    let fetched = spawn(async move { fetch(&asking, &origin, get("/")).await });
+    eventually("it is asked", || server.count.requests() == 1).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(20);
+    in_time(transport.shutdown(deadline)).await;
+    assert_eq!(transport.stats().open, 1, "it is its caller's to end");
+    fetched.abort();
+    eventually("the place is free", || transport.stats().open == 0).await;
 }
