@@ -1,12 +1,12 @@
 //! Settings of HTTP clients.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
-use trunkline_discovery::LoadBalancerConfig;
 use trunkline_resilience::config::{
     BulkheadConfig, CircuitBreakerConfig, FallbackConfig, PolicyConfig, RetryConfig, TimeoutConfig,
 };
@@ -23,7 +23,7 @@ pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
 /// let config = HttpClientConfig::new("https://api.example.com").with_timeout(Duration::from_secs(5));
 /// assert_eq!(config.max_connections, 100);
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HttpClientConfig {
@@ -33,6 +33,7 @@ pub struct HttpClientConfig {
     pub base_url: Option<String>,
     /// Service that relative paths lead to, found by discovery; instead of `base_url`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "service-name"))]
     pub service: Option<String>,
     /// Connections open at once, all hosts together. Default 100.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -52,9 +53,6 @@ pub struct HttpClientConfig {
     /// File with further root certificates, PEM. Default: none, only the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// How an instance is chosen when calling a service. Default: as in `service_discovery`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_balancer: Option<LoadBalancerConfig>,
     /// One of the `policies`, by name. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -88,7 +86,6 @@ impl Default for HttpClientConfig {
             headers: BTreeMap::new(),
             max_response_size: ByteSize::mib(16),
             ca_file: None,
-            load_balancer: None,
             policy: None,
             timeout: TimeoutConfig::default(),
             request_timeout: None,
@@ -97,6 +94,40 @@ impl Default for HttpClientConfig {
             bulkhead: BulkheadConfig::default(),
             fallback: FallbackConfig::default(),
         }
+    }
+}
+
+/// Shows the names of headers, not their values, and no credentials: both may be secret.
+impl fmt::Debug for HttpClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClientConfig")
+            .field("base_url", &self.base_url.as_deref().map(without_user))
+            .field("service", &self.service)
+            .field("max_connections", &self.max_connections)
+            .field("max_keepalive_connections", &self.max_keepalive_connections)
+            .field("keepalive_expiry", &self.keepalive_expiry)
+            .field("headers", &self.headers.keys())
+            .field("max_response_size", &self.max_response_size)
+            .field("ca_file", &self.ca_file)
+            .field("policy", &self.policy)
+            .field("timeout", &self.timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("retry", &self.retry)
+            .field("circuit_breaker", &self.circuit_breaker)
+            .field("bulkhead", &self.bulkhead)
+            .field("fallback", &self.fallback)
+            .finish()
+    }
+}
+
+/// No client takes a URL with credentials, but it may be shown before it is refused.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{path}"),
+        None => url.to_owned(),
     }
 }
 
@@ -215,5 +246,23 @@ impl HttpClientConfig {
     pub fn with_fallback(mut self, fallback: FallbackConfig) -> Self {
         self.fallback = fallback;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let config = HttpClientConfig::new("https://me:hunter2@api.example.com/v1@2")
+            .with_header("authorization", "Bearer hunter2");
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(
+            shown.contains("https://***@api.example.com/v1@2"),
+            "{shown}"
+        );
+        assert!(shown.contains("authorization"), "{shown}");
     }
 }
