@@ -3,6 +3,7 @@
 //! A publisher adds to a value what every message should carry: content type, the running context, the sending service,
 //! the time, and the attributes of CloudEvents in binary mode. A header that the caller set stays as it is.
 
+mod batch;
 mod outgoing;
 mod route;
 
@@ -14,9 +15,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use trunkline_core::Carrier;
 use trunkline_core::names::{message_header as header, span, target};
-use trunkline_core::{Context, Error, Metadata, Result, Retry};
+use trunkline_core::{Context, Error, Metadata, Result};
 use trunkline_resilience::Call;
 
+use batch::{Batch, duplicate};
 pub use outgoing::Outgoing;
 use route::{Route, Routes};
 
@@ -96,8 +98,8 @@ impl Publisher {
         Outgoing::new(self, to.destination())
     }
 
-    /// Publishes several values, pipelined: one outcome for each, in order. Those that failed and may be tried again
-    /// are tried again alone.
+    /// Publishes several values, pipelined: one outcome for each, in order. To the policy they are one call; those that
+    /// failed and may be tried again are tried again together.
     ///
     /// # Cancel safety
     /// When dropped, each message may or may not have been published.
@@ -198,42 +200,55 @@ impl Publisher {
         batch: Vec<Result<Publish>>,
         context: Context,
     ) -> Vec<Result<Receipt>> {
-        let broker = &self.0.around.broker;
         let good: Vec<Publish> = batch.iter().flatten().cloned().collect();
         let Some(first) = good.first() else {
             return batch.into_iter().filter_map(Result::err).map(Err).collect();
         };
         let route = self.0.routes.get(&first.destination, &self.0.around);
+        let mut sent = self.carry_batch(&route, good, &context).await.into_iter();
+        let missing = || Err(Error::internal("a message of a batch has no outcome"));
+        let outcome =
+            |publish: Result<Publish>| publish.and_then(|_| sent.next().unwrap_or_else(missing));
+        batch.into_iter().map(outcome).collect()
+    }
+
+    /// Carries messages to one destination by its policy, as one call: what may be tried again is tried again together.
+    async fn carry_batch(
+        &self,
+        route: &Route,
+        mut messages: Vec<Publish>,
+        context: &Context,
+    ) -> Vec<Result<Receipt>> {
         let began = Instant::now();
-        let deadline = began + route.policy.settings().timeout.total;
-        let scope = context.clone().with_deadline(deadline);
-        let mut good: Vec<Publish> = good;
-        for publish in &mut good {
+        let broker = &self.0.around.broker;
+        for publish in &mut messages {
             publish.mandatory |= route.mandatory;
         }
-        let mut outcomes = scope.scope(broker.publish_batch(good)).await.into_iter();
-        let mut results = Vec::with_capacity(batch.len());
-        for publish in batch {
-            let publish = match publish {
-                Ok(publish) => publish,
-                Err(error) => {
-                    results.push(Err(error));
-                    continue;
-                }
-            };
-            let missing = || Err(Error::internal("the broker gave too few outcomes"));
-            let outcome = outcomes.next().unwrap_or_else(missing);
-            let again = outcome
-                .as_ref()
-                .is_err_and(|error| error.retry() != Retry::Never);
-            if again {
-                results.push(self.carry(publish, context.clone()).await);
-            } else {
-                report(&route, &publish, &outcome, began);
-                results.push(outcome.map_err(|error| explained(error, &publish)));
-            }
-        }
-        results
+        let span = tracing::debug_span!(
+            target: "trunkline",
+            span::PUBLISH,
+            destination = messages.first().map(|publish| tracing::field::display(&publish.destination)),
+            messages = messages.len(),
+            correlation_id = %context.correlation_id(),
+        );
+        let batch = Batch::new(messages);
+        let call = Call::new(context).repeatable(true);
+        let outcome = route
+            .policy
+            .run(call, |attempt| {
+                let scope = context.clone().with_deadline(attempt.deadline);
+                let (asked, messages) = batch.left();
+                let sending = scope.scope(broker.publish_batch(messages));
+                let batch = &batch;
+                async move { batch.answered(&asked, sending.await) }
+            })
+            .instrument(span)
+            .await;
+        let told = batch.close(outcome).into_iter().map(|(publish, outcome)| {
+            report(route, &publish, &outcome, began);
+            outcome.map_err(|error| explained(error, &publish))
+        });
+        told.collect()
     }
 }
 
@@ -274,11 +289,6 @@ fn explained(error: Error, publish: &Publish) -> Error {
         .with_operation("publish")
         .with_context("destination", &publish.destination)
         .with_context("message_id", &publish.message.id)
-}
-
-/// An error for each of several that failed for the same reason.
-fn duplicate(error: &Error) -> Error {
-    Error::new(error.kind(), error.message().to_owned()).with_retry(error.retry())
 }
 
 /// Adds headers, never replaces one.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod abandoning;
+mod batches;
 mod edges;
 mod memory_broker;
 mod memory_inbox;
