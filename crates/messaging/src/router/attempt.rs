@@ -73,7 +73,7 @@ impl Consumer {
         incoming: &Incoming,
         claim: Option<&ClaimToken>,
     ) -> Attempted {
-        let permit = match self.permit(delivery).await {
+        let permit = match self.permit(delivery, claim).await {
             Ok(permit) => permit,
             Err(GiveBack) => return Attempted::GivenBack,
         };
@@ -140,8 +140,15 @@ impl Consumer {
             biased;
             done = work => End::Done(done),
             () = until(deadline) => End::TimedOut,
-            error = self.keep_lease(delivery) => End::Lost(error),
-            error = self.keep_claim(claim) => End::Lost(error),
+            error = self.keep(delivery, claim) => End::Lost(error),
+        }
+    }
+
+    /// Renews lease and claim until one of them is lost; says why.
+    async fn keep(&self, delivery: &Delivery, claim: Option<&ClaimToken>) -> Error {
+        tokio::select! {
+            error = self.keep_lease(delivery) => error,
+            error = self.keep_claim(claim) => error,
         }
     }
 
@@ -149,16 +156,18 @@ impl Consumer {
     async fn permit(
         &self,
         delivery: &Delivery,
+        claim: Option<&ClaimToken>,
     ) -> Result<Option<trunkline_resilience::breaker::Permit<'_>>, GiveBack> {
         let Some(breaker) = &self.breaker else {
             return Ok(None);
         };
+        let mut lost = pin!(self.keep(delivery, claim));
         loop {
             match breaker.try_acquire() {
                 Ok(permit) => return Ok(Some(permit)),
                 Err(open) => {
                     let wait = open.retry_after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-                    self.hold(delivery, wait).await?;
+                    self.wait(wait, lost.as_mut()).await?;
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! One handler at work: takes deliveries, runs attempts, settles.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -221,6 +223,16 @@ impl Consumer {
     /// Waits with the message in hand. Fails when there is nothing in hand any more, or when it is time to stop: then
     /// the message is given back.
     pub(super) async fn hold(&self, delivery: &Delivery, span: Duration) -> Result<(), GiveBack> {
+        self.wait(span, pin!(self.keep_lease(delivery))).await
+    }
+
+    /// Waits, unless it is time to stop or the message is lost first. What keeps the message goes on from one wait to
+    /// the next: begun anew for each of several short ones, it would never get as far as to renew anything.
+    pub(super) async fn wait(
+        &self,
+        span: Duration,
+        lost: Pin<&mut impl Future<Output = Error>>,
+    ) -> Result<(), GiveBack> {
         if span.is_zero() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Handling a message once although it is delivered twice.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -45,9 +46,18 @@ impl Consumer {
             );
             return Ok(Leave::Go(None));
         }
+        let mut lost = pin!(self.keep_lease(delivery));
         loop {
             let request = ClaimRequest::new(self.scope(), id).with_lease(self.settings.lease);
-            let pause = match inbox.claim(request).await {
+            let claim = tokio::select! {
+                biased;
+                claim = inbox.claim(request) => claim,
+                error = lost.as_mut() => {
+                    self.log_lost(&error);
+                    return Err(GiveBack);
+                }
+            };
+            let pause = match claim {
                 Ok(Claim::Granted(token)) => return Ok(Leave::Go(Some(token))),
                 Ok(Claim::Done(result)) => return Ok(Leave::DoneBefore(read_answer(&result))),
                 Ok(Claim::InProgress { retry_after }) => retry_after.min(INBOX_PAUSE),
@@ -62,7 +72,7 @@ impl Consumer {
                 }
             };
             let pause = pause.max(Duration::from_millis(10));
-            self.hold(delivery, pause).await?;
+            self.wait(pause, lost.as_mut()).await?;
         }
     }
 

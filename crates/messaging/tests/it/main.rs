@@ -4,6 +4,7 @@
 mod abandoning;
 mod batches;
 mod edges;
+mod holding;
 mod memory_broker;
 mod memory_inbox;
 mod observing;

@@ -16,7 +16,7 @@ fn soon() -> Instant {
 }
 
 /// The value of a series, by the words that its line contains.
-fn value(metrics: &Metrics, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn value(metrics: &Metrics, name: &str, labels: &[&str]) -> f64 {
     let text = metrics.render(Format::Prometheus).unwrap();
     let line = text.lines().find(|line| {
         line.strip_prefix(name)
