@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use trunkline::core::names::metric;
 use trunkline::core::{HealthDocument, Status};
 use trunkline::http::HttpClient;
 
@@ -17,7 +18,9 @@ use crate::demo::system::System;
 
 /// What a customer waits at most for a refusal: the deadline of the call to payments, and some for the way.
 const IN_TIME: Duration = Duration::from_secs(3);
-/// Customers who order at the same time.
+/// How long payments would keep a customer waiting, were it not killed: longer than anybody waits.
+const HELD: Duration = Duration::from_secs(10);
+/// Customers who order at the same time, more than the failures that open a circuit.
 const CUSTOMERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -34,23 +37,25 @@ pub(super) async fn begins(system: &mut System, shop: &Shop) -> anyhow::Result<S
         health(system).await?.is_healthy(),
         "orders is not healthy before the outage"
     );
-    system.kill(Member::Payments).await?;
-    let mut slowest = Duration::ZERO;
-    let mut refused = 0;
-    let end = Instant::now() + PATIENCE;
-    // Customers do not come one by one: whoever is there while the registry still names the dead process fails to reach
-    // it, and enough of them open the circuit.
-    while circuit(system).await? != "open" {
-        ensure!(
-            Instant::now() < end,
-            "the circuit did not open after {refused} refusals"
-        );
-        let refusals = join_all((0..CUSTOMERS).map(|_| refusal(shop))).await;
-        for took in refusals {
-            slowest = slowest.max(took?);
-            refused += 1;
-        }
-    }
+    let payments = HttpClient::new(&system.url(Member::Payments).await?)?;
+    shop.delay_charges(&payments, HELD).await?;
+    // The registry forgets a dead process within moments, and a call that finds nobody is no failure. So the customers
+    // are at payments when it dies, and what they lose there opens the circuit.
+    let customers = join_all((0..CUSTOMERS).map(|_| refusal(shop)));
+    let killed = async {
+        until_busy(&payments).await?;
+        system.kill(Member::Payments).await
+    };
+    let (refusals, killed) = tokio::join!(customers, killed);
+    killed?;
+    let refusals: Vec<Duration> = refusals.into_iter().collect::<anyhow::Result<_>>()?;
+    let refused = refusals.len();
+    let slowest = refusals.into_iter().max().unwrap_or_default();
+    let state = circuit(system).await?;
+    ensure!(
+        state == "open",
+        "the circuit is {state} after {refused} refusals"
+    );
     // With the circuit open nothing is waited for.
     let open = refusal(shop).await?;
     let document = until(system, |document| !document.is_healthy()).await?;
@@ -127,6 +132,23 @@ async fn circuit(system: &System) -> anyhow::Result<String> {
 async fn health(system: &System) -> anyhow::Result<HealthDocument> {
     let orders = HttpClient::new(&system.url(Member::Orders).await?)?;
     Ok(orders.get("/health").send().await?.json().await?)
+}
+
+/// Waits until every customer is at payments.
+async fn until_busy(payments: &HttpClient) -> anyhow::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let gauge = metric::HTTP_SERVER_ACTIVE;
+    loop {
+        let metrics = payments.get("/metrics").send().await?.text().await?;
+        let mut lines = metrics.lines();
+        let active: Option<usize> =
+            lines.find_map(|line| line.strip_prefix(gauge)?.trim().parse().ok());
+        if active.is_some_and(|active| active >= CUSTOMERS) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "payments serves {active:?} requests");
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits until the health document of orders shows something.

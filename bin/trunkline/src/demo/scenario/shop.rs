@@ -38,6 +38,18 @@ impl Shop {
         Ok(order.timeout(PATIENCE).send().await?)
     }
 
+    /// Makes payments, which is asked directly, take longer for every charge.
+    pub(super) async fn delay_charges(
+        &self,
+        payments: &HttpClient,
+        delay: Duration,
+    ) -> anyhow::Result<()> {
+        let body = json!({ "delay_ms": delay.as_millis() });
+        let answer = payments.put("/mood").json(&body).send().await?;
+        answer.error_for_status().await?;
+        Ok(())
+    }
+
     /// Orders under a key; anything but a placed order is an error.
     pub(super) async fn order(&self, user_id: u64, key: &str) -> anyhow::Result<Order> {
         let answer = self.try_order(user_id, key).await?;
