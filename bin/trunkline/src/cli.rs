@@ -238,7 +238,7 @@ pub(crate) struct Publish {
     /// Fail when nobody subscribes.
     #[arg(long)]
     pub(crate) mandatory: bool,
-    /// Time to wait for the confirm.
+    /// Time for the confirm, connecting included.
     #[arg(long, default_value = "10s", value_parser = span)]
     pub(crate) timeout: Duration,
 }

@@ -1,6 +1,7 @@
 //! `trunkline publish`
 
 use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
 use trunkline::messaging::{
     Destination, Message, MessageBroker as _, Publish, Receipt, Routed, TopicName,
 };
@@ -24,12 +25,19 @@ struct Confirmed {
 pub(crate) async fn run(args: cli::Publish, output: &Output) -> anyhow::Result<ExitCode> {
     let publish = publish_of(&args)?;
     let destination = publish.destination.to_string();
-    let broker = open::broker(&args.url).await?;
+    let deadline = Instant::now() + args.timeout;
+    let time = trunkline::duration::format(args.timeout);
+    let broker = timeout_at(deadline, open::broker(&args.url))
+        .await
+        .map_err(|_| {
+            TimedOut(format!(
+                "not connected within {time}; nothing was published"
+            ))
+        })??;
     let context = Context::current_or_new().with_timeout(args.timeout);
-    let sent = tokio::time::timeout(args.timeout, context.scope(broker.publish(publish))).await;
+    let sent = timeout_at(deadline, context.scope(broker.publish(publish))).await;
     open::close(&broker).await?;
     let receipt = sent.map_err(|_| {
-        let time = trunkline::duration::format(args.timeout);
         TimedOut(format!(
             "no confirm within {time}; the message may have been published"
         ))
