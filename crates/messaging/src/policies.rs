@@ -35,7 +35,7 @@ pub struct ConsumeSettings {
     /// How long an inbox remembers a handled message. Default 24 h.
     pub dedup_for: Duration,
     /// Whether the deadline that a message carries bounds its handler, and a message whose deadline has passed is
-    /// dropped. Always so for requests. Default false: an event happened, whoever waits for it.
+    /// dropped, logged and counted. Always so for requests. Default false: an event happened, whoever waits for it.
     pub honour_deadline: bool,
     /// Pauses while the handler keeps failing, so that an outage of what it needs does not turn every message into a
     /// dead letter. Default none.

@@ -26,6 +26,8 @@ use crate::topic::{Destination, TopicName};
 pub(super) enum Attempted {
     /// The message is done.
     Done,
+    /// Nobody waits for it any more: it was not handled, and is done with.
+    Expired,
     /// It did not succeed.
     Failed(HandlerError),
     /// The message is not in our hands any more, or is to be given back: settle nothing.
@@ -42,12 +44,16 @@ enum End<T> {
 impl Consumer {
     pub(super) async fn attempt(&self, delivery: &Delivery, incoming: &Incoming) -> Attempted {
         if incoming.context.is_expired() {
-            tracing::debug!(
+            tracing::warn!(
                 target: "trunkline",
+                handler = &*self.name,
+                group = self.group.as_deref(),
+                destination = %incoming.destination(),
                 message_id = %incoming.message.id,
-                "nobody waits for this message any more; it is dropped"
+                attempt = incoming.attempt,
+                "the deadline of a message has passed; it is dropped"
             );
-            return Attempted::Done;
+            return Attempted::Expired;
         }
         let claim = match self.claim(delivery, incoming).await {
             Ok(Leave::Go(claim)) => claim,

@@ -152,6 +152,10 @@ impl Consumer {
                     self.metrics.processed(Processed::Handled, began.elapsed());
                     return self.acknowledge(delivery).await;
                 }
+                Attempted::Expired => {
+                    self.metrics.processed(Processed::Expired, began.elapsed());
+                    return self.acknowledge(delivery).await;
+                }
                 Attempted::GivenBack => {
                     self.metrics.processed(Processed::Retried, began.elapsed());
                     return;

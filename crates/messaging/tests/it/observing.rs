@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_core::names::header::REQUEST_TIMEOUT_MS;
 use trunkline_core::{Health, Lifecycle};
 use trunkline_messaging::inbox::{AnyInbox, MemoryInbox};
 use trunkline_messaging::memory::MemoryBroker;
@@ -110,6 +111,35 @@ async fn obs1_every_end_of_a_message_is_counted() {
 
     messaging.shutdown(soon()).await.unwrap();
     assert_eq!(of("trunkline_messaging_subscription_attached"), 0.0);
+}
+
+/// A request that nobody waits for any more is not handled, and not counted as if it were.
+#[tokio::test(start_paused = true)]
+async fn a_message_dropped_for_its_deadline_is_counted_as_that() {
+    let metrics = Metrics::new();
+    let broker = MemoryBroker::default().erase();
+    broker.connect().await.unwrap();
+    let messaging = Messaging::builder(broker)
+        .service("shop")
+        .metrics(&metrics, "default")
+        .build();
+    let subscribing = messaging.subscribe("orders").honour_deadline();
+    subscribing.handle(|| async {}).await.unwrap();
+    let late = messaging.to("orders").header(REQUEST_TIMEOUT_MS, "0");
+    late.send(&1_u32).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let consumed = |outcome: &str| {
+        let labels = [r#""orders""#, r#""shop""#, outcome];
+        value(
+            &metrics,
+            "messaging_client_consumed_messages_total",
+            &labels,
+        )
+    };
+    assert_eq!(consumed(r#""expired""#), 1.0);
+    assert_eq!(consumed(r#""handled""#), 0.0);
+    assert_eq!(consumed(r#""retried""#), 0.0);
+    messaging.shutdown(soon()).await.unwrap();
 }
 
 #[tokio::test]

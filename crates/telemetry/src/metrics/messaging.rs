@@ -202,14 +202,17 @@ pub enum Processed {
     Rejected,
     /// It went to dead letters.
     DeadLettered,
+    /// It was dropped before its handler began: nobody waited for it any more.
+    Expired,
 }
 
 impl Processed {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Handled,
         Self::Retried,
         Self::Rejected,
         Self::DeadLettered,
+        Self::Expired,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -218,6 +221,7 @@ impl Processed {
             Self::Retried => "retried",
             Self::Rejected => "rejected",
             Self::DeadLettered => "dead_lettered",
+            Self::Expired => "expired",
         }
     }
 }
