@@ -36,6 +36,7 @@ pub struct HttpClientConfig {
     #[schemars(extend("format" = "service-name"))]
     pub service: Option<String>,
     /// Connections open at once, all hosts together. Default 100.
+    #[doc(alias = "connection_pool_size")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
     /// Connections kept open without a request, all hosts together. Default 20.

@@ -136,7 +136,7 @@ impl HttpClients {
                 "there are too many HTTP clients; ask for services by their names",
             ));
         }
-        self.show(name);
+        self.show(name, client.service_name());
         kept.insert(name.to_owned(), client.clone());
         Ok(client)
     }
@@ -153,12 +153,8 @@ impl HttpClients {
         }
     }
 
-    /// Puts a client into the health document.
-    fn show(&self, name: &str) {
-        let configured = self.config.http_clients.get(name);
-        let service = configured
-            .and_then(|settings| settings.service.as_deref())
-            .unwrap_or(name);
+    /// Puts a client into the health document, where the circuits of what it calls show.
+    fn show(&self, name: &str, service: &str) {
         // As `config show` prints it: without credentials.
         let shown = self.config.redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
@@ -197,12 +193,21 @@ impl HttpClients {
     fn configured(&self, name: &str, settings: &HttpClientConfig) -> Result<EnhancedHttpClient> {
         let config = Arc::clone(&self.config);
         let owner = name.to_owned();
+        let mut settings = settings.clone();
+        let mut behind = None;
+        if let Some(service) = config.client_service(name) {
+            behind = config.services.get(&service).cloned();
+            settings.service = Some(service.to_string());
+        }
         let builder = EnhancedHttpClient::builder()
-            .config(settings.clone())
+            .config(settings)
+            .service_config(behind.unwrap_or_default())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(&self.policies, move |_| {
-                Arc::new(settled(&config.client_policy_layers(&owner)))
+            .policies(&self.policies, move |target| {
+                Arc::new(settled(
+                    &config.client_policy_layers(&owner, target.endpoint.as_deref()),
+                ))
             });
         let builder = match &self.discovery {
             Ok(discovery) => builder.discovery(discovery),

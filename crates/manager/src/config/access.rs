@@ -14,6 +14,17 @@ impl CommunicationConfig {
         self.services.get(&ServiceName::new(name).ok()?)
     }
 
+    /// The service that a configured client leads to, unless it has a base URL: the one it names, else that of its own
+    /// name. The entry `default` names none by being called so.
+    #[cfg(feature = "http")]
+    pub(crate) fn client_service(&self, client: &str) -> Option<ServiceName> {
+        let settings = self.http_clients.get(client)?;
+        let by_name = (client != crate::named::DEFAULT).then_some(client);
+        let name = settings.service.as_deref().or(by_name);
+        let name = name.filter(|_| settings.base_url.is_none())?;
+        ServiceName::new(name).ok()
+    }
+
     /// What stands before topics, queues, groups and service names, with the dot at its end, which may be left out where
     /// it is written.
     pub(crate) fn effective_prefix(&self) -> Option<String> {

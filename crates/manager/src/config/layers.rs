@@ -50,22 +50,28 @@ impl CommunicationConfig {
         Stack::new(self).service(&places, endpoint)
     }
 
-    /// The layers of calls of a configured client: `policies.default`, the named policy, the client.
+    /// The layers of calls of a configured client, and to one of the endpoints of the service that it leads to:
+    /// `policies.default`, the named policy, the service, the client, the endpoint. The client's named policy stands in
+    /// place of the service's.
     #[cfg(feature = "http")]
     #[must_use]
-    pub fn client_policy_layers(&self, client: &str) -> PolicyLayers<'_> {
+    pub fn client_policy_layers(&self, client: &str, endpoint: Option<&str>) -> PolicyLayers<'_> {
         let stack = Stack::new(self);
         let Some(settings) = self.http_clients.get(client) else {
             return stack.default_only();
         };
-        let path = join("http_clients", client);
-        let layers = stack.named(settings.policy.as_deref());
-        stack.push(
-            layers,
-            Layer::Service(path.clone()),
-            settings.policy_config(),
-            path,
-        )
+        let service = self.client_service(client);
+        let service = service.and_then(|name| self.services.get_key_value(&name));
+        let places: Vec<_> = service
+            .map(|(name, service)| (join("services", name.as_str()), service))
+            .into_iter()
+            .collect();
+        let own = Own {
+            path: join("http_clients", client),
+            named: settings.policy.as_deref(),
+            policy: settings.policy_config(),
+        };
+        stack.layers(&places, Some(own), endpoint)
     }
 
     /// The layers of publishing to a topic: `policies.default`, the named policy, the broker, the topic's patterns from
@@ -168,6 +174,13 @@ fn matches_template(template: &str, path: &str) -> Option<usize> {
     }
 }
 
+/// What a client says beside the service that it leads to.
+struct Own<'c> {
+    path: String,
+    named: Option<&'c str>,
+    policy: PolicyConfig,
+}
+
 /// Puts layers together whose origins are known.
 struct Stack<'c> {
     config: &'c CommunicationConfig,
@@ -227,6 +240,15 @@ impl<'c> Stack<'c> {
         places: &[(String, &ServiceConfig)],
         endpoint: Option<&str>,
     ) -> PolicyLayers<'c> {
+        self.layers(places, None, endpoint)
+    }
+
+    fn layers(
+        &self,
+        places: &[(String, &ServiceConfig)],
+        own: Option<Own<'_>>,
+        endpoint: Option<&str>,
+    ) -> PolicyLayers<'c> {
         let endpoints: Vec<_> = places
             .iter()
             .filter_map(|(path, service)| {
@@ -242,7 +264,8 @@ impl<'c> Stack<'c> {
             .iter()
             .rev()
             .find_map(|(_, service)| service.policy.as_deref());
-        let mut layers = self.named(by_endpoint.or(by_service));
+        let by_client = own.as_ref().and_then(|own| own.named);
+        let mut layers = self.named(by_endpoint.or(by_client).or(by_service));
         for (path, service) in places {
             layers = self.push(
                 layers,
@@ -250,6 +273,10 @@ impl<'c> Stack<'c> {
                 service.policy_config(),
                 path.clone(),
             );
+        }
+        if let Some(own) = own {
+            let layer = Layer::Service(own.path.clone());
+            layers = self.push(layers, layer, own.policy, own.path);
         }
         for (path, found) in endpoints {
             layers = self.push(

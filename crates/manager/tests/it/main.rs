@@ -4,6 +4,8 @@
 
 mod alone;
 mod callbacks;
+#[cfg(feature = "http")]
+mod calls;
 mod components;
 mod config;
 mod conveniences;

@@ -39,7 +39,13 @@ use nothing as gateway;
 
 #[cfg(feature = "http")]
 mod clients {
+    use http::{HeaderName, HeaderValue};
+    use trunkline_discovery::ServiceName;
+    use trunkline_http::{HttpClientConfig, Transport, TransportConfig};
+
+    use super::super::scalar::shown;
     use super::*;
+    use crate::named::DEFAULT;
 
     pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         for (name, client) in &config.http_clients {
@@ -55,6 +61,79 @@ mod clients {
                 found.warning(&format!("{path}.max_keepalive_connections"), message);
             }
             found.positive(&format!("{path}.keepalive_expiry"), client.keepalive_expiry);
+            let unled = client.base_url.is_none() && client.service.is_none();
+            if unled && !found.has_error_below(&path) {
+                check_unled(config, &path, (name, client), found);
+            }
+            check_headers(&path, client, found);
+            check_roots(&path, client, found);
+        }
+    }
+
+    /// A client that says nothing of where it leads is that of the service of its name.
+    fn check_unled(
+        config: &CommunicationConfig,
+        path: &str,
+        (name, client): (&str, &HttpClientConfig),
+        found: &mut Found<'_>,
+    ) {
+        let neither = "it has neither `base_url` nor `service`";
+        if name == DEFAULT {
+            if !says_limits_alone(client) {
+                let message = format!(
+                    "{neither}, so nothing counts but its connection limits, for clients of services"
+                );
+                found.warning(path, message).allow("one of the two");
+            }
+            return;
+        }
+        match ServiceName::new(name) {
+            Err(_) => {
+                found.error(path, neither).allow("one of the two");
+            }
+            Ok(service) if !config.services.contains_key(&service) => {
+                let message = format!(
+                    "{neither}, so it calls the service `{service}`, which `services` does not name"
+                );
+                found.warning(path, message).allow("one of the two");
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Whether nothing is said but what the connections of all services share.
+    fn says_limits_alone(client: &HttpClientConfig) -> bool {
+        let mut limits = HttpClientConfig::default();
+        limits.max_connections = client.max_connections;
+        limits.max_keepalive_connections = client.max_keepalive_connections;
+        limits.keepalive_expiry = client.keepalive_expiry;
+        limits.ca_file.clone_from(&client.ca_file);
+        *client == limits
+    }
+
+    fn check_headers(path: &str, client: &HttpClientConfig, found: &mut Found<'_>) {
+        for (name, value) in &client.headers {
+            let path = join(&format!("{path}.headers"), name);
+            if HeaderName::try_from(name).is_err() {
+                found
+                    .error(&path, format!("{} is not a header name", shown(name)))
+                    .allow("letters, digits and `-`, such as X-Api-Version");
+            } else if HeaderValue::try_from(value).is_err() {
+                // It may be a secret: it is not shown.
+                found
+                    .error(&path, "the value cannot be sent")
+                    .allow("text on one line");
+            }
+        }
+    }
+
+    /// Read as the client reads it: a path that is wrong here is wrong there.
+    fn check_roots(path: &str, client: &HttpClientConfig, found: &mut Found<'_>) {
+        if client.ca_file.is_none() {
+            return;
+        }
+        if let Err(error) = Transport::new(&TransportConfig::from(client)) {
+            found.error(&format!("{path}.ca_file"), error.report().to_string());
         }
     }
 }

@@ -98,6 +98,14 @@ impl<'a> Found<'a> {
         self.places.contains_key(path)
     }
 
+    /// Whether something in a section was refused, and so is not there.
+    pub(super) fn has_error_below(&self, path: &str) -> bool {
+        let place = self.places.get(path).map(Place::key);
+        let written = place.filter(|key| !key.is_empty()).unwrap_or(path);
+        let mut errors = self.problems.errors();
+        errors.any(|error| error.key.starts_with(written))
+    }
+
     pub(super) fn positive(&mut self, path: &str, span: Duration) {
         if span.is_zero() {
             self.error(path, "it is zero")

@@ -17,10 +17,10 @@ const LONG: f64 = 3600.0;
 const DURATIONS: &str = "\"30s\", \"250ms\", \"1m30s\" or a number of seconds";
 
 /// Why a scalar cannot be what it should be.
-pub(super) struct Refused {
-    pub(super) message: String,
-    pub(super) allowed: Option<String>,
-    pub(super) suggestion: Option<String>,
+pub(crate) struct Refused {
+    pub(crate) message: String,
+    pub(crate) allowed: Option<String>,
+    pub(crate) suggestion: Option<String>,
 }
 
 impl Refused {
@@ -132,6 +132,21 @@ fn truth(text: &str) -> Result<Value, Refused> {
 }
 
 fn integer(text: &str, bounds: schema::Bounds) -> Result<Value, Refused> {
+    let number = whole(text, bounds)?;
+    i64::try_from(number)
+        .map(Value::from)
+        .or_else(|_| u64::try_from(number).map(Value::from))
+        .map_err(|_| {
+            Refused::new(
+                format!("{} is out of range", shown(text)),
+                range(bounds, "a whole number"),
+            )
+        })
+}
+
+/// A whole number within bounds, however it is written.
+pub(crate) fn whole(text: &str, bounds: schema::Bounds) -> Result<i128, Refused> {
+    let text = text.trim();
     let refused = |why: &str| {
         Refused::new(
             format!("{} {why}", shown(text)),
@@ -149,10 +164,7 @@ fn integer(text: &str, bounds: schema::Bounds) -> Result<Value, Refused> {
     if !bounds.contain(whole as f64) {
         return Err(refused("is out of range"));
     }
-    i64::try_from(whole)
-        .map(Value::from)
-        .or_else(|_| u64::try_from(whole).map(Value::from))
-        .map_err(|_| refused("is out of range"))
+    Ok(whole)
 }
 
 fn number(text: &str, bounds: schema::Bounds) -> Result<Value, Refused> {
@@ -240,7 +252,7 @@ fn check_format(text: &str, format: &str) -> Result<String, Refused> {
             let folded = text.trim().to_ascii_lowercase();
             return Ok(words::value(format, &folded).map_or(folded.clone(), str::to_owned));
         }
-        "http-url" if !is_http_url(text) => return refuse("an HTTP URL", "https://host:port/path"),
+        "http-url" => check_base_url(text)?,
         "url-path" if !is_path(text) => return refuse("a path", "a path such as /api/v1"),
         "header-name" if !is_header_name(text) => {
             return refuse(
@@ -271,9 +283,31 @@ fn check_format(text: &str, format: &str) -> Result<String, Refused> {
     Ok(text.to_owned())
 }
 
-fn is_http_url(text: &str) -> bool {
-    url::Url::parse(text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+/// What a client takes as its base: nothing but the place, as the rest of it is never sent.
+fn check_base_url(text: &str) -> Result<(), Refused> {
+    const ALLOWED: &str = "https://host:port/path or unix:///path/to.sock";
+    let refused = |why: &str, allowed: &str| {
+        let message = format!("{} {why}", shown(text));
+        Err(Refused::new(message, allowed))
+    };
+    if let Some(socket) = text.strip_prefix("unix://") {
+        return match socket.starts_with('/') {
+            true => Ok(()),
+            false => refused("is not an HTTP URL", ALLOWED),
+        };
+    }
+    let url = url::Url::parse(text).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let Some(url) = url else {
+        return refused("is not an HTTP URL", ALLOWED);
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused("holds credentials", "a URL without them, and a header");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refused("has a query or a fragment", ALLOWED);
+    }
+    Ok(())
 }
 
 fn is_path(text: &str) -> bool {

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use indexmap::map::Entry as MapEntry;
 
+use super::check::scalar::whole;
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::place::Place;
-use super::schema::{MapShape, ROOT, Scalar as Wanted, Schemas, Section, Shape};
+use super::schema::{Bounds, MapShape, ROOT, Scalar as Wanted, Schemas, Section, Shape};
 use super::source;
 use super::tree::{Entry, Node, Scalar, ScalarKind, Table, Value};
 use words::{How, Rule};
@@ -196,7 +197,13 @@ impl Normaliser<'_> {
         };
         match rule.how {
             How::Same => {}
-            How::OneMore => one_more(&mut entry.node),
+            How::OneMore => {
+                let wanted = self.schemas.below(section, &target);
+                if let Err(problem) = one_more(&mut entry.node, wanted) {
+                    self.problems.push(problem);
+                    return;
+                }
+            }
             How::Millis => {
                 to_millis(&mut entry.node);
             }
@@ -358,12 +365,24 @@ fn take_at(table: &mut Table, word: &str) -> Option<Entry> {
     Some(entry)
 }
 
-fn one_more(node: &mut Node) {
-    if let Value::Scalar(scalar) = &mut node.value
-        && let Ok(retries) = scalar.text.trim().parse::<u32>()
-    {
-        *scalar = Scalar::new(retries.saturating_add(1).to_string(), scalar.kind);
-    }
+/// Retries become attempts. What is no single value is left to the walk, which says so.
+fn one_more(node: &mut Node, wanted: Option<Shape<'_>>) -> Result<(), Diagnostic> {
+    let (Value::Scalar(scalar), Some(Shape::Scalar(Wanted::Integer(attempts)))) =
+        (&mut node.value, wanted)
+    else {
+        return Ok(());
+    };
+    let retries = Bounds {
+        least: attempts.least.map(|least| least - 1.0),
+        most: attempts.most.map(|most| most - 1.0),
+    };
+    let number = whole(&scalar.text, retries).map_err(|refused| {
+        let mut problem = Diagnostic::error(&node.place, refused.message);
+        problem.allowed = refused.allowed;
+        problem
+    })?;
+    *scalar = Scalar::new((number + 1).to_string(), scalar.kind);
+    Ok(())
 }
 
 fn to_millis(node: &mut Node) -> bool {

@@ -89,6 +89,11 @@ fn the_error_carries_every_problem() {
             .all(|problem| problem.severity == Severity::Error)
     );
     assert_eq!(found.to_string().lines().count(), 8);
+    // In a log, too, each has a line of its own.
+    let report = error.report().to_string();
+    let (first, lines) = report.split_once('\n').unwrap();
+    assert_eq!(first, "8 problems in the configuration:");
+    assert_eq!(lines, found.to_string());
 
     let json = serde_json::to_value(found).unwrap();
     assert_eq!(json[1]["severity"], "error");

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "full")]
 mod builder;
+#[cfg(feature = "full")]
+mod clients;
 mod errors;
 #[cfg(feature = "full")]
 mod explain;

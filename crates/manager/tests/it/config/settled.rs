@@ -88,6 +88,9 @@ fn x_5_attempts_count_the_first_and_retries_do_not() {
         ("retry_attempts: 3", 3),
         ("max_attempts: 2", 2),
         ("max_retries: 3", 4),
+        ("max_retries: 3.0", 4),
+        ("max_retries: 0x3", 4),
+        ("max_retries: \"${NOT_SET:3.0}\"", 4),
         ("retry: {retry_attempts: 3}", 3),
         ("retry: {max_retries: 0}", 1),
         ("retry: 5", 5),
@@ -100,6 +103,21 @@ fn x_5_attempts_count_the_first_and_retries_do_not() {
     }
     let config = yaml("default_retry_attempts: 4\n").unwrap();
     assert_eq!(config.policies["default"].retry.max_attempts, Some(4));
+    for (written, what) in [
+        (
+            "max_retries: 100",
+            "`100` is out of range; allowed: 0 to 99",
+        ),
+        ("max_retries: -1", "`-1` is out of range; allowed: 0 to 99"),
+        (
+            "max_retries: 2.5",
+            "`2.5` is not a whole number; allowed: 0 to 99",
+        ),
+        ("max_retries: many", "`many` is not a whole number"),
+    ] {
+        let lines = check_yaml(&format!("services: {{a: {{{written}}}}}\n"));
+        assert_line(&lines, &["services.a.max_retries: ", what]);
+    }
     for both in [
         "retry_attempts: 3, max_retries: 2",
         "retry: {max_attempts: 1}, retry_attempts: 1",
@@ -141,7 +159,11 @@ fn x_6_a_scalar_timeout_is_the_total_and_a_mapping_has_parts() {
         ),
         (millis(1000), millis(2000), millis(3000), millis(4000))
     );
-    let effective = config.client_policy_layers("c").resolve().unwrap().policy;
+    let effective = config
+        .client_policy_layers("c", None)
+        .resolve()
+        .unwrap()
+        .policy;
     assert_eq!(effective.timeout.connection, Duration::from_secs(1));
     assert_eq!(effective.timeout.total, Duration::from_secs(30));
     // A higher layer changes one part and leaves the others.
