@@ -144,6 +144,11 @@ impl Publisher {
         self.carry(publish, context).await
     }
 
+    /// Publishes a message of somebody else's as it is, without any header of ours.
+    pub(crate) async fn forward(&self, publish: Publish, context: Context) -> Result<Receipt> {
+        self.carry(publish, context).await
+    }
+
     pub(crate) fn around(&self) -> &Surroundings {
         &self.0.around
     }

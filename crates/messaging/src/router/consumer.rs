@@ -14,7 +14,7 @@ use trunkline_resilience::breaker::Breaker;
 use trunkline_telemetry::metrics::{ConsumeMetrics, Processed};
 
 use super::attempt::Attempted;
-use super::decide::{Reason, Verdict, Way, decide};
+use super::decide::{Reason, Verdict, Way, decide, held};
 use super::error::HandlerError;
 use super::handler::AnyHandler;
 use super::incoming::{About, Incoming};
@@ -22,7 +22,7 @@ use super::intake::{Intake, Next};
 use super::middleware::AnyMiddleware;
 use crate::delivery::Delivery;
 use crate::inbox::AnyInbox;
-use crate::message::Publish;
+use crate::message::{Message, Publish};
 use crate::policies::ConsumeSettings;
 use crate::publisher::Publisher;
 use crate::surroundings::Surroundings;
@@ -184,7 +184,17 @@ impl Consumer {
                         Way::Requeue(delay) => {
                             return self.settled(delivery.nack(delay).await, "nack");
                         }
-                        Way::Copy(delay) => return self.copy(delivery, &incoming, delay).await,
+                        Way::Copy(delay) => match self.copy(delivery.message(), &incoming) {
+                            Some(copy) => return self.send_copy(delivery, copy, delay).await,
+                            // It leaves no room for the count, which is kept here then.
+                            None => {
+                                let span = held(delay, &self.settings, &self.around.capabilities);
+                                if self.hold(&delivery, span).await.is_err() {
+                                    return;
+                                }
+                                incoming.attempt += 1;
+                            }
+                        },
                         Way::Here => incoming.attempt += 1,
                     }
                 }
@@ -244,7 +254,7 @@ impl Consumer {
             biased;
             () = self.stop.cancelled() => Err(GiveBack),
             () = tokio::time::sleep(span) => Ok(()),
-            error = self.keep_lease(delivery) => {
+            error = lost => {
                 self.log_lost(&error);
                 Err(GiveBack)
             }
@@ -279,20 +289,29 @@ impl Consumer {
         }
     }
 
-    /// Sends a copy to the own retry queue that carries its attempts, in place of the message.
-    async fn copy(&self, delivery: Delivery, incoming: &Incoming, delay: Option<Duration>) {
-        let Some(queue) = self.retry_queue.clone() else {
-            return;
-        };
-        let mut message = delivery.message().clone();
+    /// A copy of the message for the own retry queue that carries its attempts; none where the broker would not take it.
+    fn copy(&self, message: &Message, incoming: &Incoming) -> Option<Publish> {
+        let queue = self.retry_queue.clone()?;
+        let mut message = message.clone();
         let headers = &mut message.headers;
         headers.insert(header::ATTEMPTS, incoming.attempt.to_string());
         headers.insert(header::ORIGIN, incoming.destination().to_string());
-        let mut publish = Publish::new(Destination::Queue(queue), message);
-        publish.delay = delay;
-        if let Err(error) = self.replace(delivery, publish).await {
+        let fits = self.fits(&message);
+        fits.then(|| Publish::new(Destination::Queue(queue), message))
+    }
+
+    /// Sends a copy in place of the message.
+    async fn send_copy(&self, delivery: Delivery, mut copy: Publish, delay: Option<Duration>) {
+        copy.delay = delay;
+        if let Err(error) = self.replace(delivery, copy).await {
             self.settled(Err(error), "repetition");
         }
+    }
+
+    /// Whether the broker takes a message of this size.
+    pub(super) fn fits(&self, message: &Message) -> bool {
+        let largest = self.around.capabilities.max_message_size;
+        largest.is_none_or(|largest| message.size() <= largest)
     }
 
     /// The context in which what is published for a message is published: not bounded by its deadline.

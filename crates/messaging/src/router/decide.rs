@@ -69,11 +69,8 @@ pub(super) fn decide(
     }
     let delay = asked.unwrap_or_else(|| settings.delay_before(attempt + 1));
     let delay = Some(delay).filter(|delay| !delay.is_zero());
-    // What the broker cannot delay is held here, no longer than it can be held.
-    let held = delay.map_or(Duration::ZERO, |delay| match capabilities.lease_extension {
-        true => delay,
-        false => delay.min(settings.lease / 2),
-    });
+    // What the broker cannot delay is held here.
+    let held = held(delay, settings, capabilities);
     let (now, later) = (Duration::ZERO, held);
     if capabilities.redelivery && capabilities.attempts {
         let (hold, delay) = match capabilities.delayed_redelivery {
@@ -93,6 +90,18 @@ pub(super) fn decide(
         let (hold, way) = (later, Way::Here);
         Verdict::Again { hold, way }
     }
+}
+
+/// How much of a delay a message can be held for.
+pub(super) fn held(
+    delay: Option<Duration>,
+    settings: &ConsumeSettings,
+    capabilities: &Capabilities,
+) -> Duration {
+    delay.map_or(Duration::ZERO, |delay| match capabilities.lease_extension {
+        true => delay,
+        false => delay.min(settings.lease / 2),
+    })
 }
 
 #[cfg(test)]

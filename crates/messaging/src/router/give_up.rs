@@ -84,13 +84,11 @@ impl Consumer {
         error: &HandlerError,
     ) -> Message {
         let report = error.report();
-        let largest = self.around.capabilities.max_message_size;
-        let fits = |letter: &Message| largest.is_none_or(|largest| letter.size() <= largest);
         for text in [shortened(&report, LONGEST_ERROR), shortened(&report, 100)] {
             let mut letter = message.clone();
             self.describe(&mut letter.headers, incoming, reason);
             letter.headers.insert(header::DEAD_ERROR, text);
-            if fits(&letter) {
+            if self.fits(&letter) {
                 return letter;
             }
         }
@@ -99,7 +97,7 @@ impl Consumer {
         letter.headers.insert(header::DEAD_REASON, reason.as_str());
         let source = self.source.to_string();
         letter.headers.insert(header::DEAD_SOURCE, source);
-        if fits(&letter) {
+        if self.fits(&letter) {
             return letter;
         }
         message.clone()
@@ -133,12 +131,12 @@ impl Consumer {
             return outcome;
         }
         let queue = publish.destination.clone();
-        let scope = Self::aftermath(&trunkline_core::Context::current_or_new());
+        let context = Self::aftermath(&trunkline_core::Context::current_or_new());
         let publisher = &self.publisher;
-        let sent = match scope.scope(publisher.send(publish.clone())).await {
+        let sent = match publisher.forward(publish.clone(), context.clone()).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.declare(&queue).await;
-                scope.scope(publisher.send(publish)).await
+                publisher.forward(publish, context).await
             }
             other => other,
         };

@@ -1,8 +1,10 @@
 //! What is easily forgotten.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use trunkline_core::names::message_header as header;
 use trunkline_core::size::ByteSize;
 use trunkline_core::{ErrorKind, Lifecycle};
@@ -11,6 +13,7 @@ use trunkline_messaging::{
     AnyBroker, Browse, Destination, HandlerError, LetterFilter, Message, MessageBroker,
     MessageBrokerConfig, Messaging, Publish, StoredMessage,
 };
+use trunkline_testing::broker::RestrictedBroker;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -37,6 +40,11 @@ async fn letter(broker: &AnyBroker) -> StoredMessage {
     }
 }
 
+/// A limited broker that publishes a dead letter first and takes the acknowledgement then.
+fn without_forward(largest: u64) -> AnyBroker {
+    RestrictedBroker::new(limited(largest), |able| able.atomic_forward = false).erase()
+}
+
 fn limited(largest: u64) -> AnyBroker {
     let mut config = MemoryConfig::default();
     config.max_message_size = ByteSize::new(largest);
@@ -46,13 +54,18 @@ fn limited(largest: u64) -> AnyBroker {
 /// A message that fills what the broker takes has no room for the reason; it is kept all the same.
 #[tokio::test(start_paused = true)]
 async fn a_message_as_large_as_may_be_becomes_a_dead_letter() {
-    for (spare, has_error, has_source) in [
+    let cases = [
         (3_000, true, true),
         (600, true, true),
         (120, false, true),
         (0, false, false),
-    ] {
-        let broker = limited(10_000);
+    ];
+    let brokers: [fn(u64) -> AnyBroker; 2] = [limited, without_forward];
+    for (broker, (spare, has_error, has_source)) in brokers
+        .into_iter()
+        .flat_map(|broker| cases.map(|case| (broker, case)))
+    {
+        let broker = broker(10_000);
         let messaging = shop(&broker).await;
         let mut message = Message::new("");
         let room = 10_000 - message.size() - spare;
@@ -62,7 +75,8 @@ async fn a_message_as_large_as_may_be_becomes_a_dead_letter() {
             .publish(Publish::new(orders, message.clone()))
             .await
             .unwrap();
-        let letter = letter(&broker).await.message;
+        let letter = timeout(Duration::from_secs(60), letter(&broker));
+        let letter = letter.await.expect("it is kept").message;
         assert_eq!(letter.payload, message.payload);
         assert_eq!(
             letter.headers.contains(header::DEAD_ERROR),
@@ -76,6 +90,36 @@ async fn a_message_as_large_as_may_be_becomes_a_dead_letter() {
         );
         messaging.shutdown(soon()).await.unwrap();
     }
+}
+
+/// Where the broker does not count attempts a copy carries the count. A message that leaves no room for that is counted
+/// here, and not tried for ever.
+#[tokio::test(start_paused = true)]
+async fn attempts_of_a_message_as_large_as_may_be_are_counted() {
+    let broker = RestrictedBroker::new(limited(10_000), |able| able.attempts = false).erase();
+    broker.connect().await.unwrap();
+    let messaging = Messaging::builder(broker.clone()).service("shop").build();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&attempts);
+    let fail = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Err::<(), _>(HandlerError::retry("no")) }
+    };
+    let subscribing = messaging.subscribe("orders").max_attempts(3);
+    subscribing.handle(fail).await.unwrap();
+    messaging.ready().await.unwrap();
+    let mut message = Message::new("");
+    message.payload = vec![b'x'; 10_000 - message.size()].into();
+    let orders = Destination::Topic("orders".parse().unwrap());
+    broker
+        .publish(Publish::new(orders, message.clone()))
+        .await
+        .unwrap();
+    let letter = timeout(Duration::from_secs(600), letter(&broker));
+    let letter = letter.await.expect("it is given up").message;
+    assert_eq!(letter.payload, message.payload);
+    assert_eq!(attempts.load(Ordering::SeqCst), 3);
+    messaging.shutdown(soon()).await.unwrap();
 }
 
 /// A letter that does not say whose it is cannot be tried again, and says so; it stays.
@@ -119,9 +163,7 @@ async fn a_dropped_router_leaves_no_task() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), ended)
-        .await
-        .unwrap();
+    timeout(Duration::from_secs(5), ended).await.unwrap();
 }
 
 /// The options of the in-memory broker, as files and URLs write them, and what is wrong with them.
