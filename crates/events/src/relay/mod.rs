@@ -132,7 +132,8 @@ impl Relay {
         self.edit(|inner| inner.outgoing.propagation = propagation)
     }
 
-    /// Says to which topic an event goes, in place of the configuration. What it refuses stops the relay at that event.
+    /// Says to which topic an event goes, in place of the configuration. What it refuses, or panics about, stops the
+    /// relay at that event.
     #[must_use]
     pub fn with_topic_of<F>(self, topic_of: F) -> Self
     where

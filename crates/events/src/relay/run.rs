@@ -1,9 +1,11 @@
 //! The task of a relay.
 
+use std::convert::identity;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
+use trunkline_core::task::catch_panic;
 use trunkline_core::{Error, ErrorKind, Result};
 use trunkline_messaging::{MessageBroker, Publish};
 use trunkline_resilience::retry::{RetrySettings, Schedule};
@@ -90,7 +92,9 @@ impl Running {
         let schedule = schedule();
         loop {
             self.changes.mark_unchanged();
-            match self.step().await {
+            // A fault of store or broker ends one step, not the publishing.
+            let step = catch_panic(self.step()).await.and_then(identity);
+            match step {
                 Ok(Step::Forward) => self.works(),
                 Ok(Step::CaughtUp) => {
                     self.works();
@@ -157,7 +161,10 @@ impl Running {
         let mut failed = None;
         let (mut wave, mut messages): (Vec<usize>, Vec<Publish>) = (Vec::new(), Vec::new());
         for at in batch.backlog.wave() {
-            match self.relay.outgoing.publish(&batch.events[at]) {
+            let (outgoing, event) = (&self.relay.outgoing, &batch.events[at]);
+            // The topic may be chosen by somebody else's function.
+            let message = catch_panic(async { outgoing.publish(event) }).await;
+            match message.and_then(identity) {
                 Ok(message) => {
                     wave.push(at);
                     messages.push(message);

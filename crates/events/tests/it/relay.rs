@@ -56,6 +56,7 @@ struct Script {
     batches: AtomicU32,
     refused: Mutex<Option<String>>,
     hangs: AtomicBool,
+    panics: AtomicBool,
 }
 
 impl Scripted {
@@ -126,6 +127,8 @@ impl MessageBroker for Scripted {
         if self.0.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+        let panics = self.0.panics.load(Ordering::SeqCst);
+        assert!(!panics, "a fault of the broker");
         sleep(Duration::from_millis(1)).await;
         batch
             .into_iter()
@@ -542,6 +545,63 @@ async fn an_event_that_is_refused_is_never_skipped_and_turns_health_red() {
         [3],
         "what was confirmed is not repeated"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_panics_stops_its_event_and_nothing_else() {
+    let (store, broker) = (MemoryEventStore::new(), Scripted::default());
+    let health = Health::default();
+    let component = health.register("relay_relay", "relay", "event_relay", true);
+    let broken = Arc::new(AtomicBool::new(true));
+    let panics = Arc::clone(&broken);
+    let relay = Relay::new(store.clone(), broker.clone(), &RelayConfig::default())
+        .unwrap()
+        .with_topic_of(move |recorded| {
+            let is_broken = panics.load(Ordering::SeqCst) && recorded.event.aggregate_id == "1";
+            assert!(!is_broken, "no topic for this");
+            TopicName::new("order.changed")
+        })
+        .with_component(component);
+    relay.start().await.unwrap();
+    let stuck = append(&store, "1", 1).await;
+    append(&store, "2", 2).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(order_of(&broker.taken(), "2"), [2]);
+    let status = health.component_status("relay_relay").unwrap();
+    assert_eq!(status.status, Status::Unhealthy);
+    let error = status.last_error.unwrap();
+    assert!(error.contains("no topic for this"), "{error}");
+    assert!(error.contains(&stuck.event_id), "{error}");
+
+    broken.store(false, Ordering::SeqCst);
+    relay.flush(soon()).await.unwrap();
+    assert_eq!(order_of(&broker.taken(), "1"), [1]);
+    sleep(Duration::from_millis(10)).await;
+    let status = health.component_status("relay_relay").unwrap();
+    assert_eq!(status.status, Status::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_panics_is_asked_again() {
+    let (store, broker) = (MemoryEventStore::new(), Scripted::default());
+    let health = Health::default();
+    let component = health.register("relay_relay", "relay", "event_relay", true);
+    broker.0.panics.store(true, Ordering::SeqCst);
+    append(&store, "1", 1).await;
+    let relay = Relay::new(store.clone(), broker.clone(), &RelayConfig::default())
+        .unwrap()
+        .with_component(component);
+    relay.start().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let status = health.component_status("relay_relay").unwrap();
+    assert_eq!(status.status, Status::Unhealthy);
+    assert!(status.last_error.unwrap().contains("a fault of the broker"));
+    assert!(relay.progress().error.is_some());
+
+    broker.0.panics.store(false, Ordering::SeqCst);
+    relay.flush(soon()).await.unwrap();
+    assert_eq!(order_of(&broker.taken(), "1"), [1]);
+    relay.shutdown(soon()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
