@@ -278,6 +278,7 @@ pub struct DiscoveryBuilder {
     cache: DiscoveryCacheConfig,
     balance: LoadBalancerConfig,
     balance_of: HashMap<ServiceName, LoadBalancerConfig>,
+    zone: Option<Arc<str>>,
     statics: HashMap<ServiceName, Vec<ServiceInstance>>,
     request_timeout: Duration,
     lease_ttl: Duration,
@@ -295,6 +296,7 @@ impl Default for DiscoveryBuilder {
             cache: DiscoveryCacheConfig::default(),
             balance: LoadBalancerConfig::default(),
             balance_of: HashMap::new(),
+            zone: None,
             statics: HashMap::new(),
             request_timeout: Duration::from_secs(5),
             lease_ttl: Duration::from_secs(10),
@@ -363,6 +365,13 @@ impl DiscoveryBuilder {
         self
     }
 
+    /// Where this process runs: while a service has instances in rotation in the same zone, those alone are picked, and
+    /// others only for what was tried at all of them. Default: not said, and zones do not matter.
+    pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
     /// Time for one question to the registry. Default 5 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
@@ -413,6 +422,7 @@ impl DiscoveryBuilder {
             request_timeout: self.request_timeout,
             balance: self.balance,
             balance_of: self.balance_of,
+            zone: self.zone,
             statics: self.statics,
             metrics: self.metrics,
             health_changes: health_changes.clone(),

@@ -53,7 +53,7 @@ impl Instances {
         balance: &LoadBalancerConfig,
     ) -> Self {
         let metrics = Metrics::disabled().discovery(service.as_str());
-        let pool = Pool::new(service, balance.clone(), metrics, None);
+        let pool = Pool::new(service, balance.clone(), None, metrics, None);
         pool.answer(instances, 0);
         pool.ended.store(true, Ordering::Relaxed);
         Self(pool)
@@ -167,6 +167,8 @@ pub(crate) struct Pool {
     /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts.
     replacing: Mutex<Option<Running>>,
     balance: LoadBalancerConfig,
+    /// Where the callers run.
+    zone: Option<Arc<str>>,
     metrics: DiscoveryMetrics,
     /// No answer will come any more.
     ended: AtomicBool,
@@ -178,6 +180,7 @@ impl Pool {
     pub(crate) fn new(
         service: ServiceName,
         balance: LoadBalancerConfig,
+        zone: Option<Arc<str>>,
         metrics: DiscoveryMetrics,
         health_changes: Option<broadcast::Sender<ServiceHealthChange>>,
     ) -> Arc<Self> {
@@ -203,6 +206,7 @@ impl Pool {
             replaced: watch::Sender::new(()),
             replacing: Mutex::default(),
             balance,
+            zone,
             metrics,
             ended: AtomicBool::new(false),
             health_changes,
@@ -488,7 +492,12 @@ impl Pool {
             .iter()
             .filter_map(|member| member.load.ejected_until());
         set.readmit_at = until.min();
-        set.rotation = Arc::new(Rotation::new(rotation, self.balance.strategy));
+        let strategy = self.balance.strategy;
+        // When nothing anywhere is known to work, being near is no reason to be asked first.
+        set.rotation = Arc::new(match &self.zone {
+            Some(zone) if !panicking => Rotation::near(rotation, zone, strategy),
+            _ => Rotation::new(rotation, strategy),
+        });
         set.panicking = panicking;
         set.generation += 1;
         set

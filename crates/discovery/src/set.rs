@@ -50,7 +50,7 @@ impl InstanceSet {
         self.members.iter().map(|member| &member.instance)
     }
 
-    /// The instances that get requests now.
+    /// The instances that get requests now: where there are some in the caller's own zone, those alone.
     pub fn in_rotation(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceInstance>> {
         self.rotation
             .members()

@@ -25,6 +25,8 @@ const TRIES: usize = 3;
 pub(crate) struct Rotation {
     members: Box<[Arc<Member>]>,
     rule: Rule,
+    /// Where to go when all of these were tried: the instances of other zones.
+    beyond: Option<Box<Self>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,21 @@ impl Rotation {
         Self {
             members: members.into_boxed_slice(),
             rule,
+            beyond: None,
+        }
+    }
+
+    /// Of these, the ones of a zone; the others only for what was tried at all of them. Where the zone has none, all.
+    pub(crate) fn near(members: Vec<Arc<Member>>, zone: &str, strategy: BalanceStrategy) -> Self {
+        let is_near = |member: &Arc<Member>| member.instance.zone.as_deref() == Some(zone);
+        let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(is_near);
+        if near.is_empty() {
+            return Self::new(far, strategy);
+        }
+        let beyond = (!far.is_empty()).then(|| Box::new(Self::new(far, strategy)));
+        Self {
+            beyond,
+            ..Self::new(near, strategy)
         }
     }
 
@@ -73,7 +90,7 @@ impl Rotation {
         &self.members
     }
 
-    /// Picks one. What is excluded is picked only when there is nothing else.
+    /// Picks one. What is excluded is picked only when there is nothing else, not in other zones either.
     pub(crate) fn pick(
         &self,
         cursor: &AtomicUsize,
@@ -95,14 +112,18 @@ impl Rotation {
             let after = (first + 1..self.members.len()).chain(0..first);
             after.into_iter().find(|at| !self.is_excluded(*at, exclude))
         };
-        self.members.get(other.or_else(next).unwrap_or(first))
+        if let Some(other) = other.or_else(next) {
+            return self.members.get(other);
+        }
+        let beyond = self.beyond.as_ref().and_then(|far| {
+            let picked = far.pick(cursor, exclude)?;
+            (!is_among(picked, exclude)).then_some(picked)
+        });
+        beyond.or_else(|| self.members.get(first))
     }
 
     fn is_excluded(&self, at: usize, exclude: &[Arc<ServiceInstance>]) -> bool {
-        let candidate = &self.members[at].instance;
-        exclude
-            .iter()
-            .any(|other| Arc::ptr_eq(other, candidate) || other.id == candidate.id)
+        is_among(&self.members[at], exclude)
     }
 
     fn choose(&self, cursor: &AtomicUsize) -> usize {
@@ -159,4 +180,11 @@ impl Rotation {
         let cost = |at: usize| self.members[at].load.cost(now);
         if cost(other) < cost(one) { other } else { one }
     }
+}
+
+fn is_among(candidate: &Member, instances: &[Arc<ServiceInstance>]) -> bool {
+    let candidate = &candidate.instance;
+    instances
+        .iter()
+        .any(|other| Arc::ptr_eq(other, candidate) || other.id == candidate.id)
 }

@@ -31,6 +31,7 @@ pub(crate) struct CacheSettings {
     pub(crate) request_timeout: std::time::Duration,
     pub(crate) balance: LoadBalancerConfig,
     pub(crate) balance_of: HashMap<ServiceName, LoadBalancerConfig>,
+    pub(crate) zone: Option<Arc<str>>,
     pub(crate) statics: HashMap<ServiceName, Vec<ServiceInstance>>,
     pub(crate) metrics: Metrics,
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
@@ -186,7 +187,8 @@ impl Cache {
             .unwrap_or(&settings.balance);
         let metrics = settings.metrics.discovery(service.as_str());
         let tell = Some(settings.health_changes.clone());
-        let pool = Pool::new(service.clone(), balance.clone(), metrics, tell);
+        let zone = settings.zone.clone();
+        let pool = Pool::new(service.clone(), balance.clone(), zone, metrics, tell);
         let watch = match known {
             Some(known) => {
                 pool.answer(known.clone(), 0);

@@ -11,3 +11,4 @@ mod instance;
 mod registration;
 mod scripted;
 mod watch;
+mod zones;
