@@ -11,7 +11,8 @@ use crate::registry::{Lease, Registry};
 use crate::resolver::{InstanceList, InstanceWatch, Resolver};
 
 /// The kind `static`: the instances that the configuration names, for as long as the process runs. What registers here
-/// as well is seen by this process alone.
+/// as well is seen by this process alone, for as long as it is renewed, and cannot take the place of what the configuration
+/// names.
 ///
 /// ```
 /// use trunkline_discovery::{Resolver, ServiceConfig, ServiceName, StaticList};

@@ -112,6 +112,7 @@ impl Registry for MemoryRegistry {
         }
         self.with(|state| {
             let id = instance.id.clone();
+            state.check_free(&id)?;
             let token = state.put(instance, Some(ttl));
             Ok(Lease::new(id, token.to_string(), ttl))
         })

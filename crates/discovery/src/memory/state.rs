@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_core::{Error, Result};
+use trunkline_core::{Error, ErrorKind, Result};
 
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::registry::Lease;
@@ -100,10 +100,24 @@ impl State {
     }
 
     /// Withdraws what the lease stands for; does nothing when it was withdrawn or replaced. An empty token stands for
-    /// whatever there is.
+    /// whatever was announced.
     pub(super) fn remove(&mut self, lease: &Lease) {
-        if lease.token.is_empty() || self.held(lease).is_some() {
+        let is_free = self.check_free(&lease.instance_id).is_ok();
+        if self.held(lease).is_some() || (lease.token.is_empty() && is_free) {
             self.take(&lease.instance_id);
+        }
+    }
+
+    /// Whether an announcement may take this id: what stands for ever is nobody's to replace.
+    pub(super) fn check_free(&self, id: &str) -> Result<()> {
+        let service = self.owners.get(id).and_then(|name| self.services.get(name));
+        let entry = service.and_then(|service| service.instances.get(id));
+        match entry {
+            Some(Entry { term: None, .. }) => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("instance {id} is named by the configuration; announce another id"),
+            )),
+            _ => Ok(()),
         }
     }
 

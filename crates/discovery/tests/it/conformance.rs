@@ -1,8 +1,8 @@
-//! The registries of this crate keep the contract.
+//! The registries of this crate keep the contract. What only the static list promises is in `static_list`.
 
 use std::time::Duration;
 
-use trunkline_discovery::{MemoryRegistry, StaticList};
+use trunkline_discovery::{MemoryRegistry, ServiceConfig, StaticList};
 use trunkline_testing::Scope;
 use trunkline_testing::registry::{OpenRegistry, RegistryHarness};
 
@@ -45,7 +45,9 @@ impl RegistryHarness for Static {
     }
 
     async fn open(&self, _: &Scope) -> Option<OpenRegistry> {
-        let list = StaticList::new(Vec::new()).unwrap();
+        // The cases run beside what the configuration names.
+        let services = [("payments", ServiceConfig::at("payments.test", 80))];
+        let list = StaticList::from_config(services).unwrap();
         let shutdown = list.clone();
         Some(OpenRegistry::new(list.clone(), list, async move || {
             shutdown.shutdown();

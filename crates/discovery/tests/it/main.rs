@@ -10,5 +10,6 @@ mod ejection;
 mod instance;
 mod registration;
 mod scripted;
+mod static_list;
 mod watch;
 mod zones;
