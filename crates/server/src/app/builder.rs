@@ -234,9 +234,11 @@ fn check(config: &ServerConfig) -> Result<()> {
         ("metrics_path", &config.metrics_path),
     ] {
         let plain = |c: char| c.is_ascii_graphic() && !"{}*?#".contains(c);
-        if !path.starts_with('/') || !path.chars().all(plain) {
+        // So began parameters in earlier versions of axum, which refuses them now with a panic.
+        let has_parameter = path.contains("/:");
+        if !path.starts_with('/') || !path.chars().all(plain) || has_parameter {
             return Err(Error::config(format!(
-                "server.{key}: `{path}` is no path such as /{}",
+                "server.{key}: `{path}` is no path such as /{}; it cannot have parameters",
                 key.trim_end_matches("_path")
             )));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequest as _, Path, Request, State};
+use axum::extract::{FromRequest as _, Request, State};
 use axum::routing::post;
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -16,7 +16,7 @@ use trunkline_messaging::{
     AnyBroker, Destination, Message, Publish, Publisher, TopicName, TopicPattern,
 };
 
-use crate::extract::{Json, unread};
+use crate::extract::{Json, Path, unread};
 use crate::{ProblemResponse, PublishRouteConfig};
 
 /// Longest wait for the broker's confirmation; less when the request has less time.

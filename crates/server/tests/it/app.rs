@@ -523,6 +523,14 @@ fn what_cannot_work_is_said_when_it_is_built() {
             "server.metrics_path",
         ),
         (
+            with(|config| config.health_path = "/:x".to_owned()),
+            "server.health_path: `/:x` is no path",
+        ),
+        (
+            with(|config| config.metrics_path = "/a/*rest".to_owned()),
+            "server.metrics_path",
+        ),
+        (
             with(|config| config.metrics_path = "/health".to_owned()),
             "server.metrics_path: `/health` is taken",
         ),

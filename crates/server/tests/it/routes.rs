@@ -203,6 +203,7 @@ async fn publishing_is_refused_by_the_rules() {
         ("/publish/default/user.created.twice", "{}", 403),
         ("/publish/default/user.*", "{}", 422),
         ("/publish/default/user..x", "{}", 422),
+        ("/publish/default/%FF", "{}", 422),
         ("/publish/default/user.created", "{", 422),
         ("/publish/default/user.created", "", 422),
     ] {

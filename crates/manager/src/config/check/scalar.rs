@@ -254,6 +254,12 @@ fn check_format(text: &str, format: &str) -> Result<String, Refused> {
         }
         "http-url" => check_base_url(text)?,
         "url-path" if !is_path(text) => return refuse("a path", "a path such as /api/v1"),
+        "route-path" if !is_route_path(text) => {
+            return refuse(
+                "a path of the service's own",
+                "a path without parameters, such as /health",
+            );
+        }
         "header-name" if !is_header_name(text) => {
             return refuse(
                 "a header name",
@@ -315,6 +321,12 @@ fn is_path(text: &str) -> bool {
         && !text
             .chars()
             .any(|c| c.is_whitespace() || c.is_control() || "?#".contains(c))
+}
+
+/// A path that a router takes as it stands, with nothing in it that means a parameter.
+fn is_route_path(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() && !"{}*?#".contains(c);
+    text.starts_with('/') && text.chars().all(plain) && !text.contains("/:")
 }
 
 fn is_header_name(text: &str) -> bool {
