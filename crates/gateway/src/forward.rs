@@ -12,7 +12,6 @@ use http_body::Body as _;
 use tower_service::Service as _;
 use trunkline_core::Context;
 use trunkline_http::{Body, CallOptions};
-use trunkline_server::layers::RouteTemplate;
 use trunkline_server::{PassedOn, ProblemResponse};
 
 use crate::failure::problem_of;
@@ -36,8 +35,7 @@ pub(crate) async fn forward(shared: &Shared, request: Request<AxumBody>) -> Resp
         }
     };
     let mut response = through(shared, route, request).await;
-    let template = RouteTemplate(route.path.clone());
-    response.extensions_mut().insert(template);
+    response.extensions_mut().insert(route.template.clone());
     response
 }
 

@@ -1,20 +1,21 @@
 //! The routes: which path goes to which service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::Method;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
+use trunkline_server::layers::RouteTemplate;
 
 use crate::config::GatewayConfig;
 use crate::convention::segment_of;
 
 /// A route: everything below a path, by whole segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
-    /// Without a slash at the end.
-    pub(crate) path: Arc<str>,
+    /// Its path, as log lines and metrics name it.
+    pub(crate) template: RouteTemplate,
     pub(crate) service: ServiceName,
     /// Where the service stands among [`RouteTable::services`].
     pub(crate) slot: usize,
@@ -23,7 +24,7 @@ pub(crate) struct Route {
 }
 
 /// What a path and a method lead to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Lookup<'a> {
     /// This route.
     Found(&'a Route),
@@ -90,49 +91,59 @@ impl RouteTable {
             self.services.len() - 1
         });
         let path: Arc<str> = path.into();
+        let template = if path.is_empty() {
+            Arc::from("/")
+        } else {
+            Arc::clone(&path)
+        };
         let route = Route {
-            path: Arc::clone(&path),
+            template: RouteTemplate(template),
             service,
             slot,
             methods,
         };
         let same_path = self.routes.entry(path).or_default();
         if same_path.iter().any(|known| overlaps(known, &route)) {
-            let shown = if route.path.is_empty() {
-                "/"
-            } else {
-                &route.path
-            };
             return Err(Error::config(format!(
-                "two gateway routes take the same requests below {shown}"
+                "two gateway routes take the same requests below {}",
+                route.template.0
             )));
         }
         same_path.push(route);
         Ok(())
     }
 
-    /// The route with the longest path that a request falls under.
+    /// The route that a request falls under. The longest path decides, whatever its methods: what one service does not
+    /// take must not end up at another. `GET` takes `HEAD` too, where no route asks for that itself.
     pub(crate) fn lookup(&self, method: &Method, path: &str) -> Lookup<'_> {
-        let mut other = Vec::new();
+        let Some(routes) = self.at(path) else {
+            return Lookup::Unknown;
+        };
+        let taking = |method: &Method| {
+            let takes = |route: &&Route| route.methods.is_empty() || route.methods.contains(method);
+            routes.iter().find(takes)
+        };
+        let found = match *method {
+            Method::HEAD => taking(method).or_else(|| taking(&Method::GET)),
+            _ => taking(method),
+        };
+        found.map_or_else(|| Lookup::OtherMethods(allowed(routes)), Lookup::Found)
+    }
+
+    /// The name of the routes that a path falls under, for log lines and metrics.
+    pub(crate) fn template(&self, path: &str) -> Option<&RouteTemplate> {
+        let route = self.at(path)?.first()?;
+        Some(&route.template)
+    }
+
+    /// The routes of the longest path that a request falls under.
+    fn at(&self, path: &str) -> Option<&[Route]> {
         let mut prefix = path.trim_end_matches('/');
         loop {
             if let Some(routes) = self.routes.get(prefix) {
-                let takes =
-                    |route: &&Route| route.methods.is_empty() || route.methods.contains(method);
-                if let Some(route) = routes.iter().find(takes) {
-                    return Lookup::Found(route);
-                }
-                other.extend(
-                    routes
-                        .iter()
-                        .flat_map(|route| route.methods.iter().cloned()),
-                );
+                return Some(routes);
             }
-            match prefix.rfind('/') {
-                Some(end) => prefix = prefix.split_at(end).0,
-                None if other.is_empty() => return Lookup::Unknown,
-                None => return Lookup::OtherMethods(other),
-            }
+            prefix = prefix.split_at(prefix.rfind('/')?).0;
         }
     }
 
@@ -140,6 +151,19 @@ impl RouteTable {
     pub(crate) fn services(&self) -> &[ServiceName] {
         &self.services
     }
+}
+
+fn allowed(routes: &[Route]) -> Vec<Method> {
+    let mut methods: Vec<Method> = Vec::new();
+    for method in routes.iter().flat_map(|route| &route.methods) {
+        methods.push(method.clone());
+        if *method == Method::GET {
+            methods.push(Method::HEAD);
+        }
+    }
+    let mut seen = HashSet::new();
+    methods.retain(|method| seen.insert(method.clone()));
+    methods
 }
 
 fn overlaps(one: &Route, other: &Route) -> bool {
@@ -208,7 +232,8 @@ mod tests {
             "/api/v2/users",
             "",
         ] {
-            assert_eq!(table.lookup(&Method::GET, path), Lookup::Unknown, "{path}");
+            let found = table.lookup(&Method::GET, path);
+            assert!(matches!(found, Lookup::Unknown), "{path}: {found:?}");
         }
         assert_eq!(table.services().len(), 2);
     }
@@ -259,6 +284,55 @@ mod tests {
             panic!("the path is known");
         };
         assert_eq!(methods, [Method::GET, Method::HEAD, Method::POST]);
+    }
+
+    #[test]
+    fn get_takes_head_unless_a_route_of_its_own_does() {
+        let routes = vec![
+            RouteConfig::new("/a", "reader").with_methods(["GET"]),
+            RouteConfig::new("/b", "reader").with_methods(["GET"]),
+            RouteConfig::new("/b", "prober").with_methods(["HEAD"]),
+        ];
+        let table = table(&[], routes).unwrap();
+        let at = |path| service_at(&table, &Method::HEAD, path);
+        assert_eq!(at("/a/1").as_deref(), Some("reader"));
+        assert_eq!(at("/b/1").as_deref(), Some("prober"));
+        for path in ["/a", "/b"] {
+            let Lookup::OtherMethods(methods) = table.lookup(&Method::PUT, path) else {
+                panic!("{path} is known");
+            };
+            assert_eq!(methods, [Method::GET, Method::HEAD]);
+        }
+    }
+
+    #[test]
+    fn what_the_longest_path_does_not_take_does_not_end_up_at_another_service() {
+        let routes = vec![
+            RouteConfig::new("/shop", "site"),
+            RouteConfig::new("/shop/orders", "orders").with_methods(["GET"]),
+        ];
+        let table = table(&[], routes).unwrap();
+        let Lookup::OtherMethods(methods) = table.lookup(&Method::POST, "/shop/orders/1") else {
+            panic!("the path is that of orders");
+        };
+        assert_eq!(methods, [Method::GET, Method::HEAD]);
+        assert_eq!(
+            service_at(&table, &Method::POST, "/shop/cart").as_deref(),
+            Some("site")
+        );
+    }
+
+    #[test]
+    fn a_path_is_named_by_its_longest_route_whatever_the_method() {
+        let routes = vec![
+            RouteConfig::new("/", "site"),
+            RouteConfig::new("/shop/", "shop").with_methods(["GET"]),
+        ];
+        let table = table(&[], routes).unwrap();
+        for (path, name) in [("/shop/1", "/shop"), ("/shop", "/shop"), ("/else", "/")] {
+            assert_eq!(&*table.template(path).unwrap().0, name);
+        }
+        assert!(RouteTable::default().template("/shop").is_none());
     }
 
     #[test]

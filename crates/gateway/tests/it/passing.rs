@@ -83,6 +83,9 @@ async fn x42_requests_find_their_service_with_their_path_unchanged() {
             "{path}"
         );
     }
+    let head = http::Request::head("/shop/orders").body(String::new());
+    let answer = gateway.ask(head.unwrap()).await;
+    assert_eq!(answer.headers()["x-from"], "orders", "GET takes HEAD");
     let post = http::Request::post("/shop/orders")
         .body(String::new())
         .unwrap();
@@ -92,7 +95,7 @@ async fn x42_requests_find_their_service_with_their_path_unchanged() {
             problem(&refused)["status"].as_u64(),
             &refused.headers()["allow"]
         ),
-        (Some(405), &"GET".parse().unwrap())
+        (Some(405), &"GET, HEAD".parse().unwrap())
     );
     gateway.stop().await;
 }
@@ -139,6 +142,57 @@ async fn headers_are_those_of_the_next_hop() {
         told.contains("\nvia: 1.1 trunkline-") && told.contains("\ntraceparent: 00-"),
         "{told}"
     );
+}
+
+#[tokio::test]
+async fn what_a_proxy_in_front_says_is_believed_only_where_that_is_configured() {
+    for trusted in [true, false] {
+        let users = upstream(telling("users")).await;
+        let gateway = Gateway::with(
+            &[("user-service", &[users.local_addr()])],
+            |config| config.with_trust_forwarded(trusted),
+            |service| service,
+        )
+        .await;
+        let request = http::Request::get("/api/v1/users/1")
+            .header("forwarded", "for=198.51.100.9;proto=https")
+            .header("x-forwarded-for", "198.51.100.9")
+            .header("x-forwarded-host", "shop.example.com")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-port", "443")
+            .header("x-real-ip", "198.51.100.9")
+            .header("host", "api.example.com")
+            .body(String::new())
+            .unwrap();
+        let response = gateway.ask(request).await;
+        let told = String::from_utf8_lossy(response.body()).into_owned();
+        let expected: &[&str] = if trusted {
+            &[
+                "x-forwarded-for: 198.51.100.9, 127.0.0.1",
+                "x-forwarded-host: shop.example.com",
+                "x-forwarded-proto: https",
+                "x-forwarded-port: 443",
+                "x-real-ip: 198.51.100.9",
+            ]
+        } else {
+            &[
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-host: api.example.com",
+                "x-forwarded-proto: http",
+            ]
+        };
+        for line in expected {
+            assert!(told.lines().any(|told| told == *line), "{line}\nin\n{told}");
+        }
+        let claimed =
+            told.contains("198.51.100.9") || told.contains("https") || told.contains("shop");
+        assert_eq!(claimed, trusted, "{told}");
+        let mut lines = told.lines();
+        let forwarded = lines.find(|line| line.starts_with("forwarded: ")).unwrap();
+        let earlier = "forwarded: for=198.51.100.9;proto=https, ";
+        assert_eq!(forwarded.starts_with(earlier), trusted, "{forwarded}");
+        assert!(forwarded.contains("for=127.0.0.1"), "{forwarded}");
+    }
 }
 
 #[tokio::test]

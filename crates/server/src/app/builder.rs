@@ -13,6 +13,7 @@ use trunkline_telemetry::Metrics;
 use super::registration::ThroughDiscovery;
 use super::{Hook, MicroserviceApp, Registration};
 use crate::ServerConfig;
+use crate::layers::{RouteTemplate, TemplateOf};
 use crate::routes::BrokerSource;
 
 /// Puts a [`MicroserviceApp`] together.
@@ -23,6 +24,7 @@ pub struct MicroserviceAppBuilder {
     metadata: BTreeMap<String, String>,
     config: ServerConfig,
     router: Router,
+    template_of: Option<Arc<TemplateOf>>,
     health: Health,
     metrics: Metrics,
     propagation: Option<Propagation>,
@@ -56,6 +58,7 @@ pub(super) struct Plan {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) config: ServerConfig,
     pub(super) router: Router,
+    pub(super) template_of: Option<Arc<TemplateOf>>,
     pub(super) health: Health,
     pub(super) metrics: Metrics,
     pub(super) propagation: Propagation,
@@ -83,6 +86,7 @@ impl MicroserviceAppBuilder {
             metadata: BTreeMap::new(),
             config: ServerConfig::default(),
             router: Router::new(),
+            template_of: None,
             health: Health::default(),
             metrics: Metrics::default(),
             propagation: None,
@@ -103,6 +107,16 @@ impl MicroserviceAppBuilder {
     /// Sets the routes of the service. The app's own paths win over the same path there.
     pub fn router(mut self, router: Router) -> Self {
         self.router = router;
+        self
+    }
+
+    /// Names the route of a path for log lines and metrics, where one handler of the router serves many, as that of a
+    /// gateway does.
+    pub fn route_templates(
+        mut self,
+        template_of: impl Fn(&str) -> Option<RouteTemplate> + Send + Sync + 'static,
+    ) -> Self {
+        self.template_of = Some(Arc::new(template_of));
         self
     }
 
@@ -214,6 +228,7 @@ impl MicroserviceAppBuilder {
             registration,
             config: self.config,
             router: self.router,
+            template_of: self.template_of,
             health: self.health,
             metrics: self.metrics,
             propagation,

@@ -53,7 +53,7 @@ impl Layers {
         Self {
             context: ContextLayer::new(plan.propagation.clone())
                 .with_timeout(config.request_timeout),
-            observe: ObserveLayer::new(&plan.metrics),
+            observe: ObserveLayer::new(&plan.metrics).with_template_of(plan.template_of.clone()),
             in_flight: InFlightLayer::new(config.max_in_flight),
             body_limit: BodyLimitLayer::new(config.body_limit.bytes()),
         }

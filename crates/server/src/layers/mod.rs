@@ -25,5 +25,6 @@ pub use context::{ContextLayer, ContextService, HeaderCarrier};
 pub use deadline::{DeadlineLayer, DeadlineService};
 pub use idempotency::{IdempotencyLayer, IdempotencyService};
 pub use in_flight::{InFlightLayer, InFlightService};
+pub(crate) use observe::TemplateOf;
 pub use observe::{ObserveLayer, ObserveService, RouteTemplate};
 pub use panic::{CatchPanicLayer, CatchPanicService};

@@ -1,6 +1,7 @@
 //! One log line and the metrics of every request.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context as TaskContext, Poll};
 
@@ -20,8 +21,8 @@ const UNMATCHED: &str = "unmatched";
 /// The status that is logged when the client went away before the answer was ready, as nginx calls it.
 const CLIENT_GONE: u16 = 499;
 
-/// The route that a response belongs to, where one handler serves many: put it into the response's extensions. It must
-/// come from configuration, never from the path of a request.
+/// The route that a response belongs to, where one handler serves many: put it into the response's extensions, or give
+/// it to [`ObserveLayer::with_templates`]. It must come from configuration, never from the path of a request.
 #[derive(Clone, Debug)]
 pub struct RouteTemplate(
     /// Such as `/api/v1/users`.
@@ -33,8 +34,13 @@ type Routes = HashMap<Box<str>, Vec<(Method, RouteMetrics)>>;
 
 /// Writes one log line a request (target `trunkline::access`) and measures it by method, route template and status.
 /// The duration is that until the head of the response.
-#[derive(Clone, Debug)]
-pub struct ObserveLayer(Arc<Shared>);
+#[derive(Clone)]
+pub struct ObserveLayer {
+    shared: Arc<Shared>,
+    template_of: Option<Arc<TemplateOf>>,
+}
+
+pub(crate) type TemplateOf = dyn Fn(&str) -> Option<RouteTemplate> + Send + Sync;
 
 #[derive(Debug)]
 struct Shared {
@@ -42,15 +48,41 @@ struct Shared {
     routes: RwLock<Routes>,
 }
 
+impl fmt::Debug for ObserveLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObserveLayer")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ObserveLayer {
     /// Measures into these metrics.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         let metrics = metrics.http_server();
-        Self(Arc::new(Shared {
-            metrics,
-            routes: RwLock::default(),
-        }))
+        Self {
+            shared: Arc::new(Shared {
+                metrics,
+                routes: RwLock::default(),
+            }),
+            template_of: None,
+        }
+    }
+
+    /// Names the route of a path where one handler serves many, so that requests which never reach the handler or are
+    /// dropped there have their route too.
+    #[must_use]
+    pub fn with_templates(
+        self,
+        template_of: impl Fn(&str) -> Option<RouteTemplate> + Send + Sync + 'static,
+    ) -> Self {
+        self.with_template_of(Some(Arc::new(template_of)))
+    }
+
+    pub(crate) fn with_template_of(mut self, template_of: Option<Arc<TemplateOf>>) -> Self {
+        self.template_of = template_of;
+        self
     }
 }
 
@@ -102,7 +134,7 @@ impl<S> Layer<S> for ObserveLayer {
     fn layer(&self, inner: S) -> Self::Service {
         ObserveService {
             inner,
-            shared: Arc::clone(&self.0),
+            layer: self.clone(),
         }
     }
 }
@@ -111,7 +143,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Clone, Debug)]
 pub struct ObserveService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    layer: ObserveLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for ObserveService<S>
@@ -128,12 +160,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let ObserveLayer {
+            shared,
+            template_of,
+        } = &self.layer;
+        let template_of = template_of.as_ref();
         let running = Running {
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(shared),
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             matched: request.extensions().get::<MatchedPath>().cloned(),
-            named: None,
+            named: template_of.and_then(|template_of| template_of(request.uri().path())),
             context: request
                 .extensions()
                 .get::<Context>()
@@ -141,7 +178,7 @@ where
                 .or_else(Context::current),
             start: Instant::now(),
             status: CLIENT_GONE,
-            _active: self.shared.metrics.active(),
+            _active: shared.metrics.active(),
         };
         let future = self.inner.call(request);
         Box::pin(async move {
@@ -151,7 +188,9 @@ where
             running.status = 500;
             if let Ok(response) = &result {
                 running.status = response.status().as_u16();
-                running.named = response.extensions().get::<RouteTemplate>().cloned();
+                if let Some(named) = response.extensions().get::<RouteTemplate>() {
+                    running.named = Some(named.clone());
+                }
             }
             result
         })
@@ -183,7 +222,6 @@ impl Drop for Running {
             .route(&bounded(&self.method), route)
             .served(self.status, elapsed);
         let duration_ms = elapsed.as_micros() as f64 / 1000.0;
-        let route = self.matched.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
         let identity = self.context.as_ref().and_then(Context::identity);
         let caller = identity.map(|identity| identity.service.as_str());
         let log = || {

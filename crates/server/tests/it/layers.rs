@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use tracing_subscriber::layer::SubscriberExt;
 use trunkline_core::{Context, Propagation};
 use trunkline_server::layers::{
-    CatchPanicLayer, ContextLayer, DeadlineLayer, InFlightLayer, ObserveLayer,
+    CatchPanicLayer, ContextLayer, DeadlineLayer, InFlightLayer, ObserveLayer, RouteTemplate,
 };
 use trunkline_telemetry::{Format, LogOutput, LoggingConfig, Logs, Metrics};
 
@@ -261,6 +261,56 @@ async fn every_request_is_one_line_and_one_count() {
     }
     assert!(text.contains("http_server_active_requests 0"));
     assert!(!text.contains("/users/42"));
+}
+
+#[tokio::test]
+async fn one_handler_of_many_routes_has_them_named_whatever_becomes_of_the_request() {
+    let captured = Captured::default();
+    let own = captured.clone();
+    let logs = Logs::new(
+        &LoggingConfig::default(),
+        LogOutput::to(move || own.clone()),
+    );
+    let _guard =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(logs.layer()));
+    let handler = async |request: Request<Body>| match request.uri().path() {
+        "/users/slow" => std::future::pending().await,
+        "/users/special" => {
+            let template = RouteTemplate("/users/special".into());
+            axum::response::IntoResponse::into_response(axum::Extension(template))
+        }
+        _ => axum::response::Response::default(),
+    };
+    let template_of = |path: &str| {
+        let known = path.starts_with("/users/");
+        known.then(|| RouteTemplate("/users".into()))
+    };
+    let observe = ObserveLayer::new(&Metrics::new()).with_templates(template_of);
+    let router = Router::new().fallback(handler).layer(observe);
+    for path in ["/users/1", "/users/special", "/nowhere"] {
+        ask(&router, request_to(path)).await;
+    }
+    let gone = router.clone().oneshot(request_to("/users/slow"));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1), gone)
+            .await
+            .is_err()
+    );
+    let lines = captured.lines();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let fields = &line["fields"];
+            (fields["route"].as_str().unwrap(), fields["status"].as_u64())
+        })
+        .collect();
+    let expected = [
+        ("/users", Some(200)),
+        ("/users/special", Some(200)),
+        ("unmatched", Some(200)),
+        ("/users", Some(499)),
+    ];
+    assert_eq!(told, expected);
 }
 
 fn request_to(path: &str) -> Request<Body> {
