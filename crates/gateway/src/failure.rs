@@ -3,6 +3,7 @@
 use http::StatusCode;
 use trunkline_core::{Error, ErrorKind, Retry};
 use trunkline_discovery::ServiceName;
+use trunkline_resilience::retry::AttemptFailure;
 use trunkline_resilience::{CircuitOpen, RetryExhausted};
 use trunkline_server::ProblemResponse;
 
@@ -18,6 +19,15 @@ pub(crate) fn problem_of(service: &ServiceName, error: &Error) -> ProblemRespons
 
 fn describe(service: &ServiceName, error: &Error) -> (StatusCode, String) {
     let last = cause_of(error);
+    let (status, detail) = describe_last(service, last);
+    // 503 says that nothing was processed.
+    if status == StatusCode::SERVICE_UNAVAILABLE && may_have_been_processed(error) {
+        return no_sound_answer(service);
+    }
+    (status, detail)
+}
+
+fn describe_last(service: &ServiceName, last: &Error) -> (StatusCode, String) {
     match last.kind() {
         ErrorKind::Timeout => (
             StatusCode::GATEWAY_TIMEOUT,
@@ -37,11 +47,29 @@ fn describe(service: &ServiceName, error: &Error) -> (StatusCode, String) {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("{service} cannot be reached"),
         ),
-        _ => (
-            StatusCode::BAD_GATEWAY,
-            format!("{service} gave no sound answer"),
-        ),
+        _ => no_sound_answer(service),
     }
+}
+
+fn no_sound_answer(service: &ServiceName) -> (StatusCode, String) {
+    (
+        StatusCode::BAD_GATEWAY,
+        format!("{service} gave no sound answer"),
+    )
+}
+
+/// Whether an attempt before the last one may have done something.
+fn may_have_been_processed(error: &Error) -> bool {
+    let Some(attempts) = error.find::<RetryExhausted>() else {
+        return false;
+    };
+    attempts
+        .earlier
+        .iter()
+        .any(|attempt| match &attempt.failure {
+            AttemptFailure::Error(error) => error.retry() != Retry::Safe,
+            AttemptFailure::Answer(_) => true,
+        })
 }
 
 /// Of several attempts the last one tells.

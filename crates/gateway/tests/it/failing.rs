@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 use trunkline_discovery::ServiceConfig;
+use trunkline_gateway::{GatewayConfig, RouteConfig};
 
 use crate::system::{
     Dropped, Gateway, SOON, nobody, pieces, problem, read_until, scripted, upstream, whole,
@@ -393,6 +394,107 @@ async fn what_may_have_been_processed_is_sent_again_only_with_a_key() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_processed_is_502_although_the_next_attempt_is_refused() {
+    let (address, asked) = dying().await;
+    let breaking = |service: ServiceConfig| {
+        let mut service = quick(service);
+        service.circuit_breaker.failure_threshold = Some(1);
+        service
+    };
+    let gateway = Gateway::with(&[("user-service", &[address])], |config| config, breaking).await;
+    // The first one is lost and opens the circuit for its second attempt; of the other nothing is sent.
+    for (status, sent) in [(502, 1), (503, 1)] {
+        let mut keyed = post("/api/v1/users", "the end");
+        let headers = keyed.headers_mut();
+        headers.insert("idempotency-key", "k".parse().unwrap());
+        assert_eq!(problem(&gateway.ask(keyed).await)["status"], status);
+        assert_eq!(asked.load(Ordering::SeqCst), sent);
+    }
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_503_and_the_gateways_health_still_answers() {
+    let (router, begun, ended) = stuck();
+    let users = upstream(router).await;
+    let one = |mut config: GatewayConfig| {
+        config.max_in_flight = 1;
+        config
+    };
+    let places = [users.local_addr()];
+    let gateway = Gateway::with(&[("user-service", &places)], one, |service| service).await;
+    let mut first = gateway.connect().await;
+    first
+        .write_all(b"GET /api/v1/users HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    timeout(SOON, begun.notified()).await.unwrap();
+    let refused = gateway.get("/api/v1/users").await;
+    assert_eq!(problem(&refused)["status"], 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(gateway.get("/health").await.status(), 200);
+    // Its place is free when its client has gone.
+    drop(first);
+    timeout(SOON, ended.notified()).await.unwrap();
+    let again = async {
+        while gateway.get("/api/v1/orders").await.status() == 503 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, again).await.unwrap();
+}
+
+/// Who is not let through, comes too late, or leaves, is counted on the route too, and a path that is none is not.
+#[tokio::test(start_paused = true)]
+async fn what_the_service_did_not_answer_is_measured_on_its_route() {
+    let frozen = freeze();
+    let (router, begun, ended) = stuck();
+    let users = upstream(router).await;
+    let small = |mut config: GatewayConfig| {
+        config.max_in_flight = 1;
+        config.body_limit = trunkline_core::size::ByteSize::new(10);
+        config.with_route(RouteConfig::new("/people", "user-service").with_methods(["PUT"]))
+    };
+    let places = [users.local_addr()];
+    let gateway = Gateway::with(&[("user-service", &places)], small, |service| service).await;
+    let large = post("/api/v1/users/1", "more than ten bytes");
+    assert_eq!(gateway.ask(large).await.status(), 413);
+    assert_eq!(gateway.get("/people/1").await.status(), 405);
+    assert_eq!(gateway.get("/nowhere").await.status(), 404);
+
+    let mut leaving = gateway.connect().await;
+    let head = b"GET /api/v1/users/1 HTTP/1.1\r\nhost: x\r\n\r\n";
+    leaving.write_all(head).await.unwrap();
+    begun.notified().await;
+    assert_eq!(gateway.get("/api/v1/users/2").await.status(), 503);
+    drop(leaving);
+    ended.notified().await;
+
+    // So late that it is not let in.
+    let late = http::Request::put("/api/v1/users/1")
+        .header("x-request-timeout-ms", "0")
+        .body(String::new())
+        .unwrap();
+    assert_eq!(gateway.ask(late).await.status(), 504);
+
+    let metrics = gateway.get("/metrics").await;
+    let text = String::from_utf8_lossy(metrics.body()).into_owned();
+    for (method, route, status) in [
+        ("POST", "/api/v1/users", 413),
+        ("GET", "/people", 405),
+        ("GET", "unmatched", 404),
+        ("GET", "/api/v1/users", 499),
+        ("GET", "/api/v1/users", 503),
+        ("PUT", "/api/v1/users", 504),
+    ] {
+        let line = format!(
+            r#"http_request_method="{method}",http_route="{route}",http_response_status_code="{status}""#
+        );
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+    drop(frozen);
+}
+
+#[tokio::test]
 async fn a_failing_service_opens_its_circuit_and_the_client_is_told_when_to_come_back() {
     let (router, calls) = counting(500);
     let users = upstream(router).await;
@@ -522,7 +624,7 @@ async fn a_service_that_leads_back_is_a_loop() {
         .unwrap();
     let own = listener.local_addr();
     let discovery = trunkline_discovery::Discovery::builder().build();
-    let config = trunkline_gateway::GatewayConfig::default()
+    let config = GatewayConfig::default()
         .with_service_at(
             "user-service",
             ServiceConfig::at(own.ip().to_string(), own.port()),
