@@ -32,6 +32,7 @@ pub enum ErrorKind {
     /// The input is wrong; the same input will be wrong again.
     Invalid,
     /// The configuration is wrong.
+    #[doc(alias = "CommunicationConfigurationError")]
     Config,
     /// This backend or this build cannot do it.
     Unsupported,

@@ -1,5 +1,6 @@
 //! What no compiler checks: the direction of dependencies, manifests, sizes, forbidden words.
 
+mod aliases;
 mod graph;
 mod layer;
 mod lexer;
@@ -32,10 +33,15 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     }
     let files = rust_files(workspace)?;
     let backends = layer::backend_idents(workspace);
+    let mut sources = Vec::new();
     for relative in &files {
         let text = read(&workspace.root.join(relative))?;
         wrong.extend(source::violations(relative, &text, &backends));
+        sources.push(text);
     }
+    let guide = read(&workspace.root.join(aliases::GUIDE))?;
+    let sources = sources.iter().map(String::as_str);
+    wrong.extend(aliases::violations(&guide, sources));
     if !wrong.is_empty() {
         bail!("{} problems\n  {}", wrong.len(), wrong.join("\n  "));
     }

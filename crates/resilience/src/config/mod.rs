@@ -61,6 +61,8 @@ pub struct RetryConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// Attempts altogether, the first one included. Default 3.
+    #[doc(alias = "retry_attempts")]
+    #[doc(alias = "max_retries")]
     #[serde(alias = "retry_attempts", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<u32>,
@@ -135,6 +137,8 @@ pub struct CircuitBreakerConfig {
     #[schemars(range(min = 1))]
     pub success_threshold: Option<u32>,
     /// How long an open circuit refuses everything before it lets a probe through. Default `60s`.
+    #[doc(alias = "timeout")]
+    #[doc(alias = "resetTimeout")]
     #[serde(
         alias = "timeout",
         alias = "reset_timeout",
