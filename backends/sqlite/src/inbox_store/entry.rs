@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use trunkline_core::Error;
 use trunkline_messaging::inbox::{Claim, ClaimRequest, ClaimToken};
 
-use crate::engine::Stop;
+use crate::engine::{Liveness, Stop};
 
 /// Keys whose time is over that one claim clears away: more than it adds.
 const CLEARED_AT_ONCE: i64 = 4;
@@ -20,6 +20,16 @@ struct Standing {
     until: i64,
     fingerprint: Option<Vec<u8>>,
     result: Option<Vec<u8>>,
+    owner: Option<String>,
+}
+
+impl Standing {
+    /// Whether it still stands. A claim falls with its lease or its process, whichever ends first; of a claim without an
+    /// owner only the lease is known.
+    fn holds(&self, liveness: &Liveness, now: i64) -> bool {
+        let is_alive = |owner: &String| liveness.is_alive(owner);
+        self.until > now && (self.done || self.owner.as_ref().is_none_or(is_alive))
+    }
 }
 
 pub(super) fn after(now: i64, span: Duration) -> i64 {
@@ -36,10 +46,13 @@ pub(super) struct Room {
 pub(super) fn claim(
     connection: &Connection,
     request: &ClaimRequest,
+    liveness: &Liveness,
     now: i64,
     room: Room,
 ) -> Outcome<Claim> {
-    if let Some(standing) = find(connection, request)?.filter(|standing| standing.until > now) {
+    if let Some(standing) = find(connection, request)?
+        && standing.holds(liveness, now)
+    {
         return Ok(answer(standing, request, now));
     }
     clear(connection, now)?;
@@ -54,7 +67,8 @@ pub(super) fn claim(
         .query_row([], |row| row.get(0))?;
     connection
         .prepare_cached(
-            "INSERT INTO entry (scope, key, generation, done, until, fingerprint, size) VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)",
+            "INSERT INTO entry (scope, key, generation, done, until, fingerprint, size, owner)
+             VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             request.scope,
@@ -62,7 +76,8 @@ pub(super) fn claim(
             generation,
             after(now, request.lease),
             request.fingerprint.as_deref(),
-            size
+            size,
+            &**liveness.token()
         ])?;
     count(connection, 1, size)?;
     Ok(Claim::Granted(ClaimToken::new(
@@ -75,7 +90,7 @@ pub(super) fn claim(
 fn find(connection: &Connection, request: &ClaimRequest) -> rusqlite::Result<Option<Standing>> {
     connection
         .prepare_cached(
-            "SELECT done, until, fingerprint, result FROM entry WHERE scope = ?1 AND key = ?2",
+            "SELECT done, until, fingerprint, result, owner FROM entry WHERE scope = ?1 AND key = ?2",
         )?
         .query_row(params![request.scope, request.key], |row| {
             Ok(Standing {
@@ -83,6 +98,7 @@ fn find(connection: &Connection, request: &ClaimRequest) -> rusqlite::Result<Opt
                 until: row.get(1)?,
                 fingerprint: row.get(2)?,
                 result: row.get(3)?,
+                owner: row.get(4)?,
             })
         })
         .optional()

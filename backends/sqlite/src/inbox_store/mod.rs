@@ -32,10 +32,14 @@ static SCHEMA: Schema = Schema {
         CREATE INDEX entry_done ON entry (until) WHERE done = 1;
         -- Generations are never given twice, so that an old token can never fit a newer claim.
         CREATE TABLE counter (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
-        INSERT INTO counter VALUES (1, 0, 0, 0);"],
+        INSERT INTO counter VALUES (1, 0, 0, 0);",
+        // The process that has the claim; none where a release before this one made it.
+        "ALTER TABLE entry ADD COLUMN owner TEXT;"],
 };
 
 /// Remembers on disk what was done; shared by the processes of this machine. Clones share it.
+///
+/// A claim ends with its process, however long its lease: what a process that died was doing can be claimed at once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -123,10 +127,13 @@ impl InboxStore for EmbeddedInbox {
         let (now, room) = (self.now(), self.room);
         // A claim that a power cut undoes was never acted upon for long: its result was not recorded either.
         let manner = Manner::relaxed("claim", Part::deadline());
-        self.write(manner, move |tx| {
-            entry::claim(tx.connection(), &request, now, room)
-        })
-        .await
+        let database = self.part.database(manner.operation).await?;
+        let directory = database.directory().clone();
+        let claim = move |tx: &mut Tx<'_>| {
+            let liveness = directory.liveness();
+            entry::claim(tx.connection(), &request, liveness, now, room)
+        };
+        database.calls().write(manner, claim).await
     }
 
     async fn complete(&self, token: ClaimToken, result: Bytes, keep: Duration) -> Result<()> {

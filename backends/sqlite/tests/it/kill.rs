@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use trunkline_core::Lifecycle;
 use trunkline_discovery::{Resolver, ServiceName};
 use trunkline_events::{EventStore, ReadAll};
+use trunkline_messaging::inbox::{Claim, InboxStore};
 use trunkline_messaging::{MessageBroker, Routed, Start, Subscription};
-use trunkline_sqlite::{Connection, EmbeddedEventStore, EmbeddedRegistry};
+use trunkline_sqlite::{Connection, EmbeddedEventStore, EmbeddedInbox, EmbeddedRegistry};
 
 use crate::directory::temporary;
 use crate::process::Process;
-use crate::roles::{connect, member, message};
+use crate::roles::{HOUR, TOPIC, claimed, connect, member, message, messaging};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough for what is there to come.
@@ -57,6 +60,57 @@ async fn messages_in_the_hands_of_a_killed_process_go_to_others() {
         delivery.ack().await.unwrap();
     }
     assert!(drain(&mut other).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_a_killed_process_was_handling_are_handled_by_others() {
+    const MESSAGES: u32 = 10;
+    let directory = temporary();
+    let path = directory.path().to_str().unwrap();
+    let messaging = messaging(path).await;
+    drop(messaging.broker().subscribe(member()).await.unwrap());
+    for number in 0..MESSAGES {
+        let outgoing = messaging.to(TOPIC).id(number.to_string());
+        outgoing.send(&number).await.unwrap();
+    }
+    let victim = Process::start("handle", directory.path(), &[]);
+    let handling: BTreeSet<String> = (0..MESSAGES).map(|_| victim.line().unwrap()).collect();
+    assert_eq!(handling.len(), MESSAGES as usize);
+    victim.kill();
+    // Neither the lease of its messages nor that of its claims would run out in time.
+    let (send, mut handled) = mpsc::unbounded_channel();
+    let handler = move |number: u32| {
+        send.send(number).unwrap();
+        async {}
+    };
+    let subscribing = messaging.subscribe(TOPIC).lease(HOUR);
+    subscribing.handle(handler).await.unwrap();
+    let mut numbers = BTreeSet::new();
+    for _ in 0..MESSAGES {
+        let number = timeout(PATIENCE, handled.recv()).await;
+        let number = number.expect("others go on").unwrap();
+        assert!(numbers.insert(number), "{number} was handled twice");
+    }
+    drop(messaging.shutdown(Instant::now() + PATIENCE).await);
+    assert!(handled.recv().await.is_none(), "none is handled twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_ends_with_its_process() {
+    let directory = temporary();
+    let inbox = EmbeddedInbox::new(directory.path());
+    let owner = Process::start("claim", directory.path(), &[]);
+    owner.expect("claimed");
+    let claim = inbox.claim(claimed()).await.unwrap();
+    assert!(matches!(claim, Claim::InProgress { .. }), "{claim:?}");
+    owner.kill();
+    let Claim::Granted(token) = inbox.claim(claimed()).await.unwrap() else {
+        panic!("its owner is dead")
+    };
+    let kept = Duration::from_secs(60);
+    inbox.complete(token, "done".into(), kept).await.unwrap();
+    let claim = inbox.claim(claimed()).await.unwrap();
+    assert_eq!(claim, Claim::Done("done".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,12 @@ use std::time::Duration;
 use trunkline_core::Id;
 use trunkline_discovery::{Registry, ServiceInstance, ServiceName};
 use trunkline_events::{Event, EventStore, ExpectedVersion, StreamName};
-use trunkline_messaging::{Destination, Message, MessageBroker, Publish, Subscribe, TopicName};
+use trunkline_messaging::inbox::{Claim, ClaimRequest, InboxStore};
+use trunkline_messaging::{
+    Destination, Message, MessageBroker, Messaging, Publish, Subscribe, TopicName,
+};
 use trunkline_sqlite::{
-    EmbeddedBroker, EmbeddedBrokerConfig, EmbeddedEventStore, EmbeddedRegistry,
+    EmbeddedBroker, EmbeddedBrokerConfig, EmbeddedEventStore, EmbeddedInbox, EmbeddedRegistry,
 };
 
 use crate::process::tell;
@@ -17,13 +20,15 @@ use crate::process::tell;
 pub(crate) const TOPIC: &str = "order.created";
 pub(crate) const GROUP: &str = "mailer";
 /// Longer than any test.
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn play(role: &str, directory: &str, arguments: &[&str]) {
     match (role, arguments) {
         ("publish", []) => publish(directory).await,
         ("hold", [count]) => hold(directory, count.parse().unwrap()).await,
         ("consume", []) => consume(directory).await,
+        ("handle", []) => handle(directory).await,
+        ("claim", []) => claim(directory).await,
         ("listen", []) => listen(directory).await,
         ("register", [service]) => register(directory, service).await,
         ("append", [stream]) => append(directory, stream).await,
@@ -90,6 +95,38 @@ async fn consume(directory: &str) {
         delivery.ack().await.unwrap();
         tell(format!("done {id}"));
     }
+}
+
+/// A router that remembers what it handled.
+pub(crate) async fn messaging(directory: &str) -> Messaging {
+    Messaging::builder(connect(directory).await.erase())
+        .service(GROUP)
+        .inbox(EmbeddedInbox::new(directory).erase())
+        .build()
+}
+
+/// Tells of every message that it begins to handle, and finishes none.
+async fn handle(directory: &str) {
+    let messaging = messaging(directory).await;
+    let handler = |number: u32| async move {
+        tell(number);
+        pending::<()>().await;
+    };
+    let subscribing = messaging.subscribe(TOPIC).lease(HOUR).timeout(HOUR);
+    subscribing.handle(handler).await.unwrap();
+    pending::<()>().await;
+}
+
+pub(crate) fn claimed() -> ClaimRequest {
+    ClaimRequest::new("charges", "key-1").with_lease(HOUR)
+}
+
+async fn claim(directory: &str) {
+    let inbox = EmbeddedInbox::new(directory);
+    let claim = inbox.claim(claimed()).await.unwrap();
+    assert!(matches!(claim, Claim::Granted(_)));
+    tell("claimed");
+    pending::<()>().await;
 }
 
 async fn listen(directory: &str) {

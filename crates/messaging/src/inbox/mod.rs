@@ -1,7 +1,8 @@
 //! Doing a thing once although it is asked for twice: reserve, do, complete.
 //!
 //! The same store serves consumers that may get a message again and HTTP endpoints with idempotency keys. A claim that
-//! is neither completed nor released — its owner died — can be claimed again when its lease has run out.
+//! is neither completed nor released — its owner died — can be claimed again when its lease has run out, or sooner where
+//! the store notices.
 
 mod erased;
 mod memory;
