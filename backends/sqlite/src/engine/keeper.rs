@@ -85,7 +85,7 @@ impl Checkpoints {
 
 pub(super) struct Keeper {
     connection: Connection,
-    turnstile: Arc<Turnstile>,
+    turnstile: Turnstile,
     condition: Arc<Condition>,
     queue: JobSender,
     requests: Checkpoints,
@@ -96,7 +96,7 @@ impl Keeper {
     pub(super) fn spawn(
         path: &Path,
         name: &str,
-        turnstile: Arc<Turnstile>,
+        turnstile: Turnstile,
         condition: Arc<Condition>,
         queue: JobSender,
         requests: Checkpoints,
@@ -182,18 +182,18 @@ impl Keeper {
         Ok(())
     }
 
-    fn checkpoint(&self) -> rusqlite::Result<()> {
-        let mut log = self.pass()?;
+    fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        let mut log = move_pages(&self.connection)?;
         for _ in 0..3 {
             if log.left() <= FEW_PAGES {
                 break;
             }
-            log = self.pass()?;
+            log = move_pages(&self.connection)?;
         }
         if log.pages > RESTART_PAGES && log.left() > 0 {
             // Writers begin the WAL anew only when nothing in it is waiting to be moved.
             match self.turnstile.pass() {
-                Ok(_turn) => log = self.pass()?,
+                Ok(_turn) => log = move_pages(&self.connection)?,
                 Err(error) => {
                     tracing::warn!(target: "trunkline", %error, "cannot take the turn for a checkpoint");
                 }
@@ -202,17 +202,18 @@ impl Keeper {
         tracing::trace!(target: "trunkline", pages = log.pages, moved = log.moved, "checkpoint");
         Ok(())
     }
+}
 
-    fn pass(&self) -> rusqlite::Result<Log> {
-        self.connection
-            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-            .query_row([], |row| {
-                Ok(Log {
-                    pages: row.get(1)?,
-                    moved: row.get(2)?,
-                })
+/// Moves what can be moved out of the WAL while others read and write.
+fn move_pages(connection: &Connection) -> rusqlite::Result<Log> {
+    connection
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+        .query_row([], |row| {
+            Ok(Log {
+                pages: row.get(1)?,
+                moved: row.get(2)?,
             })
-    }
+        })
 }
 
 struct Log {
@@ -241,4 +242,81 @@ pub(super) fn write_something(tx: &Tx<'_>) -> rusqlite::Result<()> {
     let connection = tx.connection();
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     connection.pragma_update(None, "user_version", version)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc;
+
+    use tokio::time::Instant;
+
+    use super::super::{Database, EmbeddedDirectory, Schema};
+    use super::*;
+
+    const SCHEMA: Schema = Schema {
+        steps: &["CREATE TABLE ballast(bytes)"],
+    };
+
+    fn is_free(lock: &File) -> bool {
+        let free = lock.try_lock().is_ok();
+        if free {
+            lock.unlock().unwrap();
+        }
+        free
+    }
+
+    /// Writes more than a WAL may grow to, while a reader keeps it from being moved.
+    fn fill_wal(database: &Database) -> Connection {
+        let reader = connection::open(database.path(), Purpose::Read).unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT * FROM ballast")
+            .unwrap();
+        let (done, written) = mpsc::channel();
+        database.queue().errand(
+            false,
+            |tx| {
+                let sql = "INSERT INTO ballast VALUES(zeroblob(20000000))";
+                tx.connection().execute_batch(sql)
+            },
+            move |outcome: std::result::Result<(), &Failure>| {
+                done.send(outcome.is_ok()).unwrap();
+            },
+        );
+        assert!(written.recv().unwrap());
+        reader
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_the_writer_of_its_own_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = EmbeddedDirectory::open(folder.path()).unwrap();
+        let database = Database::open(&directory, "x", &SCHEMA).unwrap();
+        let _reader = fill_wal(&database);
+        let (started, writes) = mpsc::channel();
+        let (go_on, wait) = mpsc::channel::<()>();
+        database.queue().errand(
+            false,
+            move |_| {
+                started.send(()).unwrap();
+                // An error: the test has failed.
+                wait.recv().ok();
+                Ok(())
+            },
+            |_: std::result::Result<(), &Failure>| {},
+        );
+        writes.recv().unwrap();
+        database.checkpoints.request();
+        let gate = File::open(folder.path().join("x.gate")).unwrap();
+        let write = File::open(folder.path().join("x.write")).unwrap();
+        let patience = Instant::now() + Duration::from_secs(20);
+        // Whoever waits for the write lock holds the gate.
+        while is_free(&gate) {
+            assert!(!is_free(&write), "the writer has its turn still");
+            assert!(Instant::now() < patience, "nobody takes the turn");
+            thread::yield_now();
+        }
+        assert!(!is_free(&write), "the writer has its turn still");
+        go_on.send(()).unwrap();
+    }
 }

@@ -150,7 +150,7 @@ impl Database {
         let path = directory.path().join(format!("{name}.db"));
         let unusable =
             |error| Error::unavailable(format!("cannot use {}", path.display())).with_source(error);
-        let turnstile = Arc::new(Turnstile::open(&path).map_err(unusable)?);
+        let mut turnstile = Turnstile::open(&path).map_err(unusable)?;
         let connection = {
             let _turn = turnstile.pass().map_err(unusable)?;
             let mut connection = connection::open(&path, Purpose::Write)?;
@@ -163,7 +163,7 @@ impl Database {
         let keeper = Keeper::spawn(
             &path,
             name,
-            Arc::clone(&turnstile),
+            Turnstile::open(&path).map_err(unusable)?,
             Arc::clone(&condition),
             queue.clone(),
             checkpoints.clone(),

@@ -36,7 +36,6 @@ thread_local! {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    pub(super) turnstile: Arc<Turnstile>,
     pub(super) ringer: Ringer,
     pub(super) condition: Arc<Condition>,
     pub(super) queue: JobSender,
@@ -60,7 +59,7 @@ struct State {
 pub(super) struct Parts {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    pub(super) turnstile: Arc<Turnstile>,
+    pub(super) turnstile: Turnstile,
     pub(super) ringer: Ringer,
     pub(super) condition: Arc<Condition>,
     pub(super) queue: JobSender,
@@ -91,7 +90,6 @@ impl Writer {
         let writer = Self {
             path,
             connection,
-            turnstile,
             ringer,
             condition,
             queue,
@@ -100,17 +98,17 @@ impl Writer {
         };
         thread::Builder::new()
             .name(format!("tl-write-{name}"))
-            .spawn(move || writer.live())
+            .spawn(move || writer.live(turnstile))
             .map_err(|error| Error::unavailable("cannot start a thread").with_source(error))
     }
 
-    fn live(mut self) {
+    fn live(mut self, mut turnstile: Turnstile) {
         let _obituary = Obituary {
             queue: self.queue.clone(),
             condition: Arc::clone(&self.condition),
         };
         while self.queue.wait() {
-            let group = self.write_group();
+            let group = self.write_group(&mut turnstile);
             if self.state.ring {
                 self.state.ring = false;
                 self.ringer.ring();
@@ -135,9 +133,8 @@ impl Writer {
     }
 
     /// Commits one group and returns the jobs that succeeded; the others have been told.
-    fn write_group(&mut self) -> Vec<Box<dyn Job>> {
+    fn write_group(&mut self, turnstile: &mut Turnstile) -> Vec<Box<dyn Job>> {
         self.condition.waits();
-        let turnstile = Arc::clone(&self.turnstile);
         let turn = turnstile.pass();
         self.condition.has_turn();
         let jobs = self.queue.take(GROUP);
