@@ -50,10 +50,11 @@ pub(super) fn join(
     Ok(Member { group, consumer })
 }
 
-/// Takes a consumer out: what it still holds becomes due, and a subscriber without a group leaves nothing behind.
-pub(super) fn leave(connection: &Connection, member: Member, now: i64) -> rusqlite::Result<()> {
+/// Takes a consumer out: what it still holds becomes due, and a subscriber without a group leaves nothing behind. Says
+/// whether there is something for others now; the caller tells them.
+pub(super) fn leave(connection: &Connection, member: Member, now: i64) -> rusqlite::Result<bool> {
     let Member { group, consumer } = member;
-    connection
+    let given_back = connection
         .prepare_cached("UPDATE span SET owner = 0, until = ?3 WHERE grp = ?1 AND owner = ?2")?
         .execute([group, consumer, now])?;
     connection
@@ -65,7 +66,7 @@ pub(super) fn leave(connection: &Connection, member: Member, now: i64) -> rusqli
     if alone {
         forget(connection, group)?;
     }
-    Ok(())
+    Ok(given_back > 0 && !alone)
 }
 
 /// Takes out everything of a process that died.

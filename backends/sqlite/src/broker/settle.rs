@@ -197,7 +197,13 @@ pub(super) fn remove(consumer: &Arc<Consumer>) {
     attached.jobs.errand(
         false,
         move |tx| {
-            group::leave(tx.connection(), member, clock.now().unix_micros())?;
+            let (connection, book) = tx.cached::<Book>();
+            let given_back = group::leave(connection, member, clock.now().unix_micros())?;
+            if given_back {
+                book.due(connection)?;
+                book.save(connection)?;
+                tx.ring();
+            }
             // Whether somebody gets a topic's messages may have changed.
             tx.forget_cached();
             Ok(())
