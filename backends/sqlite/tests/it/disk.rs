@@ -1,17 +1,20 @@
 //! A disk that is full: a small file system in memory, mounted where only this test sees it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use trunkline_core::{ErrorKind, Retry};
 use trunkline_messaging::{Destination, Message, MessageBroker, Publish, Subscribe, TopicName};
 use trunkline_sqlite::{DiskFull, EmbeddedBroker, EmbeddedBrokerConfig};
+use trunkline_testing::{Missing, Scope, skip};
 
 use crate::directory::temporary;
 use crate::process::{Process, tell};
 
+/// What `TRUNKLINE_REQUIRE_LIVE` calls a machine on which mounts can be made.
+const MOUNTS: &str = "unshare";
 const MOUNT: &str = "mount -t tmpfs -o size=24m none \"$TRUNKLINE_TEST_MOUNT\" && exec \"$@\"";
 
 /// How a mount that only one process sees can be made here, if it can.
@@ -32,7 +35,8 @@ fn unshare() -> Option<Vec<&'static str>> {
 #[test]
 fn a_full_disk_is_told_and_survived() {
     let Some(mut program) = unshare() else {
-        println!("SKIP a_full_disk_is_told_and_survived: no mount can be made here");
+        let scope = Scope::new("a_full_disk_is_told_and_survived");
+        skip(&scope, Missing::Server(MOUNTS));
         return;
     };
     let directory = temporary();
@@ -46,6 +50,30 @@ fn a_full_disk_is_told_and_survived() {
     child.expect("freed");
     child.expect("whole");
     assert!(child.end());
+}
+
+/// The test above on a machine without the programs it needs.
+fn without_programs(required: &str) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["disk::a_full_disk_is_told_and_survived", "--exact"])
+        .env("PATH", "/nowhere")
+        .env("TRUNKLINE_REQUIRE_LIVE", required)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn where_no_mount_can_be_made_the_full_disk_is_skipped_aloud() {
+    let output = without_programs("");
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stderr).unwrap();
+    let skipped = "SKIP a_full_disk_is_told_and_survived: ";
+    assert!(told.lines().any(|line| line.starts_with(skipped)), "{told}");
+}
+
+#[test]
+fn where_everything_is_required_the_full_disk_is_not_skipped() {
+    assert!(!without_programs("all").status.success());
 }
 
 fn message() -> Publish {
