@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use trunkline_core::{Error, Retry};
+use trunkline_core::Error;
 use trunkline_messaging::{Destination, Receipt, Routed, TopicName, TopicPattern};
 
 use super::limits::{DestinationFull, Limits};
@@ -209,10 +209,7 @@ impl Book {
                     messages: topic.count.unsigned_abs(),
                     bytes: topic.bytes.unsigned_abs(),
                 };
-                return Err(Error::exhausted(cause.to_string())
-                    .with_retry(Retry::Safe)
-                    .with_source(cause)
-                    .into());
+                return Err(cause.error().into());
             }
             topic.removed(count, bytes);
             self.changed = true;

@@ -37,7 +37,7 @@ pub struct EmbeddedBrokerConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub request_timeout: Duration,
-    /// Largest message: body, key, id and headers. Default `8MiB`.
+    /// Largest message: body, key, id and headers. One that is larger than `max_bytes` is refused too. Default `8MiB`.
     pub max_message_size: ByteSize,
     /// Publishes of this process that may wait for the disk at once; the next ones wait for a place. Default 10000.
     #[schemars(range(min = 1))]
@@ -182,6 +182,11 @@ impl EmbeddedBrokerConfig {
     pub fn with_max_age(mut self, age: Option<Duration>) -> Self {
         self.max_age = age;
         self
+    }
+
+    /// No message that is larger could ever be stored.
+    pub(super) fn largest_message(&self) -> ByteSize {
+        self.max_message_size.min(self.max_bytes)
     }
 
     /// Everything that is wrong, one line each, with the path below the given key.

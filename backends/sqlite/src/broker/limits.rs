@@ -1,5 +1,7 @@
 //! How much a topic or queue may hold.
 
+use trunkline_core::{Error, Retry};
+
 use super::config::EmbeddedBrokerConfig;
 
 /// A topic or queue holds as much as it may, and everything in it is still wanted. The cause of an error of kind
@@ -16,6 +18,14 @@ pub struct DestinationFull {
     pub messages: u64,
     /// Their size.
     pub bytes: u64,
+}
+
+impl DestinationFull {
+    pub(super) fn error(self) -> Error {
+        Error::exhausted(self.to_string())
+            .with_retry(Retry::Safe)
+            .with_source(self)
+    }
 }
 
 /// The limits as SQLite's numbers.

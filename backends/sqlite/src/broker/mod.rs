@@ -40,6 +40,7 @@ use crate::engine::{Database, EmbeddedDirectory, Manner, Nudge, Stop};
 use book::Book;
 use consumer::{Attached, Consumer, Consumers, Deliveries, Stage, Wish};
 use feeder::Feeder;
+use limits::Limits;
 use outbox::Outbox;
 use outgoing::{Outgoing, micros};
 use retention::Retention;
@@ -197,7 +198,8 @@ impl EmbeddedBroker {
 
     fn outgoing(&self, publish: Publish) -> Result<Outgoing> {
         let now = self.clock.now().unix_micros();
-        Outgoing::new(publish, now, self.config.max_message_size.as_usize())
+        Outgoing::new(publish, now, self.config.largest_message().as_usize())
+            .and_then(|outgoing| outgoing.fits(&Limits::of(&self.config)))
             .map_err(|error| error.with_operation("publish"))
     }
 
@@ -236,7 +238,7 @@ impl MessageBroker for EmbeddedBroker {
         capabilities.atomic_forward = true;
         capabilities.browse = true;
         capabilities.ordering = OrderingGuarantee::PerKey;
-        capabilities.max_message_size = Some(self.config.max_message_size.as_usize());
+        capabilities.max_message_size = Some(self.config.largest_message().as_usize());
         capabilities
     }
 

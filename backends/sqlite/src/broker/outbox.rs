@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 use trunkline_core::{Error, Result, Retry, SharedClock};
-use trunkline_messaging::Receipt;
+use trunkline_messaging::{Destination, Receipt};
 
 use super::book::Book;
 use super::config::{EmbeddedBrokerConfig, WhenFull};
@@ -101,9 +101,6 @@ impl Outbox {
         while !left.is_empty() {
             let room = self.0.room.notified();
             left = self.attempt(left, deadline, &mut outcomes).await;
-            if !left.is_empty() && self.0.when_full == WhenFull::Refuse {
-                break;
-            }
             if !left.is_empty() {
                 let look = (Instant::now() + LOOK_FOR_ROOM).min(deadline);
                 // Either way it looks again.
@@ -120,7 +117,7 @@ impl Outbox {
             .collect()
     }
 
-    /// Publishes what is left, notes the outcomes, and returns what found no room.
+    /// Publishes what is left, notes the outcomes, and returns what waits for room.
     async fn attempt(
         &self,
         mut left: Vec<(usize, Outgoing)>,
@@ -128,6 +125,7 @@ impl Outbox {
         outcomes: &mut [Option<Result<Receipt>>],
     ) -> Vec<(usize, Outgoing)> {
         let mut full = Vec::new();
+        let mut queues = Queues::new(self.0.when_full);
         let mut note = |at: usize, outcome| {
             if let Some(place) = outcomes.get_mut(at) {
                 *place = Some(outcome);
@@ -135,13 +133,24 @@ impl Outbox {
         };
         while !left.is_empty() {
             let rest = left.split_off(chunk(&left));
-            let (places, items): (Vec<usize>, Vec<Outgoing>) = left.into_iter().unzip();
+            let (mut places, mut items) = (Vec::new(), Vec::new());
+            for (at, item) in left {
+                if let Some(error) = queues.before(&item) {
+                    note(at, Err(error));
+                    full.push((at, item));
+                } else {
+                    places.push(at);
+                    items.push(item);
+                }
+            }
+            left = rest;
+            if items.is_empty() {
+                continue;
+            }
             match self.send(items, deadline).await {
                 Ok(sent) => {
                     for (at, (item, outcome)) in places.into_iter().zip(sent) {
-                        let no_room = outcome
-                            .as_ref()
-                            .is_err_and(|error| error.find::<DestinationFull>().is_some());
+                        let no_room = queues.join(&item, &outcome);
                         note(at, outcome);
                         if no_room {
                             full.push((at, item));
@@ -154,7 +163,6 @@ impl Outbox {
                     }
                 }
             }
-            left = rest;
         }
         full
     }
@@ -280,6 +288,41 @@ fn chunk(items: &[(usize, Outgoing)]) -> usize {
     fits.count().max(1)
 }
 
+/// Where messages of one caller wait for room. What comes behind them waits too, even if there is room for it: messages
+/// to one destination are stored in the order given.
+struct Queues {
+    when_full: WhenFull,
+    full: Vec<(Destination, DestinationFull)>,
+}
+
+impl Queues {
+    fn new(when_full: WhenFull) -> Self {
+        Self {
+            when_full,
+            full: Vec::new(),
+        }
+    }
+
+    /// Why a message has to wait, if others wait before it.
+    fn before(&self, item: &Outgoing) -> Option<Error> {
+        let mut full = self.full.iter();
+        let (_, cause) = full.find(|(destination, _)| *destination == item.destination)?;
+        Some(cause.clone().error().with_operation(OPERATION))
+    }
+
+    /// Notes whether a message found no room. What is refused for good holds nobody up.
+    fn join(&mut self, item: &Outgoing, outcome: &Result<Receipt>) -> bool {
+        let cause: Option<&DestinationFull> = outcome.as_ref().err().and_then(Error::find);
+        let Some(cause) = cause.filter(|_| self.when_full == WhenFull::Wait) else {
+            return false;
+        };
+        if self.before(item).is_none() {
+            self.full.push((item.destination.clone(), cause.clone()));
+        }
+        true
+    }
+}
+
 /// Why a parcel has no outcomes.
 enum Unsent {
     Busy,
@@ -328,13 +371,19 @@ impl Job for PublishJob {
         let mut written = false;
         for parcel in parcels {
             let mut outcomes = Vec::with_capacity(parcel.items.len());
+            let mut queues = Queues::new(shared.when_full);
             for item in &parcel.items {
+                if let Some(error) = queues.before(item) {
+                    outcomes.push(Err(error));
+                    continue;
+                }
                 let outcome = match book.publish(connection, &shared.limits, now, item) {
                     Ok(receipt) => Ok(receipt),
                     Err(Stop::Refused(error)) => Err(error.with_operation(OPERATION)),
                     Err(Stop::Sql(error)) => return Err(error),
                 };
                 written |= outcome.is_ok();
+                queues.join(item, &outcome);
                 outcomes.push(outcome);
             }
             self.outcomes.push(outcomes);

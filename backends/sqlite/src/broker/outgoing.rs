@@ -6,6 +6,7 @@ use bytes::Bytes;
 use trunkline_core::{Error, Result};
 use trunkline_messaging::{Destination, Publish};
 
+use super::limits::Limits;
 use super::row;
 
 /// A message to publish, checked and written down outside the writer thread.
@@ -63,6 +64,18 @@ impl Outgoing {
                 .map_or(Expiry::Never, |span| Expiry::In(micros(span))),
             mandatory: publish.mandatory,
         })
+    }
+
+    /// Refuses what would find no room in an empty topic either: it would wait for nothing.
+    pub(super) fn fits(self, limits: &Limits) -> Result<Self> {
+        let (size, most) = (self.size(), limits.bytes);
+        if size <= most {
+            return Ok(self);
+        }
+        Err(Error::invalid(format!(
+            "the message takes {size} bytes, and a topic or queue holds {most} at most"
+        ))
+        .with_context("destination", &self.destination))
     }
 
     /// Bytes that it takes in its topic, as the limits count them.

@@ -1,5 +1,6 @@
 //! The conformance suites over the embedded directory.
 
+use trunkline_core::size::ByteSize;
 use trunkline_messaging::{AnyBroker, MessageBroker};
 use trunkline_sqlite::{EmbeddedBroker, EmbeddedBrokerConfig};
 use trunkline_testing::Scope;
@@ -18,6 +19,13 @@ impl BrokerHarness for Embedded {
     async fn open_limited(&self, scope: &Scope, max_messages: usize) -> Option<AnyBroker> {
         let directory = named(&format!("{}-limited", scope.unique()));
         let config = EmbeddedBrokerConfig::new(directory).with_max_messages(max_messages as u64);
+        Some(EmbeddedBroker::new(config).erase())
+    }
+
+    async fn open_limited_bytes(&self, scope: &Scope, max_bytes: usize) -> Option<AnyBroker> {
+        let directory = named(&format!("{}-limited", scope.unique()));
+        let bytes = ByteSize::new(max_bytes as u64);
+        let config = EmbeddedBrokerConfig::new(directory).with_max_bytes(bytes);
         Some(EmbeddedBroker::new(config).erase())
     }
 }

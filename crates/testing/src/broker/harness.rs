@@ -29,6 +29,17 @@ pub trait BrokerHarness: Send + Sync + 'static {
         async { None }
     }
 
+    /// The same, but with room for so many bytes only, and no message larger than that. `None` when the broker cannot be
+    /// limited.
+    fn open_limited_bytes(
+        &self,
+        scope: &Scope,
+        max_bytes: usize,
+    ) -> impl Future<Output = Option<AnyBroker>> + Send {
+        let _ = (scope, max_bytes);
+        async { None }
+    }
+
     /// The word by which `TRUNKLINE_REQUIRE_LIVE` asks for this broker.
     fn system(&self) -> &'static str {
         "broker"
@@ -45,6 +56,12 @@ pub trait OpenBroker: Send + Sync {
         scope: &'a Scope,
         max_messages: usize,
     ) -> BoxFuture<'a, Option<AnyBroker>>;
+    /// See [`BrokerHarness::open_limited_bytes`].
+    fn open_limited_bytes_boxed<'a>(
+        &'a self,
+        scope: &'a Scope,
+        max_bytes: usize,
+    ) -> BoxFuture<'a, Option<AnyBroker>>;
     /// See [`BrokerHarness::system`].
     fn system_dyn(&self) -> &'static str;
 }
@@ -60,6 +77,14 @@ impl<H: BrokerHarness> OpenBroker for H {
         max_messages: usize,
     ) -> BoxFuture<'a, Option<AnyBroker>> {
         Box::pin(self.open_limited(scope, max_messages))
+    }
+
+    fn open_limited_bytes_boxed<'a>(
+        &'a self,
+        scope: &'a Scope,
+        max_bytes: usize,
+    ) -> BoxFuture<'a, Option<AnyBroker>> {
+        Box::pin(self.open_limited_bytes(scope, max_bytes))
     }
 
     fn system_dyn(&self) -> &'static str {

@@ -194,6 +194,9 @@ macro_rules! broker_conformance {
                 a_full_broker_refuses_at_the_deadline,
                 a_waiting_publisher_goes_on,
                 a_forward_passes_a_full_broker,
+                a_full_broker_counts_bytes,
+                what_never_fits_is_refused_at_once,
+                a_batch_waits_in_its_order,
             ]
         );
         $crate::__conformance_tests!(
