@@ -225,3 +225,204 @@ pub(super) fn chore(retention: Retention, consumers: Consumers) -> Chore {
         Next::GoOn
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use trunkline_core::size::ByteSize;
+    use trunkline_core::{Clock, ManualClock, Timestamp};
+    use trunkline_messaging::{Message, Publish, Source, Start};
+
+    use super::super::book::create_queue;
+    use super::super::consumer::Wish;
+    use super::super::group;
+    use super::super::limits::Limits;
+    use super::super::outgoing::Outgoing;
+    use super::super::schema::SCHEMA;
+    use super::*;
+    use crate::engine::{Cache, Tx};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const PLENTY: ByteSize = ByteSize::mib(100);
+
+    struct World {
+        connection: Connection,
+        cache: Cache,
+        clock: ManualClock,
+        jobs: JobSender,
+        retention: Retention,
+    }
+
+    impl World {
+        fn new(config: &EmbeddedBrokerConfig) -> Self {
+            let connection = Connection::open_in_memory().unwrap();
+            connection.execute_batch(SCHEMA.steps[0]).unwrap();
+            let clock = ManualClock::new(Timestamp::from_unix_millis(1_000_000));
+            let shared: SharedClock = Arc::new(clock.clone());
+            let jobs = JobSender::new();
+            let outbox = Outbox::new(jobs.clone(), Arc::clone(&shared), config);
+            Self {
+                connection,
+                cache: Cache::default(),
+                clock,
+                jobs: jobs.clone(),
+                retention: Retention::new(jobs, shared, outbox, config),
+            }
+        }
+
+        fn publish(&mut self, destination: &Destination, count: usize) {
+            let now = self.clock.now().unix_micros();
+            let limits = Limits::of(&EmbeddedBrokerConfig::default());
+            let mut book = Book::default();
+            for _ in 0..count {
+                let publish = Publish::new(destination.clone(), Message::new(vec![7; 1000]));
+                let outgoing = Outgoing::new(publish, now, 1 << 20).unwrap();
+                book.publish(&self.connection, &limits, now, &outgoing)
+                    .unwrap();
+            }
+            book.save(&self.connection).unwrap();
+            self.cache.clear();
+        }
+
+        /// A group that wants everything and has finished what stands before a position.
+        fn group_at(&mut self, next: i64) {
+            let wish = Wish {
+                source: Source::Topics("orders".parse().unwrap()),
+                group: Some("mail".to_owned()),
+                start: Start::Earliest,
+                prefetch: 1,
+                lease: 1,
+            };
+            let mut book = Book::default();
+            group::join(&self.connection, &mut book, &wish, "process", 0).unwrap();
+            self.connection
+                .execute("UPDATE cursor SET next = ?1", [next])
+                .unwrap();
+            self.cache.clear();
+        }
+
+        /// Does what is to be done, and says which positions are left.
+        fn left(&mut self) -> Vec<i64> {
+            self.retention.look(&self.connection);
+            loop {
+                let jobs = self.jobs.take(100);
+                if jobs.is_empty() {
+                    break;
+                }
+                for mut job in jobs {
+                    let mut ring = false;
+                    let mut tx = Tx::new(&self.connection, &mut self.cache, &mut ring);
+                    job.run(&mut tx).unwrap();
+                    job.done(Ok(()));
+                }
+            }
+            self.check_sums();
+            let mut statement = self.connection.prepare("SELECT id FROM message").unwrap();
+            let rows = statement.query_map([], |row| Ok(position(row.get(0)?)));
+            rows.unwrap().map(Result::unwrap).collect()
+        }
+
+        fn check_sums(&self) {
+            let sql = "SELECT (SELECT total(count) FROM topic) = (SELECT count(*) FROM message) \
+                 AND (SELECT total(bytes) FROM topic) = \
+                 (SELECT total(length(head) + length(payload)) FROM message)";
+            let right: bool = self
+                .connection
+                .query_row(sql, [], |row| row.get(0))
+                .unwrap();
+            assert!(right, "the topic knows what it holds");
+        }
+    }
+
+    fn kept(span: Duration, messages: u64, bytes: ByteSize) -> EmbeddedBrokerConfig {
+        EmbeddedBrokerConfig::default().with_kept(span, messages, bytes)
+    }
+
+    fn nothing() -> EmbeddedBrokerConfig {
+        kept(Duration::ZERO, 0, ByteSize::new(0))
+    }
+
+    fn orders() -> Destination {
+        Destination::Topic("orders".parse().unwrap())
+    }
+
+    #[test]
+    fn what_nobody_needs_is_kept_for_a_time() {
+        let mut world = World::new(&kept(HOUR, 1000, PLENTY));
+        world.publish(&orders(), 2);
+        world.clock.advance(HOUR / 2);
+        world.publish(&orders(), 1);
+        world.clock.advance(HOUR / 2);
+        assert_eq!(world.left(), [1, 2, 3]);
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.left(), [3]);
+    }
+
+    #[test]
+    fn so_many_messages_are_kept() {
+        let mut world = World::new(&kept(HOUR, 2, PLENTY));
+        world.publish(&orders(), 5);
+        assert_eq!(world.left(), [4, 5]);
+    }
+
+    #[test]
+    fn so_many_bytes_are_kept() {
+        let mut world = World::new(&kept(HOUR, 1000, ByteSize::new(2500)));
+        world.publish(&orders(), 5);
+        assert_eq!(world.left(), [4, 5]);
+    }
+
+    #[test]
+    fn a_great_many_go_in_steps() {
+        let mut world = World::new(&nothing());
+        world.publish(&orders(), 2 * usize::try_from(STEP).unwrap() + 1);
+        world.clock.advance(HOUR);
+        assert_eq!(world.left(), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn what_a_group_wants_is_kept_until_its_age_is_reached() {
+        let mut world = World::new(&nothing());
+        world.publish(&orders(), 5);
+        world.group_at(3);
+        world.clock.advance(24 * HOUR);
+        assert_eq!(world.left(), [3, 4, 5]);
+        world.retention.max_age = Some(micros(25 * HOUR));
+        assert_eq!(world.left(), [3, 4, 5]);
+        world.publish(&orders(), 1);
+        world.clock.advance(2 * HOUR);
+        assert_eq!(world.left(), [6]);
+    }
+
+    #[test]
+    fn a_queue_keeps_what_nobody_took_until_its_age_is_reached() {
+        let mut world = World::new(&nothing().with_max_age(Some(25 * HOUR)));
+        let name: TopicName = "work".parse().unwrap();
+        let mut book = Book::default();
+        create_queue(&world.connection, &mut book, &name, 0).unwrap();
+        world.publish(&Destination::Queue(name), 2);
+        world.clock.advance(24 * HOUR);
+        assert_eq!(world.left(), [1, 2]);
+        world.clock.advance(2 * HOUR);
+        assert_eq!(world.left(), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn a_topic_that_nobody_uses_is_forgotten() {
+        let mut world = World::new(&nothing());
+        world.publish(&orders(), 1);
+        world.clock.advance(HOUR / 2);
+        world.left();
+        let topics = |world: &World| -> i64 {
+            let sql = "SELECT count(*) FROM topic WHERE id > 0";
+            let count = world.connection.query_row(sql, [], |row| row.get(0));
+            count.unwrap()
+        };
+        assert_eq!(topics(&world), 1);
+        world.clock.advance(HOUR);
+        world.left();
+        assert_eq!(topics(&world), 0);
+    }
+}

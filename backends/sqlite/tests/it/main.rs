@@ -9,6 +9,7 @@ mod events;
 mod files;
 mod inbox;
 mod kill;
+mod limits;
 mod process;
 mod registry;
 mod roles;
