@@ -2,7 +2,7 @@
 //! whichever process, or a time has come.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::engine::{EmbeddedDirectory, JobSender, Listener, Nudge};
 use crate::error::Failure;
 
 /// Up to so many topics it is cheaper to read all their heads than to look for each.
-const FEW_TOPICS: usize = 200;
+const FEW_TOPICS: i64 = 200;
 /// How often to look for processes that died with messages in their hands.
 const SWEEP: i64 = 250_000;
 const SECOND: i64 = 1_000_000;
@@ -33,6 +33,8 @@ pub(super) struct Feeder {
     jobs: JobSender,
     clock: SharedClock,
     lanes: BTreeMap<u64, Lane>,
+    /// Consumers came or went since the topics were read.
+    moved: bool,
     topics: Topics,
     due_seq: i64,
     scheduled_at: Option<i64>,
@@ -41,10 +43,12 @@ pub(super) struct Feeder {
     sweep_at: i64,
 }
 
-/// Topics and queues by number, as far as this process has seen them.
+/// The topics and queues that the consumers of this process get messages of, by number. The others, which may come and
+/// go by the thousand, are not kept.
 #[derive(Default)]
 pub(super) struct Topics {
     known: HashMap<i64, Topic>,
+    /// The newest of all.
     newest: i64,
 }
 
@@ -58,53 +62,59 @@ impl Topics {
         self.known.get(&topic)
     }
 
-    /// Reads the heads of the topics that are wanted, and what is new; true when there are topics that were not known.
-    fn read(
-        &mut self,
-        connection: &Connection,
-        wanted: impl Iterator<Item = i64>,
-    ) -> rusqlite::Result<bool> {
-        if self.known.len() > FEW_TOPICS {
-            let mut statement =
-                connection.prepare_cached("SELECT head FROM topic WHERE id = ?1")?;
-            for id in wanted {
-                if let Some(topic) = self.known.get_mut(&id)
-                    && let Some(head) = statement.query_row([id], |row| row.get(0)).optional()?
-                {
-                    topic.head = head;
-                }
-            }
-            return self.read_from(connection, self.newest + 1);
-        }
-        self.read_from(connection, 1)
+    /// Whether there are topics that were not there before.
+    fn has_news(&mut self, connection: &Connection) -> rusqlite::Result<bool> {
+        let newest = connection
+            .prepare_cached("SELECT max(id) FROM topic")?
+            .query_row([], |row| row.get(0))?;
+        // Numbers are not used again.
+        Ok(std::mem::replace(&mut self.newest, newest) < newest)
     }
 
-    fn read_from(&mut self, connection: &Connection, first: i64) -> rusqlite::Result<bool> {
+    /// Knows these topics and no others.
+    fn keep(&mut self, connection: &Connection, wanted: &BTreeSet<i64>) -> rusqlite::Result<()> {
+        self.known.retain(|id, _| wanted.contains(id));
         let mut statement =
-            connection.prepare_cached("SELECT id, head, queue, name FROM topic WHERE id >= ?1")?;
-        let mut rows = statement.query([first])?;
-        let mut news = false;
-        while let Some(row) = rows.next()? {
-            let (id, head) = (row.get(0)?, row.get(1)?);
-            self.newest = self.newest.max(id);
-            if let Some(topic) = self.known.get_mut(&id) {
-                topic.head = head;
+            connection.prepare_cached("SELECT head, queue, name FROM topic WHERE id = ?1")?;
+        for id in wanted {
+            if self.known.contains_key(id) {
                 continue;
             }
-            let (queue, name): (bool, String) = (row.get(2)?, row.get(3)?);
+            let mut rows = statement.query([id])?;
             // A name that is none cannot have been written by us.
-            let Ok(name) = TopicName::new(name) else {
-                continue;
-            };
-            let destination = if queue {
-                Destination::Queue(name)
-            } else {
-                Destination::Topic(name)
-            };
-            self.known.insert(id, Topic { destination, head });
-            news = true;
+            if let Some(row) = rows.next()?
+                && let Ok(name) = TopicName::new(row.get::<_, String>(2)?)
+            {
+                let destination = if row.get(1)? {
+                    Destination::Queue(name)
+                } else {
+                    Destination::Topic(name)
+                };
+                let head = row.get(0)?;
+                self.known.insert(*id, Topic { destination, head });
+            }
         }
-        Ok(news)
+        Ok(())
+    }
+
+    fn read_heads(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if self.newest <= FEW_TOPICS {
+            let mut statement = connection.prepare_cached("SELECT id, head FROM topic")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if let Some(topic) = self.known.get_mut(&row.get(0)?) {
+                    topic.head = row.get(1)?;
+                }
+            }
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("SELECT head FROM topic WHERE id = ?1")?;
+        for (id, topic) in &mut self.known {
+            if let Some(head) = statement.query_row([id], |row| row.get(0)).optional()? {
+                topic.head = head;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -122,6 +132,7 @@ impl Feeder {
             jobs,
             clock,
             lanes: BTreeMap::new(),
+            moved: false,
             topics: Topics::default(),
             due_seq: -1,
             scheduled_at: None,
@@ -133,10 +144,10 @@ impl Feeder {
 
     fn look(&mut self, connection: &Connection, changed: bool) -> rusqlite::Result<i64> {
         let now = self.clock.now().unix_micros();
-        if changed || self.due_seq < 0 {
+        self.adopt();
+        if changed || self.moved || self.due_seq < 0 {
             self.read_changes(connection)?;
         }
-        self.adopt(connection)?;
         self.move_scheduled(now);
         self.sweep(connection, now)?;
         let mut next = self.scheduled_at.unwrap_or(i64::MAX);
@@ -161,32 +172,43 @@ impl Feeder {
             self.scheduled_at = schedule::next_due(connection)?;
             self.lanes.values_mut().for_each(Lane::may_be_due);
         }
-        let wanted = self.lanes.values().flat_map(Lane::topics);
-        if self.topics.read(connection, wanted)? {
+        let news = self.topics.has_news(connection)?;
+        if news || self.moved {
             for lane in self.lanes.values_mut() {
-                lane.read_cursors(connection)?;
+                if news || lane.is_new() {
+                    lane.read_cursors(connection)?;
+                }
             }
+            let wanted = self.lanes.values().flat_map(Lane::topics).collect();
+            self.topics.keep(connection, &wanted)?;
+            self.moved = false;
         }
+        self.topics.read_heads(connection)?;
         transaction.finish()
     }
 
     /// Takes on the consumers that are new and lets go of those that left.
-    fn adopt(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    fn adopt(&mut self) {
         let open: BTreeMap<u64, Arc<Consumer>> = self
             .consumers
             .open()
             .into_iter()
             .filter(|(_, consumer)| consumer.attached().is_some())
             .collect();
+        let before = self.lanes.len();
         self.lanes.retain(|number, _| open.contains_key(number));
+        self.moved |= self.lanes.len() < before;
         for (number, consumer) in open {
             if let Entry::Vacant(place) = self.lanes.entry(number) {
-                let mut lane = Lane::new(consumer);
-                lane.read_cursors(connection)?;
-                place.insert(lane);
+                place.insert(Lane::new(consumer));
+                self.moved = true;
             }
         }
-        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_topics(&self) -> usize {
+        self.topics.known.len()
     }
 
     fn move_scheduled(&mut self, now: i64) {
@@ -227,6 +249,7 @@ impl Listener for Feeder {
                 tracing::error!(target: "trunkline", %error, "cannot look for messages; trying again");
                 // What was missed is read again.
                 self.due_seq = -1;
+                self.topics.newest = 0;
                 Some(LATER)
             }
         }

@@ -30,6 +30,8 @@ pub(super) struct Lane {
     slot: Slot,
     /// The group's cursors as this process knows them; they may be further on.
     cursors: Vec<(i64, i64)>,
+    /// The cursors were not read yet.
+    is_new: bool,
     /// No span of the group is due before this.
     due_at: i64,
     /// Nothing is tried before this.
@@ -45,6 +47,7 @@ impl Lane {
             consumer,
             slot: Slot::default(),
             cursors: Vec::new(),
+            is_new: true,
             due_at: 0,
             not_before: 0,
             care_at: 0,
@@ -59,6 +62,10 @@ impl Lane {
         self.not_before = 0;
     }
 
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     pub(super) fn read_cursors(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let Some(attached) = self.consumer.attached() else {
             return Ok(());
@@ -69,6 +76,7 @@ impl Lane {
                 Ok((row.get(0)?, row.get(1)?))
             })?
             .collect::<rusqlite::Result<_>>()?;
+        self.is_new = false;
         Ok(())
     }
 

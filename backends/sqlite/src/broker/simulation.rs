@@ -212,11 +212,14 @@ impl World {
     }
 
     fn publish(&mut self, topic: usize, key: Option<u8>) {
+        self.publish_to(TopicName::new(TOPICS[topic]).unwrap(), key);
+    }
+
+    fn publish_to(&mut self, name: TopicName, key: Option<u8>) {
         let mut message = Message::new("x").with_id(self.known.len().to_string());
         if let Some(key) = key {
             message = message.with_key(vec![key]);
         }
-        let name = TopicName::new(TOPICS[topic]).unwrap();
         let publish = Publish::new(Destination::Topic(name), message);
         let now = self.now();
         let outgoing = Outgoing::new(publish, now, 1 << 20).unwrap();
@@ -449,6 +452,25 @@ proptest! {
         }
         world.finish();
     }
+}
+
+#[test]
+fn topics_that_nobody_here_gets_are_not_remembered() {
+    let mut world = World::new();
+    for number in 0..300 {
+        let name = TopicName::new(format!("reply.{number}")).unwrap();
+        world.publish_to(name, None);
+    }
+    (0..TOPICS.len()).for_each(|topic| world.publish(topic, None));
+    world.look();
+    assert_eq!(world.feeder.known_topics(), TOPICS.len());
+    world.join(3);
+    world.publish_to(TopicName::new("order.sent").unwrap(), None);
+    world.look();
+    assert_eq!(world.feeder.known_topics(), TOPICS.len() + 1);
+    world.streams.clear();
+    world.look();
+    assert_eq!(world.feeder.known_topics(), 0);
 }
 
 #[test]
