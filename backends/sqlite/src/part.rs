@@ -108,12 +108,7 @@ impl Part {
             let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *state, State::Closed)
         };
-        // The last handle waits for its threads: not on a worker of the runtime.
-        if let (State::Open(database), Ok(runtime)) =
-            (before, tokio::runtime::Handle::try_current())
-        {
-            drop(runtime.spawn_blocking(move || drop(database)));
-        }
+        drop(before);
     }
 }
 

@@ -36,7 +36,7 @@ pub use browse::{DestinationStatistics, GroupStatistics};
 pub use config::{EmbeddedBrokerConfig, WhenFull};
 pub use limits::DestinationFull;
 
-use crate::engine::{Database, EmbeddedDirectory, Manner, Nudge, Stop};
+use crate::engine::{Database, EmbeddedDirectory, Manner, Nudge, Stop, drop_apart};
 use book::Book;
 use consumer::{Attached, Consumer, Consumers, Deliveries, Stage, Wish};
 use feeder::Feeder;
@@ -297,8 +297,7 @@ impl MessageBroker for EmbeddedBroker {
         let flushed = timeout_at(deadline, flushed).await;
         self.tasks.shutdown(deadline).await;
         // The last handle waits for the threads.
-        let closing = tokio::task::spawn_blocking(move || drop(core));
-        let closed = timeout_at(deadline, closing).await;
+        let closed = timeout_at(deadline, drop_apart(core)).await;
         let late = || {
             Error::timeout("the embedded broker was not done at the deadline")
                 .with_operation("disconnect")
@@ -308,7 +307,7 @@ impl MessageBroker for EmbeddedBroker {
             Ok(Err(_)) => {}
             Err(_) => return Err(late()),
         }
-        closed.map(|_| ()).map_err(|_| late())
+        closed.map_err(|_| late())
     }
 
     async fn health_check(&self) -> Result<()> {

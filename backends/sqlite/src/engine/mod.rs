@@ -24,6 +24,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 
@@ -115,7 +117,8 @@ impl EmbeddedDirectory {
     }
 }
 
-/// One SQLite file of the directory, open in this process. The last handle that is dropped ends its threads.
+/// One SQLite file of the directory, open in this process. The last handle that is dropped ends its threads, and waits
+/// for them unless that would hold up a runtime: [`drop_apart`] waits there too.
 pub(crate) struct Database {
     directory: EmbeddedDirectory,
     name: String,
@@ -267,19 +270,47 @@ impl Drop for Database {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         threads.extend(waker.map(Waker::close));
-        join(std::mem::take(threads), &self.name);
+        let me = thread::current().id();
+        threads.retain(|thread| thread.thread().id() != me);
+        let (threads, name) = (std::mem::take(threads), std::mem::take(&mut self.name));
+        // As long as the threads work the process counts as alive.
+        let directory = self.directory.clone();
+        let wait = move || {
+            join(threads, &name);
+            drop(directory);
+        };
+        if Handle::try_current().is_err() {
+            wait();
+        } else if let Err(error) = thread::Builder::new().spawn(wait) {
+            tracing::warn!(target: "trunkline", %error, "nobody waits for the threads of a database");
+        }
+    }
+}
+
+/// Drops something that holds a database on a thread of its own, where it may wait; resolves when it is done.
+///
+/// # Cancel safety
+/// It is dropped all the same.
+pub(crate) fn drop_apart(held: impl Send + 'static) -> impl Future<Output = ()> + Send {
+    let (done, dropped) = oneshot::channel();
+    let spawned = thread::Builder::new().spawn(move || {
+        drop(held);
+        // Nobody waits any more: the deadline was reached.
+        done.send(()).ok();
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(target: "trunkline", %error, "nobody waits for the threads of a database");
+    }
+    async move {
+        dropped.await.ok();
     }
 }
 
 /// Waits for the threads, but not for ever: one may be held up by a stopped process that holds the write lock.
 fn join(threads: Vec<JoinHandle<()>>, name: &str) {
-    let me = thread::current().id();
     let (ended, wait) = mpsc::channel();
-    let others = threads
-        .into_iter()
-        .filter(|thread| thread.thread().id() != me);
     let mut count = 0;
-    for handle in others {
+    for handle in threads {
         let ended = ended.clone();
         count += 1;
         let joiner = thread::Builder::new().spawn(move || {
