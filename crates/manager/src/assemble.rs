@@ -3,8 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use indexmap::IndexMap;
 use trunkline_core::health::ComponentHealth;
+use trunkline_core::names::target;
 use trunkline_core::task::panic_error;
 use trunkline_core::{Health, Propagation, Result};
 use trunkline_discovery::{
@@ -19,10 +21,12 @@ use crate::CommunicationConfig;
 use crate::backends::Backends;
 use crate::brokers::{BrokerPart, MissingPart};
 use crate::builder::CommunicationManagerBuilder;
+use crate::circuit_metrics::CircuitMetrics;
 use crate::component::{Component, Part};
 use crate::http::{HttpClients, Probing};
 use crate::messaging::Configured;
 use crate::named::{DEFAULT, Missing, Named};
+use crate::policies::{CurrentConfig, Policies};
 use crate::prefix::Prefixed;
 use crate::stores::{DiscoveryPart, StorePart};
 
@@ -31,6 +35,9 @@ pub(crate) const EVENT_STORE: &str = "event_store";
 
 /// What a configuration makes.
 pub(crate) struct Assembled {
+    pub(crate) current: CurrentConfig,
+    /// The policies of publishing to all brokers.
+    pub(crate) publishing: Policies,
     pub(crate) http: Arc<HttpClients>,
     pub(crate) metrics: Metrics,
     pub(crate) propagation: Propagation,
@@ -89,13 +96,14 @@ impl Parts {
     }
 }
 
-fn broker_key(name: &str) -> String {
+pub(crate) fn broker_key(name: &str) -> String {
     format!("message_broker_{name}")
 }
 
 /// Makes every part; one that cannot be made says why when it is started and when it is asked for.
 pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -> Assembled {
     let config = &builder.config;
+    let current = Arc::new(ArcSwap::from_pointee(config.clone()));
     let backends = Backends::new(&config.embedded.path, builder.brokers.clone());
     let metrics = metrics(config);
     let mut components = Vec::new();
@@ -106,7 +114,15 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         propagation: &propagation,
         health,
         config,
+        policies: Policies::new(
+            Arc::clone(&current),
+            PolicyRegistry::builder()
+                .observer(CircuitMetrics::new(&metrics))
+                .build(),
+        ),
+        current: Arc::clone(&current),
     };
+    let publishing = surroundings.policies.clone();
     let brokers = brokers(&surroundings, &backends, &mut components);
     let probing = Probing::new();
     let unconnected = probing
@@ -114,7 +130,7 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         .metrics(metrics.clone());
     let discovery = discovery(config, &backends, health, unconnected, &mut components);
     let http = Arc::new(HttpClients::new(
-        Arc::new(config.clone()),
+        Arc::clone(&current),
         discovery.clone(),
         propagation.clone(),
         metrics.clone(),
@@ -129,6 +145,8 @@ pub(crate) fn assemble(builder: &CommunicationManagerBuilder, health: &Health) -
         backends,
     };
     Assembled {
+        current,
+        publishing,
         http,
         metrics,
         propagation,
@@ -141,7 +159,7 @@ fn metrics(config: &CommunicationConfig) -> Metrics {
         return Metrics::disabled();
     }
     let metrics = Metrics::with_config(&config.metrics).unwrap_or_else(|error| {
-        tracing::error!(error = %error.report(), "the settings of the metrics are wrong; using the defaults");
+        tracing::error!(target: target::MANAGER, error = %error.report(), "the settings of the metrics are wrong; using the defaults");
         Metrics::new()
     });
     metrics.set_detailed(config.detailed_metrics);
@@ -165,6 +183,8 @@ struct Surroundings<'a> {
     propagation: &'a Propagation,
     health: &'a Health,
     config: &'a CommunicationConfig,
+    policies: Policies,
+    current: CurrentConfig,
 }
 
 impl Surroundings<'_> {
@@ -174,11 +194,10 @@ impl Surroundings<'_> {
         settings: &MessageBrokerConfig,
         broker: AnyBroker,
     ) -> Result<Messaging> {
-        let shared = Arc::new(self.config.clone());
         let policies = Configured {
-            broker: name.to_owned(),
-            config: shared,
-            policies: PolicyRegistry::default(),
+            broker: name.into(),
+            config: Arc::clone(&self.current),
+            policies: self.policies.clone(),
         };
         let mut messaging = Messaging::builder(broker)
             .propagation(self.propagation.clone())

@@ -7,17 +7,18 @@ use serde::Serialize;
 use trunkline_core::Health;
 use trunkline_core::health::ComponentHealth;
 use trunkline_resilience::breaker::State;
-use trunkline_resilience::{CircuitChange, Observer, PolicyRegistry, Target};
+use trunkline_resilience::{CircuitChange, CircuitStatus, Observer, PolicyRegistry, Target};
 
 use crate::CommunicationManager;
+use crate::policies::Policies;
 
 /// A circuit, as `GET /circuits` answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CircuitInfo {
-    /// The service called.
+    /// The service called; for a broker the name of its component, such as `message_broker_default`.
     pub service: String,
-    /// One endpoint of it, or all of them together.
+    /// One endpoint of it, for a broker a topic, or all of them together.
     pub endpoint: Option<String>,
     /// One instance of it, or all of them together.
     pub instance: Option<String>,
@@ -33,13 +34,35 @@ impl CommunicationManager {
     /// Every circuit of this process, as `GET /circuits` answers it.
     #[must_use]
     pub fn circuits(&self) -> Vec<CircuitInfo> {
-        list(self.0.http.policies())
+        list(&self.registries())
+    }
+
+    /// Every circuit of this process, by service and endpoint. A broker counts as a service, under the name of its
+    /// component (`message_broker_default`), and its topics as endpoints.
+    #[must_use]
+    pub fn circuit_states(&self) -> Vec<CircuitStatus> {
+        states(&self.registries())
+    }
+
+    /// What keeps the circuits of this process.
+    pub(crate) fn registries(&self) -> Vec<PolicyRegistry> {
+        let registry = |policies: &Policies| policies.registry().clone();
+        self.policies().map(registry).into()
     }
 }
 
+fn states(registries: &[PolicyRegistry]) -> Vec<CircuitStatus> {
+    let mut all: Vec<CircuitStatus> = registries
+        .iter()
+        .flat_map(PolicyRegistry::circuit_states)
+        .collect();
+    all.sort_by(|one, other| one.target.cmp(&other.target));
+    all
+}
+
 /// Every circuit of a process.
-pub(crate) fn list(policies: &PolicyRegistry) -> Vec<CircuitInfo> {
-    let info = |status: trunkline_resilience::CircuitStatus| {
+pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
+    let info = |status: CircuitStatus| {
         let (target, circuit) = (status.target, status.circuit);
         let wait = u64::try_from(circuit.retry_after.as_millis()).unwrap_or(u64::MAX);
         CircuitInfo {
@@ -51,7 +74,7 @@ pub(crate) fn list(policies: &PolicyRegistry) -> Vec<CircuitInfo> {
             retry_after_ms: (circuit.state == State::Open).then_some(wait),
         }
     };
-    policies.circuit_states().into_iter().map(info).collect()
+    states(registries).into_iter().map(info).collect()
 }
 
 /// Shows each client in the health document: degraded while one of its circuits is not closed.
@@ -160,7 +183,7 @@ mod tests {
             status.last_error.unwrap(),
             "circuit of payment-service POST /charges is open"
         );
-        assert_eq!(list(&policies)[0].state, "open");
+        assert_eq!(list(std::slice::from_ref(&policies))[0].state, "open");
         tokio::time::advance(Duration::from_secs(61)).await;
         attempt(|| Ok(())).await;
         attempt(|| Ok(())).await;
@@ -168,6 +191,9 @@ mod tests {
             .component_status("http_client_payment-service")
             .unwrap();
         assert_eq!((status.status, status.last_error), (Status::Healthy, None));
-        assert_eq!(list(&policies)[0].retry_after_ms, None);
+        assert_eq!(
+            list(std::slice::from_ref(&policies))[0].retry_after_ms,
+            None
+        );
     }
 }

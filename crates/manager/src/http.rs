@@ -12,13 +12,13 @@ use trunkline_discovery::{Discovery, DiscoveryBuilder, ServiceName};
 use trunkline_http::{
     EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport, TransportConfig,
 };
-use trunkline_resilience::{Observer, PolicyLayers, PolicyRegistry, Target};
+use trunkline_resilience::{EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
 
+use crate::CommunicationManager;
 use crate::circuits::CircuitHealth;
-use crate::messaging::settled;
 use crate::named::{DEFAULT, Missing};
-use crate::{CommunicationConfig, CommunicationManager};
+use crate::policies::{CurrentConfig, Origin, Policies};
 
 /// Most services that have a client of their own at once; names come from code, so this is only a guard.
 const MOST_CLIENTS: usize = 4096;
@@ -45,9 +45,9 @@ impl Probing {
 
 /// Makes clients when they are asked for and keeps them. All share one circuit, budget and bulkhead per target.
 pub(crate) struct HttpClients {
-    config: Arc<CommunicationConfig>,
+    config: CurrentConfig,
     discovery: Result<Discovery, Missing>,
-    policies: PolicyRegistry,
+    policies: Policies,
     shown: Arc<CircuitHealth>,
     propagation: Propagation,
     metrics: Metrics,
@@ -60,7 +60,7 @@ pub(crate) struct HttpClients {
 
 impl HttpClients {
     pub(crate) fn new(
-        config: Arc<CommunicationConfig>,
+        config: CurrentConfig,
         discovery: Result<Discovery, Missing>,
         propagation: Propagation,
         metrics: Metrics,
@@ -73,9 +73,9 @@ impl HttpClients {
             .observer(Arc::clone(&shown) as Arc<dyn Observer>)
             .build();
         Self {
+            policies: Policies::new(Arc::clone(&config), policies),
             config,
             discovery,
-            policies,
             shown,
             propagation,
             metrics,
@@ -86,8 +86,17 @@ impl HttpClients {
         }
     }
 
-    pub(crate) fn policies(&self) -> &PolicyRegistry {
+    pub(crate) fn policies(&self) -> &Policies {
         &self.policies
+    }
+
+    /// How calls to what a part of the configuration speaks of are carried.
+    fn settings_of(
+        &self,
+        origin: Origin,
+    ) -> impl Fn(&Target) -> Arc<EffectivePolicy> + Send + Sync + use<> {
+        let policies = self.policies.clone();
+        move |target| policies.settings(target, &origin)
     }
 
     /// Connections for what has no limits of its own: service clients and the gateway.
@@ -96,8 +105,8 @@ impl HttpClients {
         if let Some(transport) = &*shared {
             return Ok(transport.clone());
         }
-        let settings = self
-            .config
+        let config = self.config.load();
+        let settings = config
             .http_clients
             .get(DEFAULT)
             .cloned()
@@ -109,7 +118,8 @@ impl HttpClients {
 
     /// A configured name wins, then a service's name. `default` is also the only configured one.
     pub(crate) fn client(&self, name: &str) -> Result<EnhancedHttpClient> {
-        let configured = &self.config.http_clients;
+        let config = self.config.load_full();
+        let configured = &config.http_clients;
         let only = || configured.keys().next().filter(|_| configured.len() == 1);
         let name = match only() {
             Some(only) if name == DEFAULT => only.as_str(),
@@ -118,7 +128,7 @@ impl HttpClients {
         if let Some(client) = self.kept().get(name) {
             return Ok(client.clone());
         }
-        let client = match self.config.http_clients.get(name) {
+        let client = match configured.get(name) {
             Some(settings) => self.configured(name, settings)?,
             None if name == DEFAULT => return Err(self.no_default()),
             None => self.for_service(name)?,
@@ -156,7 +166,7 @@ impl HttpClients {
     /// Puts a client into the health document, where the circuits of what it calls show.
     fn show(&self, name: &str, service: &str) {
         // As `config show` prints it: without credentials.
-        let shown = self.config.redacted();
+        let shown = self.config.load().redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
         let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
         self.shown.show(name, service, &[("base_url", place)]);
@@ -173,12 +183,8 @@ impl HttpClients {
     }
 
     fn no_default(&self) -> Error {
-        let known: Vec<&str> = self
-            .config
-            .http_clients
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let config = self.config.load();
+        let known: Vec<&str> = config.http_clients.keys().map(String::as_str).collect();
         if known.is_empty() {
             return Error::not_found(
                 "there is no HTTP client `default`: set http_client.base_url, or ask for a service by its name",
@@ -191,8 +197,7 @@ impl HttpClients {
     }
 
     fn configured(&self, name: &str, settings: &HttpClientConfig) -> Result<EnhancedHttpClient> {
-        let config = Arc::clone(&self.config);
-        let owner = name.to_owned();
+        let config = self.config.load();
         let mut settings = settings.clone();
         let mut behind = None;
         if let Some(service) = config.client_service(name) {
@@ -204,11 +209,10 @@ impl HttpClients {
             .service_config(behind.unwrap_or_default())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(&self.policies, move |target| {
-                Arc::new(settled(
-                    &config.client_policy_layers(&owner, target.endpoint.as_deref()),
-                ))
-            });
+            .policies(
+                self.policies.registry(),
+                self.settings_of(Origin::Client(name.into())),
+            );
         let builder = match &self.discovery {
             Ok(discovery) => builder.discovery(discovery),
             Err(_) => builder,
@@ -221,12 +225,8 @@ impl HttpClients {
     fn for_service(&self, name: &str) -> Result<EnhancedHttpClient> {
         let service = ServiceName::new(name).map_err(|_| self.unknown(name))?;
         let discovery = self.discovery.as_ref().map_err(Missing::error)?;
-        let settings = self
-            .config
-            .service_config(name)
-            .cloned()
-            .unwrap_or_default();
-        let config = Arc::clone(&self.config);
+        let config = self.config.load();
+        let settings = config.service_config(name).cloned().unwrap_or_default();
         EnhancedHttpClient::builder()
             .service(service.as_str())
             .service_config(settings)
@@ -234,20 +234,14 @@ impl HttpClients {
             .transport(self.transport()?)
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(&self.policies, move |target| {
-                Arc::new(settled(&layers(&config, target)))
-            })
+            .policies(self.policies.registry(), self.settings_of(Origin::Service))
             .build()
             .map_err(|error| error.with_component(format!("http_client_{service}")))
     }
 
     fn unknown(&self, name: &str) -> Error {
-        let known: Vec<&str> = self
-            .config
-            .http_clients
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let config = self.config.load();
+        let known: Vec<&str> = config.http_clients.keys().map(String::as_str).collect();
         let known = if known.is_empty() {
             "none is configured".to_owned()
         } else {
@@ -267,14 +261,13 @@ impl HttpClients {
         transport: &Transport,
     ) -> Result<EnhancedHttpClient> {
         let discovery = self.discovery.as_ref().map_err(Missing::error)?;
-        let behind = self
-            .config
+        let config = self.config.load();
+        let behind = config
             .gateway
             .as_ref()
             .and_then(|gateway| gateway.services.get(service));
         let mut settings = behind.cloned().unwrap_or_default();
-        for (template, endpoint) in self
-            .config
+        for (template, endpoint) in config
             .services
             .get(service)
             .into_iter()
@@ -285,7 +278,6 @@ impl HttpClients {
                 .entry(template.clone())
                 .or_insert_with(|| endpoint.clone());
         }
-        let config = Arc::clone(&self.config);
         EnhancedHttpClient::builder()
             .service(service.as_str())
             .service_config(settings)
@@ -293,19 +285,10 @@ impl HttpClients {
             .transport(transport.clone())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(&self.policies, move |target| {
-                Arc::new(settled(&config.gateway_policy_layers(
-                    &target.service,
-                    target.endpoint.as_deref(),
-                )))
-            })
+            .policies(self.policies.registry(), self.settings_of(Origin::Gateway))
             .build()
             .map_err(|error| error.with_component(format!("gateway {service}")))
     }
-}
-
-fn layers<'a>(config: &'a CommunicationConfig, target: &Target) -> PolicyLayers<'a> {
-    config.policy_layers(&target.service, target.endpoint.as_deref())
 }
 
 impl CommunicationManager {
@@ -330,11 +313,5 @@ impl CommunicationManager {
     /// As [`http_client`](Self::http_client).
     pub fn http(&self) -> Result<EnhancedHttpClient> {
         self.http_client(DEFAULT)
-    }
-
-    /// Every circuit of this process, by service and endpoint.
-    #[must_use]
-    pub fn circuit_states(&self) -> Vec<trunkline_resilience::CircuitStatus> {
-        self.0.http.policies().circuit_states()
     }
 }

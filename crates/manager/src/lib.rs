@@ -40,6 +40,7 @@ pub mod backends;
 mod brokers;
 mod builder;
 mod callbacks;
+mod circuit_metrics;
 #[cfg(feature = "http")]
 mod circuits;
 mod component;
@@ -57,8 +58,10 @@ mod messaging;
 mod monitor;
 mod named;
 mod phase;
+mod policies;
 mod prefix;
 mod relay;
+mod reload;
 #[cfg(feature = "server")]
 mod service;
 mod signal;
@@ -82,4 +85,5 @@ pub use config::{
 };
 pub use global::{communication_manager, initialize_communication, shutdown_communication};
 pub use manager::CommunicationManager;
+pub use reload::AppliedConfig;
 pub use stages::Stage;

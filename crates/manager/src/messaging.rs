@@ -7,11 +7,13 @@ use trunkline_messaging::{
     ConsumeSettings, Destination, HandlerError, Messaging, PublishSettings, Source, TopicName,
     TopicPolicies,
 };
+use trunkline_resilience::Target;
 use trunkline_resilience::config::CircuitBreakerConfig;
-use trunkline_resilience::{EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
 
+use crate::CommunicationManager;
+use crate::assemble::broker_key;
 use crate::named::DEFAULT;
-use crate::{CommunicationConfig, CommunicationManager};
+use crate::policies::{CurrentConfig, Origin, Policies, settled};
 
 impl CommunicationManager {
     /// Publishing and handling on the default broker.
@@ -81,39 +83,31 @@ impl CommunicationManager {
 
 /// The policies of the configuration for the topics of one broker.
 pub(crate) struct Configured {
-    pub(crate) broker: String,
-    pub(crate) config: Arc<CommunicationConfig>,
-    pub(crate) policies: PolicyRegistry,
+    pub(crate) broker: Arc<str>,
+    pub(crate) config: CurrentConfig,
+    pub(crate) policies: Policies,
 }
 
 impl TopicPolicies for Configured {
     fn publish(&self, destination: &Destination) -> PublishSettings {
         let topic = destination.name();
-        let target = Target::service(self.broker.as_str()).with_endpoint(topic.as_str());
-        let settings = |target: &Target| {
-            let bounded = target
-                .endpoint
-                .as_deref()
-                .and_then(|name| TopicName::new(name).ok());
-            let topic = bounded.as_ref().unwrap_or(topic);
-            Arc::new(settled(
-                &self.config.publish_policy_layers(&self.broker, topic),
-            ))
-        };
-        let mandatory = self.config.topic_policies(topic).into_iter().rev();
+        // Not the plain name, which a service may have as well.
+        let target = Target::service(broker_key(&self.broker)).with_endpoint(topic.as_str());
+        let origin = Origin::Publish(Arc::clone(&self.broker), topic.clone());
+        let policies = self.policies.registry();
+        let policy = policies.policy(&target, |target| self.policies.settings(target, &origin));
+        let config = self.config.load();
+        let mandatory = config.topic_policies(topic).into_iter().rev();
         let mandatory = mandatory
             .map(|(_, policy)| policy.publish.mandatory)
             .find_map(|set| set);
-        PublishSettings::new(self.policies.policy(&target, settings))
-            .with_mandatory(mandatory.unwrap_or(false))
+        PublishSettings::new(policy).with_mandatory(mandatory.unwrap_or(false))
     }
 
     fn consume(&self, source: &Source) -> ConsumeSettings {
-        let broker = self
-            .config
-            .message_brokers
-            .as_ref()
-            .and_then(|all| all.get(&self.broker));
+        let config = self.config.load();
+        let brokers = config.message_brokers.as_ref();
+        let broker = brokers.and_then(|all| all.get(&*self.broker));
         // A pattern has the settings of the topic of its plain segments; those of single topics under it differ only
         // where somebody subscribes to them by name.
         let name = match source {
@@ -122,7 +116,7 @@ impl TopicPolicies for Configured {
         };
         let (mut settings, breaker) = match &name {
             Some(name) => {
-                let policy = settled(&self.config.consume_policy_layers(&self.broker, name));
+                let policy = settled(&config.consume_policy_layers(&self.broker, name));
                 let settings = ConsumeSettings::from_policy(&policy);
                 (settings, policy.circuit_breaker)
             }
@@ -134,7 +128,7 @@ impl TopicPolicies for Configured {
         }
         let patterns = name
             .as_ref()
-            .map(|name| self.config.topic_policies(name))
+            .map(|name| config.topic_policies(name))
             .unwrap_or_default();
         for (_, policy) in patterns {
             settings.prefetch = policy.consume.prefetch_count.unwrap_or(settings.prefetch);
@@ -160,22 +154,14 @@ fn plain(pattern: &str) -> Option<TopicName> {
     TopicName::new(segments.join(".")).ok()
 }
 
-/// The configuration was checked when it was loaded; values set in code may still be out of range.
-pub(crate) fn settled(layers: &PolicyLayers<'_>) -> EffectivePolicy {
-    match layers.resolve() {
-        Ok(explained) => explained.policy,
-        Err(invalid) => {
-            tracing::error!(error = %invalid, "a policy is out of range; the built-in one applies");
-            EffectivePolicy::default()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
     use trunkline_messaging::{TopicPattern, TopicPolicy};
+    use trunkline_resilience::PolicyRegistry;
 
     use super::*;
+    use crate::CommunicationConfig;
 
     #[test]
     fn handlers_have_a_breaker_only_where_their_topic_asks_for_one() {
@@ -184,10 +170,11 @@ mod tests {
         asked.consume.circuit_breaker.failure_threshold = Some(7);
         let pattern: TopicPattern = "order.*".parse().expect("a pattern");
         config.topics.insert(pattern, asked);
+        let config = Arc::new(ArcSwap::from_pointee(config));
         let configured = Configured {
-            broker: DEFAULT.to_owned(),
-            config: Arc::new(config),
-            policies: PolicyRegistry::default(),
+            broker: DEFAULT.into(),
+            policies: Policies::new(Arc::clone(&config), PolicyRegistry::default()),
+            config,
         };
         let threshold = |topic: &str| {
             let pattern: TopicPattern = topic.parse().expect("a pattern");

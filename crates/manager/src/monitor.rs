@@ -27,35 +27,23 @@ pub(crate) fn watch_component(
 ) {
     let stop = tasks.token();
     tasks.spawn("health check", async move {
-        let mut pause = if component.is_connected() {
-            interval
-        } else {
-            FIRST_PAUSE.min(interval)
-        };
+        let first = FIRST_PAUSE.min(interval);
+        // While it is away.
+        let mut shorter = (!component.is_connected()).then_some(first);
         while !(until_connected && component.is_connected()) {
-            if cancelled_within(&stop, pause).await {
+            if cancelled_within(&stop, shorter.unwrap_or(interval)).await {
                 return;
             }
             let works = tokio::select! {
                 works = component.check() => works,
                 () = stop.cancelled() => return,
             };
-            pause = if works {
-                interval
-            } else {
-                next_pause(pause, interval)
-            };
+            shorter = (!works).then(|| match shorter {
+                None => first,
+                Some(pause) => (pause * 2).min(interval),
+            });
         }
     });
-}
-
-fn next_pause(pause: Duration, interval: Duration) -> Duration {
-    let first = FIRST_PAUSE.min(interval);
-    if pause >= interval {
-        first
-    } else {
-        (pause * 2).min(interval)
-    }
 }
 
 async fn cancelled_within(stop: &CancellationToken, pause: Duration) -> bool {

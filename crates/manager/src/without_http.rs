@@ -1,14 +1,12 @@
 //! What stands for the HTTP clients in a build without them.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 use trunkline_core::{Health, Propagation, Result};
 use trunkline_discovery::{Discovery, DiscoveryBuilder};
 use trunkline_telemetry::Metrics;
 
-use crate::CommunicationConfig;
 use crate::named::Missing;
+use crate::policies::CurrentConfig;
 
 /// Nothing that could ask instances how they are.
 pub(crate) struct Probing;
@@ -29,7 +27,7 @@ pub(crate) struct HttpClients;
 
 impl HttpClients {
     pub(crate) fn new(
-        _: Arc<CommunicationConfig>,
+        _: CurrentConfig,
         _: Result<Discovery, Missing>,
         _: Propagation,
         _: Metrics,

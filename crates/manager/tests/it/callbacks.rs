@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use trunkline_core::{Error, Result, Status};
+use trunkline_core::{Error, ErrorKind, Result, Status};
 use trunkline_messaging::MessageBrokerConfig;
 
 use crate::scripted::{Log, Scripted, config, in_memory, optional_orders, orders, with_scripted};
@@ -87,9 +87,10 @@ async fn man7_a_callback_that_fails_panics_or_hangs_harms_nothing() {
 async fn man7_a_callback_may_shut_down() {
     let manager = in_memory();
     manager.add_startup_callback(|manager| async move { manager.shutdown().await });
-    manager.initialize().await.unwrap();
-    manager.shutdown().await.unwrap();
+    let stopped = manager.initialize().await.unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
     assert!(manager.is_shutdown());
+    manager.shutdown().await.unwrap();
 
     let manager = in_memory();
     manager.add_shutdown_callback(|manager| async move { manager.shutdown().await });

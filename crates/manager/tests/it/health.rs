@@ -247,6 +247,31 @@ async fn man9_it_is_picked_up_also_where_checks_are_switched_off() {
     manager.shutdown().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn man9_a_part_that_stays_away_is_tried_at_growing_pauses_up_to_the_interval() {
+    let broker = Scripted::default();
+    broker.leave();
+    let settings = MessageBrokerConfig::new("scripted").with_required(false);
+    let config = config()
+        .message_broker("orders", settings)
+        .health_interval(Duration::from_secs(8));
+    let manager = with_scripted(config, &broker).build();
+    manager.initialize().await.unwrap();
+    // At the start, then after 0.5 s, 1 s, 2 s, 4 s, 8 s, and every 8 s from then on: a little after the fifteenth.
+    sleep(Duration::from_millis(
+        500 + 1000 + 2000 + 4000 + 10 * 8000 + 100,
+    ))
+    .await;
+    assert_eq!(broker.connects(), 1 + 4 + 10);
+
+    // It has come, and goes away: the pauses begin anew.
+    broker.come_back();
+    sleep(Duration::from_secs(8)).await;
+    assert!(manager.health_status().is_healthy());
+    assert_eq!(broker.connects(), 16);
+    manager.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn man5_nothing_is_connected_by_a_check_before_the_start_or_after_the_stop() {
     let broker = Scripted::default();

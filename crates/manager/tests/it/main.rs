@@ -20,6 +20,7 @@ mod logs;
 #[cfg(feature = "embedded")]
 mod prefix;
 mod recovery;
+mod reload;
 mod scripted;
 mod signals;
 #[cfg(feature = "server")]

@@ -30,6 +30,7 @@ struct Inner {
     sick: AtomicBool,
     panics: AtomicBool,
     connects: AtomicU32,
+    publishes: AtomicU32,
     /// Connects that fail although it is not away.
     refusals: AtomicU32,
     log: Log,
@@ -92,6 +93,11 @@ impl Scripted {
         self.0.connects.load(Ordering::SeqCst)
     }
 
+    /// Attempts to publish, the failed ones too.
+    pub(crate) fn publishes(&self) -> u32 {
+        self.0.publishes.load(Ordering::SeqCst)
+    }
+
     fn check_script(&self) -> Result<()> {
         assert!(!self.0.panics.load(Ordering::SeqCst), "a driver's bug");
         if self.0.away.load(Ordering::SeqCst) {
@@ -145,6 +151,7 @@ impl MessageBroker for Scripted {
     }
 
     async fn publish(&self, publish: Publish) -> Result<Receipt> {
+        self.0.publishes.fetch_add(1, Ordering::SeqCst);
         self.check_script()?;
         self.0.broker.publish(publish).await
     }

@@ -1,0 +1,126 @@
+//! The policies of a process, as the configuration that applies now has them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use trunkline_messaging::TopicName;
+use trunkline_resilience::{EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
+
+use crate::CommunicationConfig;
+
+/// The configuration that applies now; a reload replaces it.
+pub(crate) type CurrentConfig = Arc<ArcSwap<CommunicationConfig>>;
+
+/// Which part of the configuration speaks of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A configured HTTP client.
+    #[cfg(feature = "http")]
+    Client(Arc<str>),
+    /// A service that is called by its name.
+    #[cfg(feature = "http")]
+    Service,
+    /// A service behind the gateway.
+    #[cfg(feature = "gateway")]
+    Gateway,
+    /// Publishing to a topic of a broker.
+    Publish(Arc<str>, TopicName),
+}
+
+/// A registry of policies and where each came from, so that a reload finds its new values. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Policies(Arc<Inner>);
+
+struct Inner {
+    config: CurrentConfig,
+    registry: PolicyRegistry,
+    origins: Mutex<HashMap<Target, Origin>>,
+}
+
+impl Policies {
+    pub(crate) fn new(config: CurrentConfig, registry: PolicyRegistry) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            registry,
+            origins: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn registry(&self) -> &PolicyRegistry {
+        &self.0.registry
+    }
+
+    /// The values for a target. Where two parts of the configuration speak of it, the first one asked decides, also
+    /// about later reloads.
+    pub(crate) fn settings(&self, target: &Target, origin: &Origin) -> Arc<EffectivePolicy> {
+        let mut origins = self
+            .0
+            .origins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let first = origins
+            .entry(target.clone())
+            .or_insert_with(|| origin.clone());
+        let first = first.clone();
+        drop(origins);
+        Arc::new(settled(&first.layers(&self.0.config.load(), target)))
+    }
+
+    /// Gives every policy the values of the configuration that applies now. State is kept.
+    pub(crate) fn reload(&self) {
+        self.0.registry.reload(|target| {
+            let origins = self
+                .0
+                .origins
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let origin = origins.get(target).cloned();
+            drop(origins);
+            match origin {
+                Some(origin) => self.settings(target, &origin),
+                // Made by the application's own code: the configuration does not speak of it.
+                None => self.own_settings(target),
+            }
+        });
+    }
+
+    fn own_settings(&self, target: &Target) -> Arc<EffectivePolicy> {
+        let policy = self.0.registry.policy(target, |_| Arc::default());
+        policy.settings()
+    }
+}
+
+impl Origin {
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(unused_variables, reason = "topics bring their own")
+    )]
+    fn layers<'c>(&self, config: &'c CommunicationConfig, target: &Target) -> PolicyLayers<'c> {
+        #[cfg(feature = "http")]
+        let endpoint = target.endpoint.as_deref();
+        match self {
+            #[cfg(feature = "http")]
+            Self::Client(name) => config.client_policy_layers(name, endpoint),
+            #[cfg(feature = "http")]
+            Self::Service => config.policy_layers(&target.service, endpoint),
+            #[cfg(feature = "gateway")]
+            Self::Gateway => config.gateway_policy_layers(&target.service, endpoint),
+            Self::Publish(broker, topic) => config.publish_policy_layers(broker, topic),
+        }
+    }
+}
+
+/// The configuration was checked when it was loaded; values set in code may still be out of range.
+pub(crate) fn settled(layers: &PolicyLayers<'_>) -> EffectivePolicy {
+    match layers.resolve() {
+        Ok(explained) => explained.policy,
+        Err(invalid) => {
+            tracing::error!(
+                target: trunkline_core::names::target::MANAGER, error = %invalid,
+                "a policy is out of range; the built-in one applies"
+            );
+            EffectivePolicy::default()
+        }
+    }
+}
