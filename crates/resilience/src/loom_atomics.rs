@@ -7,6 +7,7 @@ use loom::thread;
 use tokio::time::Instant;
 
 use crate::breaker::{Breaker, BreakerSettings, State, WindowKind};
+use crate::bulkhead::Tally;
 use crate::retry::{BudgetSettings, RetryBudget};
 
 fn breaker(failure_threshold: u32, recovery: Duration) -> Arc<Breaker> {
@@ -160,5 +161,42 @@ fn a_window_counts_every_call_once() {
         calls.join().unwrap();
         let seen = breaker.snapshot();
         assert_eq!((seen.calls, seen.failure_count), (4, 1));
+    });
+}
+
+/// The queue of a bulkhead never holds more than it may, and nobody is refused for who was refused.
+#[test]
+fn a_queue_is_as_long_as_it_may_be() {
+    loom::model(|| {
+        let tally = Arc::new(Tally::new());
+        let mine = tally.join(2).unwrap();
+        let others = [Arc::clone(&tally), Arc::clone(&tally)].map(|tally| {
+            thread::spawn(move || {
+                let queued = tally.join(2);
+                let waiting = tally.waiting();
+                assert!(waiting <= 2);
+                queued.is_some()
+            })
+        });
+        let joined = others.map(|other| other.join().unwrap());
+        assert!(joined.contains(&true), "there was room for one of the two");
+        drop(mine);
+        assert_eq!(tally.waiting(), 0);
+    });
+}
+
+/// Places that are owed are paid back once, by whoever leaves, also while the limit changes.
+#[test]
+fn a_debt_is_paid_once() {
+    loom::model(|| {
+        let tally = Arc::new(Tally::new());
+        tally.owe(1);
+        let shrinks = Arc::clone(&tally);
+        let leaves = Arc::clone(&tally);
+        let shrinks = thread::spawn(move || shrinks.owe(1));
+        let leaves = thread::spawn(move || leaves.pay(1));
+        let paid = tally.pay(2) + leaves.join().unwrap();
+        shrinks.join().unwrap();
+        assert_eq!(paid + tally.owed(), 2);
     });
 }

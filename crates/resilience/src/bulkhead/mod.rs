@@ -6,8 +6,8 @@
 
 mod error;
 mod service;
+mod tally;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::timeout::later;
 
 pub use error::{BulkheadFull, Full};
 pub use service::{BulkheadLayer, BulkheadService};
+pub(crate) use tally::Tally;
 
 /// How many calls may run and wait, all of it settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +66,7 @@ impl Default for BulkheadSettings {
 #[derive(Debug)]
 pub struct Bulkhead {
     places: Semaphore,
-    waiting: AtomicUsize,
-    /// Places that a smaller limit has taken away while calls still held them: not given back when those end.
-    debt: AtomicUsize,
+    tally: Tally,
     settings: Mutex<BulkheadSettings>,
 }
 
@@ -89,8 +88,7 @@ impl Bulkhead {
     pub fn new(settings: BulkheadSettings) -> Self {
         Self {
             places: Semaphore::new(places(settings)),
-            waiting: AtomicUsize::new(0),
-            debt: AtomicUsize::new(0),
+            tally: Tally::new(),
             settings: Mutex::new(settings),
         }
     }
@@ -135,10 +133,10 @@ impl Bulkhead {
     pub fn occupancy(&self) -> Occupancy {
         let settings = self.settings();
         let free = self.places.available_permits();
-        let owed = self.debt.load(Ordering::Relaxed);
+        let owed = self.tally.owed();
         Occupancy {
             running: (places(settings) + owed).saturating_sub(free),
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: self.tally.waiting(),
             max_concurrent: settings.max_concurrent.max(1),
         }
     }
@@ -148,11 +146,11 @@ impl Bulkhead {
         let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let (old, new) = (places(*current), places(settings));
         if new > old {
-            let paid = self.pay(new - old);
+            let paid = self.tally.pay(new - old);
             self.places.add_permits(new - old - paid);
         } else if new < old {
             let taken = self.places.forget_permits(old - new);
-            self.debt.fetch_add(old - new - taken, Ordering::AcqRel);
+            self.tally.owe(old - new - taken);
         }
         *current = settings;
     }
@@ -177,7 +175,9 @@ impl Bulkhead {
         }
         let settings = self.settings();
         let began = Instant::now();
-        let queued = Queued::enter(&self.waiting, settings.max_queue)
+        let queued = self
+            .tally
+            .join(settings.max_queue as usize)
             .ok_or_else(|| BulkheadFull::new(Full::Queue, settings, Duration::ZERO))?;
         let longest = later(began, settings.max_wait);
         let until = deadline.map_or(longest, |deadline| deadline.min(longest));
@@ -194,21 +194,9 @@ impl Bulkhead {
     }
 
     fn leave(&self) {
-        if self.pay(1) == 0 {
+        if self.tally.pay(1) == 0 {
             self.places.add_permits(1);
         }
-    }
-
-    /// Pays back up to `most` places that are owed; says how many.
-    fn pay(&self, most: usize) -> usize {
-        if self.debt.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
-        self.debt
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |owed| {
-                (owed > 0).then(|| owed - owed.min(most))
-            })
-            .map_or(0, |owed| owed.min(most))
     }
 }
 
@@ -216,24 +204,6 @@ fn places(settings: BulkheadSettings) -> usize {
     usize::try_from(settings.max_concurrent.max(1))
         .unwrap_or(usize::MAX)
         .min(Semaphore::MAX_PERMITS)
-}
-
-/// A place in the queue.
-struct Queued<'a>(&'a AtomicUsize);
-
-impl<'a> Queued<'a> {
-    fn enter(waiting: &'a AtomicUsize, most: u32) -> Option<Self> {
-        let before = waiting.fetch_add(1, Ordering::Relaxed);
-        let queued = Self(waiting);
-        // Dropped again where the queue was full.
-        (before < most as usize).then_some(queued)
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A place taken; free again when dropped.
