@@ -127,7 +127,7 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
-    /// The configuration; otherwise it is searched for as `config show` says.
+    /// The base file, in place of the one that is searched for; profile and environment apply over it.
     #[arg(short, long)]
     pub(crate) config: Option<PathBuf>,
     /// Address to listen on, over the configuration.
@@ -143,7 +143,7 @@ pub(crate) struct Gateway {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigFile {
-    /// The file to read alone; otherwise the usual search and layers.
+    /// The base file, in place of the one that is searched for; profile and environment apply over it.
     #[arg(short, long)]
     pub(crate) config: Option<PathBuf>,
 }

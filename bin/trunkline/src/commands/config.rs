@@ -19,7 +19,7 @@ pub(crate) fn run(command: Config, output: &Output) -> anyhow::Result<ExitCode> 
     }
 }
 
-/// One file alone where it is named, else every source in its order.
+/// Every source in its order; a file that is named is the base file.
 pub(super) fn loader(file: Option<&Path>) -> ConfigLoader {
     match file {
         Some(file) => ConfigLoader::new().with_file(file),
