@@ -173,8 +173,9 @@ fn mistakes(report: &mut Report, trunkline: &Path, scratch: &Scratch) -> Result<
         .filter(|line| !line.contains(": warning: "))
         .collect();
     for line in &errors {
-        let shown = line.rsplit_once('/').map_or(*line, |(_, line)| line);
-        lines.row([shown.to_owned()]);
+        // Without the directory of this run.
+        let shown = line.find("mistakes.yaml:").and_then(|at| line.get(at..));
+        lines.row([shown.unwrap_or(line).to_owned()]);
     }
     report.table(lines);
     report.check(
