@@ -114,6 +114,9 @@ pub(crate) struct Demo {
     /// Port of the gateway; a free one is taken when it is not free.
     #[arg(long, default_value_t = 8080)]
     pub(crate) port: u16,
+    /// Port of one of the services, instead of any free one. May be repeated.
+    #[arg(long = "service-port", value_name = "NAME=PORT", value_parser = service_port)]
+    pub(crate) service_ports: Vec<(crate::demo::Member, u16)>,
     /// Run a scripted scenario against the system instead of waiting, and exit 0 only if every step held.
     #[arg(long)]
     pub(crate) check: bool,
@@ -414,6 +417,13 @@ pub(crate) struct Target {
     /// Time to wait for the answer.
     #[arg(long, default_value = "5s", value_parser = span)]
     pub(crate) timeout: Duration,
+}
+
+fn service_port(text: &str) -> Result<(crate::demo::Member, u16), String> {
+    let wrong = || "write NAME=PORT, such as orders=9001".to_owned();
+    let (name, port) = text.split_once('=').ok_or_else(wrong)?;
+    let member = clap::ValueEnum::from_str(name, false)?;
+    Ok((member, port.parse().map_err(|_| wrong())?))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

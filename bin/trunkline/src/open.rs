@@ -8,6 +8,8 @@ use trunkline::backends;
 use trunkline::discovery::{AnyRegistry, AnyResolver, ServiceDiscoveryConfig};
 use trunkline::messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
+use crate::output::Output;
+
 /// Time to flush and close when a command is done.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -22,9 +24,14 @@ pub(crate) async fn broker(url: &str) -> anyhow::Result<AnyBroker> {
     Ok(broker)
 }
 
-/// Flushes and closes a broker.
-pub(crate) async fn close(broker: &AnyBroker) -> anyhow::Result<()> {
-    Ok(broker.disconnect(Instant::now() + CLOSING).await?)
+/// Flushes and closes a broker. What was done with it stays done if that fails.
+pub(crate) async fn close(broker: &AnyBroker, output: &Output) {
+    if let Err(error) = broker.disconnect(Instant::now() + CLOSING).await {
+        output.warn(format!(
+            "the broker was not closed in order: {}",
+            error.report()
+        ));
+    }
 }
 
 /// Opens a registry for announcing and for finding.

@@ -53,6 +53,15 @@ impl Output {
         write(&[bytes, end])
     }
 
+    /// Something that went wrong and is no reason to end, on stderr; as JSON where asked.
+    pub(crate) fn warn(self, text: impl AsRef<str>) {
+        if self.is_json() {
+            complain(&serde_json::json!({ "warning": text.as_ref() }).to_string());
+        } else {
+            complain(&self.bad(text.as_ref()));
+        }
+    }
+
     /// A remark on stderr that is no result. Nothing in JSON.
     pub(crate) fn note(self, text: impl AsRef<str>) {
         if !self.is_json() {

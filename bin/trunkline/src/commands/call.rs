@@ -1,5 +1,7 @@
 //! `trunkline call`
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use trunkline::discovery::ServiceDiscoveryConfig;
@@ -18,7 +20,7 @@ use crate::output::Output;
 #[derive(Serialize)]
 struct Answer {
     status: u16,
-    headers: std::collections::BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
     body: Value,
 }
 
@@ -34,7 +36,9 @@ pub(crate) async fn run(args: cli::Call, output: &Output) -> anyhow::Result<Exit
     let manager = CommunicationManager::new(config);
     manager.initialize().await?;
     let answered = call(&manager, &args, output).await;
-    manager.shutdown().await?;
+    if let Err(error) = manager.shutdown().await {
+        output.warn(format!("not ended in order: {}", error.report()));
+    }
     answered
 }
 
@@ -76,16 +80,23 @@ async fn call(
     })
 }
 
+/// A header that comes several times is one with several values (RFC 9110, 5.3).
+fn headers_of(response: &Response) -> BTreeMap<String, String> {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in response.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        headers
+            .entry(name.to_string())
+            .and_modify(|values| values.extend([", ", &value]))
+            .or_insert_with(|| value.clone().into_owned());
+    }
+    headers
+}
+
 async fn show(response: Response, output: &Output) -> anyhow::Result<()> {
     let status = response.status().as_u16();
     if output.is_json() {
-        let headers = response.headers().iter().map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        });
-        let headers = headers.collect();
+        let headers = headers_of(&response);
         let bytes = response.bytes().await.map_err(Error::from)?;
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());

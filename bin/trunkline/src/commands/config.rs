@@ -51,7 +51,7 @@ fn check(file: Option<&Path>, output: &Output) -> anyhow::Result<ExitCode> {
 fn show(file: Option<&Path>, output: &Output) -> anyhow::Result<ExitCode> {
     let config = loader(file).load()?;
     for warning in config.warnings().iter() {
-        output.note(warning.to_string());
+        output.warn(warning.to_string());
     }
     output.result(&config.settings(), |settings| {
         let rows = settings.iter().map(|setting| {

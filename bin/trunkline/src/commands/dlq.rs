@@ -39,7 +39,7 @@ pub(crate) async fn run(command: Dlq, output: &Output) -> anyhow::Result<ExitCod
     let broker = open::broker(&source.url).await?;
     let letters = DeadLetters::new(broker.clone());
     let done = carry_out(&command, &letters, output).await;
-    open::close(&broker).await?;
+    open::close(&broker, output).await;
     done
 }
 
@@ -151,7 +151,7 @@ async fn replay(
     output.result(&shown, |_| {
         format!("replayed {} letter(s)", report.replayed)
     })?;
-    failed.iter().for_each(|line| output.note(line));
+    failed.iter().for_each(|line| output.warn(line));
     Ok(if failed.is_empty() {
         ExitCode::Done
     } else {

@@ -18,7 +18,7 @@ pub(crate) fn run(command: Policy, output: &Output) -> anyhow::Result<ExitCode> 
         .map(|(method, path)| format!("{} {path}", method.to_uppercase()));
     let explained = config.explain(&service, endpoint.as_deref())?;
     if let Some(note) = &explained.note {
-        output.note(note);
+        output.warn(note);
     }
     output.result(&explained, |explained| {
         let rows = explained.settings.iter().map(|setting| {

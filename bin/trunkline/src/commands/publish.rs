@@ -36,7 +36,7 @@ pub(crate) async fn run(args: cli::Publish, output: &Output) -> anyhow::Result<E
         })??;
     let context = Context::current_or_new().with_timeout(args.timeout);
     let sent = timeout_at(deadline, context.scope(broker.publish(publish))).await;
-    open::close(&broker).await?;
+    open::close(&broker, output).await;
     let receipt = sent.map_err(|_| {
         TimedOut(format!(
             "no confirm within {time}; the message may have been published"

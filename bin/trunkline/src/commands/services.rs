@@ -59,7 +59,7 @@ async fn watch(
         watches.push(watch.map(move |list| (name.clone(), list)).boxed());
     }
     if watches.is_empty() {
-        output.note("no service is registered");
+        output.warn("no service is registered");
         return Ok(ExitCode::Done);
     }
     let mut lists: SelectAll<_> = select_all(watches);
@@ -73,7 +73,7 @@ async fn watch(
         let Some((name, list)) = next else { break };
         match list {
             Ok(list) => show_list(&name, &list, output)?,
-            Err(error) => output.note(format!("{name}: {}", error.report())),
+            Err(error) => output.warn(format!("{name}: {}", error.report())),
         }
         shown += 1;
     }
@@ -154,17 +154,17 @@ async fn keep(
     let Err(lost) = registry.renew(&lease, instance).await else {
         return lease;
     };
-    output.note(format!(
+    output.warn(format!(
         "the registration could not be renewed: {}",
         lost.report()
     ));
     match registry.register(instance.clone(), ttl).await {
         Ok(lease) => {
-            output.note("registered again");
+            output.warn("registered again");
             lease
         }
         Err(error) => {
-            output.note(format!("and not made again: {}", error.report()));
+            output.warn(format!("and not made again: {}", error.report()));
             lease
         }
     }

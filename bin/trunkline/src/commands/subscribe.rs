@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::bail;
 use serde::Serialize;
 use serde_json::Value;
 use trunkline::messaging::{
@@ -37,7 +38,7 @@ pub(crate) async fn run(args: cli::Subscribe, output: &Output) -> anyhow::Result
         ended = print_messages(&args, subscription, output) => ended,
         () = stop => Ok(ExitCode::Done),
     };
-    open::close(&broker).await?;
+    open::close(&broker, output).await;
     ended
 }
 
@@ -63,7 +64,7 @@ fn subscribe_of(args: &cli::Subscribe) -> anyhow::Result<Subscribe> {
 fn announce(args: &cli::Subscribe, subscription: &Subscription, output: &Output) {
     match &*subscription.state().borrow() {
         SubscriptionState::Detached { reason } => {
-            output.note(format!(
+            output.warn(format!(
                 "not attached yet ({reason}); trying again until it is"
             ));
         }
@@ -90,7 +91,7 @@ async fn print_messages(
                 }
                 delivery.ack().await?;
             }
-            Next::Closed => break,
+            Next::Closed => bail!("the subscription ended after {seen} messages"),
             Next::Silence(time) => {
                 let Some(count) = args.count else { break };
                 let time = trunkline::duration::format(time);

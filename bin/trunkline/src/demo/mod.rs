@@ -18,6 +18,7 @@ use trunkline::CommunicationManager;
 
 pub(crate) use self::members::Member;
 use self::narrator::Narrator;
+use self::ports::Ports;
 use self::system::System;
 use crate::cli::Demo;
 use crate::exit::ExitCode;
@@ -31,11 +32,12 @@ pub(crate) async fn run(args: Demo, output: &Output) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::Done);
     }
     let home = Home::of(args.dir.as_deref())?;
-    let port = ports::free_or_other(args.port)?;
     let narrator = Narrator::new(*output, !args.check);
+    let wanted = args.service_ports.iter().copied();
+    let ports = Ports::of(wanted.chain([(Member::Gateway, args.port)]), narrator)?;
     let mut stop = std::pin::pin!(stop::asked());
     let mut system = tokio::select! {
-        started = System::start(&home.dir, port, narrator) => started?,
+        started = System::start(&home.dir, ports, narrator) => started?,
         () = &mut stop => {
             home.remove();
             return Ok(ExitCode::Failed);
@@ -49,7 +51,11 @@ pub(crate) async fn run(args: Demo, output: &Output) -> anyhow::Result<ExitCode>
     let stopped = system.stop().await;
     let code = ended?;
     stopped.context("the demo did not stop cleanly")?;
-    home.remove();
+    if code == ExitCode::Done {
+        home.remove();
+    } else {
+        output.warn(format!("data and logs are kept in {}", home.dir.display()));
+    }
     Ok(code)
 }
 

@@ -43,6 +43,6 @@ impl Narrator {
 
     /// Says something that the user should know.
     pub(crate) fn warn(self, text: &str) {
-        self.output.note(self.output.bad(text));
+        self.output.warn(text);
     }
 }

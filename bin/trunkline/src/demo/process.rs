@@ -26,7 +26,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a member on a data directory. The gateway's port is the one that people type.
+    /// Starts a member on a data directory and a port, 0 for any.
     pub(crate) fn start(
         member: Member,
         dir: &Path,

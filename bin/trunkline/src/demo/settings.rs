@@ -23,7 +23,7 @@ pub(crate) fn of(member: Member, dir: &Path, port: u16) -> Result<CommunicationC
         .service_name(member.service())
         .embedded_path(data_dir(dir))
         .logging(LoggingConfig::default().with_format(LogFormat::Json))
-        .server(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .server(ServerConfig::default().with_listen("127.0.0.1", port))
         .health_interval(Duration::from_millis(500))
         .drain_timeout(Duration::from_secs(5));
     match member {
@@ -35,6 +35,8 @@ pub(crate) fn of(member: Member, dir: &Path, port: u16) -> Result<CommunicationC
         Member::Gateway => config.service("order-service", without_retry()).gateway(
             GatewayConfig::default()
                 .with_listen("127.0.0.1", port)
+                // It is reached from this machine alone.
+                .with_circuits(true)
                 .with_service(Member::Users.service())?
                 .with_service(Member::Orders.service())?
                 .with_service(Member::Payments.service())?

@@ -11,6 +11,7 @@ use trunkline::http::HttpClient;
 
 use super::members::Member;
 use super::narrator::Narrator;
+use super::ports::Ports;
 use super::process::Process;
 use crate::open;
 
@@ -24,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// The running system.
 pub(crate) struct System {
     dir: PathBuf,
-    port: u16,
+    ports: Ports,
     narrator: Narrator,
     processes: BTreeMap<Member, Process>,
     registry: AnyResolver,
@@ -32,14 +33,18 @@ pub(crate) struct System {
 
 impl System {
     /// Starts every member and waits until each is ready.
-    pub(crate) async fn start(dir: &Path, port: u16, narrator: Narrator) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        dir: &Path,
+        ports: Ports,
+        narrator: Narrator,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir.join("logs"))
             .with_context(|| format!("cannot create {}", dir.display()))?;
         let (_, registry) = open::registry(&registry_url(dir))?;
         let processes = BTreeMap::new();
         let mut system = Self {
             dir: dir.to_owned(),
-            port,
+            ports,
             narrator,
             processes,
             registry,
@@ -55,7 +60,7 @@ impl System {
 
     /// The gateway's base URL.
     pub(crate) fn gateway_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.ports.port(Member::Gateway))
     }
 
     /// Where a member can be asked directly, as discovery knows it.
@@ -91,7 +96,7 @@ impl System {
 
     /// Starts a member that is not running.
     pub(crate) fn launch(&mut self, member: Member) -> anyhow::Result<()> {
-        let process = Process::start(member, &self.dir, self.port, &self.narrator)?;
+        let process = Process::start(member, &self.dir, self.ports.port(member), &self.narrator)?;
         self.processes.insert(member, process);
         Ok(())
     }

@@ -180,7 +180,7 @@ async fn show_tells_where_each_value_comes_from_and_no_secret() {
     let place = Place::new();
     place.file(
         "communication.yaml",
-        "message_broker: { type: embedded, password: hunter2 }\nhttp_client: { base_url: \"http://ada:hunter2@localhost:9\" }\n",
+        "message_broker: { type: embedded, password: hunter2 }\nhttp_client: { base_url: \"http://localhost:9\", headers: { authorization: Bearer hunter2 } }\n",
     );
     let mut command = place.command(&["config", "show"]);
     command.env("LOG_LEVEL", "debug");

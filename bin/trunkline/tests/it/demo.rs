@@ -136,6 +136,24 @@ async fn orders_are_placed_read_and_listed_until_ctrl_c() {
 }
 
 #[tokio::test]
+async fn services_listen_where_they_are_told_to() {
+    let place = Place::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let chosen = format!("orders={port}");
+    let demo = Demo::start(&place, &["--port", "0", "--service-port", &chosen]).await;
+    assert_eq!(demo.members["orders"], format!("http://127.0.0.1:{port}"));
+    demo.running.stop(Signal::INT).await.done();
+    for wrong in ["orders", "orders=x", "nobody=1"] {
+        place
+            .run(&["demo", "--service-port", wrong])
+            .await
+            .refused(2, "service-port");
+    }
+}
+
+#[tokio::test]
 async fn a_killed_demo_leaves_nobody_behind_and_its_data_are_gone_on_with() {
     let place = Place::new();
     let taken = Upstream::talkative().await;
