@@ -10,6 +10,7 @@ use trunkline_core::{BoxFuture, Result};
 use crate::broker::{Browse, BrowsePage, MessageBroker, QueueInfo};
 use crate::capabilities::Capabilities;
 use crate::message::{Publish, Receipt};
+use crate::prefix::Prefixed;
 use crate::subscription::{Subscribe, Subscription};
 use crate::topic::{Destination, TopicName};
 
@@ -94,11 +95,14 @@ impl AnyBroker {
         Self(Arc::new(broker))
     }
 
-    /// The broker itself, for what only it can do.
+    /// The broker itself, for what only it can do; also behind a prefix, of which the broker itself knows nothing.
     #[must_use]
     pub fn downcast_ref<B: MessageBroker>(&self) -> Option<&B> {
         let broker: &dyn Any = self.0.as_ref();
-        broker.downcast_ref()
+        broker.downcast_ref().or_else(|| {
+            let prefixed = broker.downcast_ref::<Prefixed>()?;
+            prefixed.broker().downcast_ref()
+        })
     }
 
     /// Whether both handles are the same broker.

@@ -101,9 +101,15 @@ impl Prefix {
 }
 
 /// A broker that sees only what is under the prefix.
-struct Prefixed {
+pub(crate) struct Prefixed {
     broker: AnyBroker,
     prefix: Prefix,
+}
+
+impl Prefixed {
+    pub(crate) fn broker(&self) -> &AnyBroker {
+        &self.broker
+    }
 }
 
 impl MessageBroker for Prefixed {

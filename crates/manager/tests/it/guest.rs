@@ -1,10 +1,12 @@
 //! A good guest: nothing global is installed over the application's own.
 
 use trunkline_manager::CommunicationManager;
+use trunkline_messaging::MessageBrokerConfig;
+use trunkline_messaging::memory::MemoryBroker;
 use trunkline_telemetry::{Install, LoggingConfig};
 
 use crate::alone;
-use crate::scripted::{config, in_memory};
+use crate::scripted::{Scripted, config, in_memory};
 
 /// Each role needs a process in which nothing is installed yet.
 #[tokio::test]
@@ -98,5 +100,35 @@ async fn man12_the_http_client_is_a_tower_service() {
     fn is_service<S: tower_service::Service<http::Request<trunkline_http::Body>>>(_: &S) {}
     let manager = CommunicationManager::new(config().build().unwrap());
     is_service(&manager.http_client("users").unwrap());
+    manager.shutdown().await.unwrap();
+}
+
+#[test]
+fn man12_the_broker_itself_is_within_reach_with_and_without_a_prefix() {
+    for prefix in ["", "staging."] {
+        let config = config()
+            .prefix(prefix)
+            .message_broker("default", MessageBrokerConfig::memory());
+        let manager = CommunicationManager::new(config.build().unwrap());
+        let broker = manager.message_broker("default").unwrap();
+        assert!(
+            broker.downcast_ref::<MemoryBroker>().is_some(),
+            "`{prefix}`"
+        );
+        assert!(broker.downcast_ref::<Scripted>().is_none());
+    }
+}
+
+/// The only choice of this process that the application could make itself.
+#[cfg(feature = "http")]
+#[tokio::test]
+async fn man12_no_crypto_provider_is_installed() {
+    let client = trunkline_http::HttpClientConfig::new("https://localhost:1");
+    let config = config().http_client("secure", client).build().unwrap();
+    let manager = CommunicationManager::new(config);
+    manager.initialize().await.unwrap();
+    let client = manager.http_client("secure").unwrap();
+    client.get("/").send().await.unwrap_err();
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none());
     manager.shutdown().await.unwrap();
 }
