@@ -286,10 +286,13 @@ fn discovery(
         None if cfg!(feature = "embedded") => ServiceDiscoveryConfig::default(),
         None => ServiceDiscoveryConfig::static_only(),
     };
-    let builder = builder
+    let mut builder = builder
         .config(&settings)
         .services(config.services.clone())
         .map_err(|error| Missing::new(&error))?;
+    if let Some(zone) = &config.service.zone {
+        builder = builder.zone(zone.as_str());
+    }
     if !settings.enabled {
         return Ok(builder.build());
     }

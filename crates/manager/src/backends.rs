@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use trunkline_core::{Error, Result};
-use trunkline_discovery::{AnyRegistry, AnyResolver, MemoryRegistry, ServiceDiscoveryConfig};
+use trunkline_discovery::{
+    AnyRegistry, AnyResolver, MemoryRegistry, ServiceDiscoveryConfig, StaticList,
+};
 use trunkline_events::{AnyEventStore, EventStoreConfig, MemoryEventStore};
 use trunkline_messaging::inbox::{AnyInbox, MemoryInbox};
 use trunkline_messaging::memory::MemoryBroker;
@@ -94,7 +96,15 @@ impl Backends {
         kinds::require(Area::ServiceDiscovery, &config.kind)?;
         match config.kind.as_str() {
             // The services that have a host in the configuration are laid over every kind; `static` has no others.
-            "memory" | "static" => {
+            "static" => {
+                let list = StaticList::new(Vec::new())?;
+                Ok(OpenedRegistry {
+                    registry: AnyRegistry::new(list.clone()),
+                    resolver: AnyResolver::new(list.clone()),
+                    close: Box::new(move || list.shutdown()),
+                })
+            }
+            "memory" => {
                 let registry = MemoryRegistry::new();
                 Ok(OpenedRegistry {
                     registry: AnyRegistry::new(registry.clone()),

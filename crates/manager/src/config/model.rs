@@ -160,7 +160,8 @@ pub struct ServiceInfo {
     pub name: Option<String>,
     /// Its version, free text. Default `1.0.0`.
     pub version: String,
-    /// Where it runs; instances of the same zone are preferred. Default: not said.
+    /// Where it runs; while a called service has instances in rotation in the same zone, only those are called. Default:
+    /// not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Free pairs that its registration carries. Default: none.

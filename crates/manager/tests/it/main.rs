@@ -14,6 +14,8 @@ mod embedded;
 mod global;
 mod guest;
 mod health;
+#[cfg(feature = "server")]
+mod instances;
 mod lifecycle;
 mod lifespan;
 mod logs;
