@@ -99,6 +99,7 @@ impl<'a> Found<'a> {
     }
 
     /// Whether something in a section was refused, and so is not there.
+    #[cfg(feature = "http")]
     pub(super) fn has_error_below(&self, path: &str) -> bool {
         let place = self.places.get(path).map(Place::key);
         let written = place.filter(|key| !key.is_empty()).unwrap_or(path);
