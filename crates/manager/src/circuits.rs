@@ -81,12 +81,14 @@ pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
 #[derive(Debug)]
 pub(crate) struct CircuitHealth {
     health: Health,
-    clients: Mutex<HashMap<Arc<str>, Client>>,
+    targets: Mutex<HashMap<Arc<str>, Watched>>,
 }
 
-#[derive(Debug)]
-struct Client {
-    component: ComponentHealth,
+/// A target and all who call it.
+#[derive(Debug, Default)]
+struct Watched {
+    /// The clients by name.
+    clients: BTreeMap<String, ComponentHealth>,
     /// Circuits that are not closed, with the number of the change that made them so.
     troubled: BTreeMap<Target, State>,
     /// The last change heard of each circuit: two may arrive in the other order.
@@ -97,55 +99,59 @@ impl CircuitHealth {
     pub(crate) fn new(health: Health) -> Arc<Self> {
         Arc::new(Self {
             health,
-            clients: Mutex::default(),
+            targets: Mutex::default(),
         })
     }
 
-    /// Adds a client to the document. It never makes the whole unhealthy: the service works, in part.
-    pub(crate) fn show(&self, name: &str, service: &str, metadata: &[(&str, String)]) {
+    /// Adds a client of a target to the document. It never makes the whole unhealthy: the service works, in part.
+    pub(crate) fn show(&self, name: &str, target: &str, metadata: &[(&str, String)]) {
         let component =
             self.health
                 .register(&format!("http_client_{name}"), name, "http_client", false);
         for (key, value) in metadata {
             component.set_metadata(key, value.clone());
         }
-        component.mark_healthy();
-        let client = Client {
-            component,
-            troubled: BTreeMap::new(),
-            heard: HashMap::new(),
-        };
-        self.clients().entry(service.into()).or_insert(client);
+        let mut targets = self.targets();
+        let watched = targets.entry(target.into()).or_default();
+        watched.tell(&component);
+        watched.clients.insert(name.to_owned(), component);
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<Arc<str>, Client>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    fn targets(&self) -> MutexGuard<'_, HashMap<Arc<str>, Watched>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    /// Tells a client of the target how its circuits are.
+    fn tell(&self, component: &ComponentHealth) {
+        match self.troubled.first_key_value() {
+            None => component.mark_healthy(),
+            Some((target, state)) => {
+                component.mark_degraded(&format!("circuit of {target} is {}", state.as_str()));
+            }
+        }
     }
 }
 
 impl Observer for CircuitHealth {
     fn circuit_changed(&self, change: &CircuitChange) {
-        let mut clients = self.clients();
-        let Some(client) = clients.get_mut(&change.target.service) else {
+        let mut targets = self.targets();
+        let Some(watched) = targets.get_mut(&change.target.service) else {
             return;
         };
-        let heard = client.heard.entry(change.target.clone()).or_default();
+        let heard = watched.heard.entry(change.target.clone()).or_default();
         if *heard > change.sequence {
             return;
         }
         *heard = change.sequence;
         if change.to == State::Closed {
-            client.troubled.remove(&change.target);
+            watched.troubled.remove(&change.target);
         } else {
-            client.troubled.insert(change.target.clone(), change.to);
+            watched.troubled.insert(change.target.clone(), change.to);
         }
-        match client.troubled.first_key_value() {
-            None => client.component.mark_healthy(),
-            Some((target, state)) => {
-                client
-                    .component
-                    .mark_degraded(&format!("circuit of {target} is {}", state.as_str()));
-            }
+        for component in watched.clients.values() {
+            watched.tell(component);
         }
     }
 }
@@ -161,7 +167,10 @@ mod tests {
     async fn an_open_circuit_degrades_its_client_until_it_closes() {
         let health = Health::default();
         let observer = CircuitHealth::new(health.clone());
-        observer.show("payment-service", "payment-service", &[]);
+        for name in ["payment-service", "payment_service"] {
+            observer.show(name, "payment-service", &[]);
+        }
+        let shown = Arc::clone(&observer);
         let policies = PolicyRegistry::builder().observer(observer).build();
         let target = Target::service("payment-service").with_endpoint("POST /charges");
         let policy = policies.policy(&target, |_| Arc::new(EffectivePolicy::default()));
@@ -175,22 +184,26 @@ mod tests {
         for _ in 0..5 {
             attempt(|| Err(Error::unavailable("refused"))).await;
         }
-        let status = health
-            .component_status("http_client_payment-service")
-            .unwrap();
-        assert_eq!(status.status, Status::Degraded);
-        assert_eq!(
-            status.last_error.unwrap(),
-            "circuit of payment-service POST /charges is open"
-        );
+        // So is one that comes later.
+        shown.show("late", "payment-service", &[]);
+        for name in ["payment-service", "payment_service", "late"] {
+            let status = health.component_status(&format!("http_client_{name}"));
+            let status = status.unwrap();
+            assert_eq!(status.status, Status::Degraded, "{name}");
+            assert_eq!(
+                status.last_error.unwrap(),
+                "circuit of payment-service POST /charges is open"
+            );
+        }
         assert_eq!(list(std::slice::from_ref(&policies))[0].state, "open");
         tokio::time::advance(Duration::from_secs(61)).await;
         attempt(|| Ok(())).await;
         attempt(|| Ok(())).await;
-        let status = health
-            .component_status("http_client_payment-service")
-            .unwrap();
-        assert_eq!((status.status, status.last_error), (Status::Healthy, None));
+        for name in ["payment-service", "payment_service", "late"] {
+            let status = health.component_status(&format!("http_client_{name}"));
+            let status = status.unwrap();
+            assert_eq!((status.status, status.last_error), (Status::Healthy, None));
+        }
         assert_eq!(
             list(std::slice::from_ref(&policies))[0].retry_after_ms,
             None

@@ -10,7 +10,8 @@ use trunkline_core::names::target;
 use trunkline_core::{Error, Health, Propagation, Result};
 use trunkline_discovery::{Discovery, DiscoveryBuilder, ServiceName};
 use trunkline_http::{
-    EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport, TransportConfig,
+    ClientBuilder, EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport,
+    TransportConfig,
 };
 use trunkline_resilience::{EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
@@ -43,7 +44,8 @@ impl Probing {
     }
 }
 
-/// Makes clients when they are asked for and keeps them. All share one circuit, budget and bulkhead per target.
+/// Makes clients when they are asked for and keeps them. A configured one has circuits, budgets and bulkheads of its
+/// own, under its name; those of a service share them.
 pub(crate) struct HttpClients {
     config: CurrentConfig,
     discovery: Result<Discovery, Missing>,
@@ -157,22 +159,24 @@ impl HttpClients {
         let clients: Vec<EnhancedHttpClient> = self.kept().values().cloned().collect();
         join_all(clients.iter().map(|client| client.shutdown(deadline))).await;
         let shared = self.shared_transport().take();
-        if let Some(transport) = shared {
+        let probing = self.probing.0.as_ref().ok();
+        for transport in shared.iter().chain(probing) {
             transport.shutdown(deadline).await;
-        }
-        if let Ok(probing) = &self.probing.0 {
-            // A check that is under way is worth no wait.
-            probing.shutdown(Instant::now()).await;
         }
     }
 
-    /// Puts a client into the health document, where the circuits of what it calls show.
-    fn show(&self, name: &str, service: &str) {
+    /// Puts a client into the health document, with the circuits of its target.
+    fn show(&self, name: &str, target: &str) {
+        let config = self.config.load();
+        let configured = config.http_clients.get(name);
+        let service = configured
+            .and_then(|settings| settings.service.as_deref())
+            .unwrap_or(target);
         // As `config show` prints it: without credentials.
-        let shown = self.config.load().redacted();
+        let shown = config.redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
         let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
-        self.shown.show(name, service, &[("base_url", place)]);
+        self.shown.show(name, target, &[("base_url", place)]);
     }
 
     fn shared_transport(&self) -> MutexGuard<'_, Option<Transport>> {
@@ -208,7 +212,7 @@ impl HttpClients {
             settings.service = Some(service.to_string());
         }
         let builder = EnhancedHttpClient::builder()
-            .config(settings)
+            .config(settings.clone())
             .service_config(behind.unwrap_or_default())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
@@ -216,13 +220,32 @@ impl HttpClients {
                 self.policies.registry(),
                 self.settings_of(Origin::Client(name.into())),
             );
+        self.under_its_name(builder, name, &settings)
+            .and_then(ClientBuilder::<EnhancedHttpClient>::build)
+            .map_err(|error| error.with_component(format!("http_client_{name}")))
+    }
+
+    /// Circuits, budgets and limits go by the name of their target. A configured client has settings of its own, so it
+    /// has a target of its own, wherever it leads: who calls the same host or service by other settings is not counted
+    /// with it.
+    fn under_its_name(
+        &self,
+        builder: ClientBuilder<EnhancedHttpClient>,
+        name: &str,
+        settings: &HttpClientConfig,
+    ) -> Result<ClientBuilder<EnhancedHttpClient>> {
         let builder = match &self.discovery {
             Ok(discovery) => builder.discovery(discovery),
             Err(_) => builder,
         };
-        builder
-            .build()
-            .map_err(|error| error.with_component(format!("http_client_{name}")))
+        match (&settings.base_url, &settings.service, &self.discovery) {
+            (Some(_), _, _) => Ok(builder.service(name)),
+            (None, Some(service), Ok(discovery)) => {
+                let instances = discovery.instances(&ServiceName::new(service)?);
+                Ok(builder.instances(instances).service(name))
+            }
+            _ => Ok(builder),
+        }
     }
 
     fn for_service(&self, name: &str) -> Result<EnhancedHttpClient> {
@@ -290,6 +313,7 @@ impl HttpClients {
             .metrics(&self.metrics)
             .policies(self.policies.registry(), self.settings_of(Origin::Gateway))
             .build()
+            .inspect(|client| self.show(service.as_str(), client.service_name()))
             .map_err(|error| error.with_component(format!("gateway {service}")))
     }
 }

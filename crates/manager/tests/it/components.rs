@@ -224,7 +224,7 @@ mod http {
         let manager = CommunicationManager::new(config.build().unwrap());
         assert_eq!(
             manager.http_client("users").unwrap().service_name(),
-            "127.0.0.1"
+            "users"
         );
         assert_eq!(
             manager.http_client("payments").unwrap().service_name(),
