@@ -54,7 +54,8 @@ pub struct ServiceConfig {
     /// Free pairs: region, team, environment. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// How an instance is chosen. Default: as in `service_discovery`.
+    /// How an instance is chosen, by every client of this process; not in `gateway.services`. Default: as in
+    /// `service_discovery`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancerConfig>,
     /// One of the `policies`, by name. Default: none.

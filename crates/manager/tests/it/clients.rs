@@ -154,3 +154,20 @@ async fn health_shows_what_is_behind_the_gateway() {
     served.unwrap();
     manager.shutdown().await.unwrap();
 }
+
+#[cfg(feature = "gateway")]
+#[test]
+fn a_rule_of_balancing_that_would_have_no_effect_is_refused() {
+    let mut gateway = trunkline_gateway::GatewayConfig::default();
+    let mut users = ServiceConfig::at("127.0.0.1", 9);
+    users.load_balancer = Some(trunkline_discovery::LoadBalancerConfig::default());
+    gateway.services.insert("users".parse().unwrap(), users);
+    let error = config().gateway(gateway).build().unwrap_err();
+    let text = error.report().to_string();
+    for part in [
+        "gateway.services.users.load_balancer",
+        "services.users.load_balancer",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}

@@ -181,6 +181,16 @@ mod gateway {
         found.positive("gateway.request_timeout", gateway.request_timeout);
         found.positive("gateway.header_timeout", gateway.header_timeout);
         found.positive("gateway.keepalive_expiry", gateway.keepalive_expiry);
+        for (name, service) in &gateway.services {
+            if service.load_balancer.is_some() {
+                let path = join("gateway.services", name.as_str());
+                let message = "how instances are chosen is said once for the whole process";
+                let place = join("services", name.as_str());
+                found
+                    .error(&format!("{path}.load_balancer"), message)
+                    .allow(format!("{place}.load_balancer"));
+            }
+        }
         for (index, route) in gateway.routes.iter().enumerate() {
             let path = format!("gateway.routes[{index}]");
             if trunkline_discovery::ServiceName::new(&route.service).is_err() {
