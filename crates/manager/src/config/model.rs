@@ -46,7 +46,7 @@ pub struct CommunicationConfig {
     /// `default`; an empty mapping means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_brokers: Option<IndexMap<String, MessageBrokerConfig>>,
-    /// HTTP clients by name. Default: none; `default` is made when it is asked for.
+    /// HTTP clients by name; a single one is the default as well. Default: none, services are called by their names.
     #[cfg(feature = "http")]
     pub http_clients: IndexMap<String, trunkline_http::HttpClientConfig>,
     /// Services by name: a fixed place for those no registry knows, and the policy of calls to them. Default: none.
