@@ -38,6 +38,9 @@ pub struct GatewayConfig {
     /// Whether the headers `Forwarded`, `X-Forwarded-*` and `X-Real-IP` of a request are believed and handed on, because
     /// another proxy stands in front and sets them. Default false: whatever a client claims there is removed.
     pub trust_forwarded: bool,
+    /// Whether `GET /circuits` shows the circuits of the gateway, with the addresses of instances, where a manager runs it.
+    /// Default false: whoever reaches the gateway could read them.
+    pub circuits: bool,
     /// Time for a whole request until its answer begins; a shorter deadline that it brings wins. Default `30s`.
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
@@ -69,6 +72,7 @@ impl Default for GatewayConfig {
             prefix: "/api/v1".to_owned(),
             routes: Vec::new(),
             trust_forwarded: false,
+            circuits: false,
             request_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
             keepalive_expiry: Duration::from_secs(75),
@@ -133,6 +137,13 @@ impl GatewayConfig {
         self
     }
 
+    /// Shows the circuits at `GET /circuits`.
+    #[must_use]
+    pub fn with_circuits(mut self, shown: bool) -> Self {
+        self.circuits = shown;
+        self
+    }
+
     /// Sets the path that the routes made by convention begin with.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -146,12 +157,13 @@ impl GatewayConfig {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RouteConfig {
-    /// Path that the requests begin with, by whole segments: `/shop/orders`. The longest one wins.
+    /// Path that the requests begin with, by whole segments: `/shop/orders`. The longest one wins,
+    /// whatever its methods.
     #[schemars(extend("format" = "url-path"))]
     pub path: String,
     /// Service that they go to.
     pub service: String,
-    /// Methods that the route takes. Default: none named, so every method.
+    /// Methods that the route takes; `GET` takes `HEAD` too. Default: none named, so every method.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<String>,
 }

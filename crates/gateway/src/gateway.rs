@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use trunkline_core::{Propagation, Result};
 use trunkline_discovery::{Discovery, ServiceName};
 use trunkline_http::{EnhancedHttpClient, Transport};
+use trunkline_server::layers::RouteTemplate;
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
 use trunkline_telemetry::Metrics;
 
@@ -61,11 +62,19 @@ impl ApiGateway {
             .with_state(Arc::clone(&self.shared))
     }
 
+    /// The name of the route that a path falls under, such as `/api/v1/users`, for log lines and metrics.
+    #[must_use]
+    pub fn route_template(&self, path: &str) -> Option<RouteTemplate> {
+        self.shared.table.template(path).cloned()
+    }
+
     /// The gateway as a service of its own, to be built, started and drained.
     pub fn app(&self, name: impl Into<String>) -> MicroserviceAppBuilder {
+        let naming = self.clone();
         MicroserviceApp::builder(name)
             .config(self.server_config())
             .router(self.router())
+            .route_templates(move |path| naming.route_template(path))
             .propagation(self.propagation.clone())
             .metrics(self.metrics.clone())
     }
@@ -176,6 +185,7 @@ fn server_config(config: &GatewayConfig) -> ServerConfig {
     server.header_timeout = config.header_timeout;
     server.keepalive_expiry = config.keepalive_expiry;
     server.max_connections = config.max_connections;
+    server.circuits = config.circuits;
     // Clients reach a gateway by its address; nobody looks it up.
     server.register = false;
     server

@@ -37,8 +37,10 @@ impl CommunicationManager {
             .metrics(self.0.metrics.clone())
             .with_clients(|service| self.0.http.behind_gateway(service, &transport))?;
         let name = self.0.config.service.name.as_deref().unwrap_or("gateway");
+        let (config, router) = (gateway.server_config(), gateway.router());
         let app = self
-            .app(name, gateway.server_config(), gateway.router())?
+            .app(name, config, router)?
+            .route_templates(move |path| gateway.route_template(path))
             .build()?;
         self.run_app(app).await
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_core::task::{self, panic_error};
-use trunkline_core::{AnyLifecycle, BoxFuture, Error, Health, Lifecycle as _, Result};
+use trunkline_core::{AnyLifecycle, BoxFuture, Error, Health, Lifecycle, Result};
 use trunkline_discovery::{Discovery, Registration, ServiceInstance};
+use trunkline_server::layers::IdempotencyLayer;
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
 
 use crate::stages::Stage;
@@ -44,7 +45,8 @@ impl CommunicationManager {
     /// [`run_app`](Self::run_app).
     ///
     /// # Errors
-    /// `Config` when the service has no name, or the router has a `GET /circuits` of its own.
+    /// `Config` when the service has no name, or the router has a `/circuits` of its own although
+    /// `server.circuits` is on.
     pub fn microservice(&self, router: axum::Router) -> Result<MicroserviceAppBuilder> {
         let name = self.0.config.service.name.clone().ok_or_else(|| {
             Error::config("a service that serves needs a name: set service.name, or SERVICE_NAME")
@@ -87,6 +89,30 @@ impl CommunicationManager {
         })
     }
 
+    /// Honours `Idempotency-Key` on the routes that it is put around, with answers kept in [`inbox`](Self::inbox), as
+    /// `server.idempotency` and `server.body_limit` say. Keys of different scopes are different keys. A stop waits for
+    /// what it goes on with although its client is gone.
+    ///
+    /// ```
+    /// # fn router(manager: &trunkline_manager::CommunicationManager) -> axum::Router {
+    /// let once = manager.idempotency("payments").required();
+    /// axum::Router::new().route("/payments", axum::routing::post(async || "charged")).route_layer(once)
+    /// # }
+    /// ```
+    pub fn idempotency(&self, scope: impl Into<String>) -> IdempotencyLayer {
+        let server = &self.0.config.server;
+        let layer = IdempotencyLayer::new(self.inbox(), scope)
+            .with_config(server.idempotency.clone())
+            .with_body_limit(server.body_limit.as_usize());
+        // After the requests: those that are under way may go on with it.
+        self.attach(
+            "idempotency",
+            Stage::Egress,
+            AnyLifecycle::new(Answers(layer.clone())),
+        );
+        layer
+    }
+
     pub(crate) fn app(
         &self,
         name: &str,
@@ -94,9 +120,14 @@ impl CommunicationManager {
         router: axum::Router,
     ) -> Result<MicroserviceAppBuilder> {
         let manager = self.clone();
+        let router = if server.circuits {
+            self.with_circuits(router)?
+        } else {
+            router
+        };
         let mut app = MicroserviceApp::builder(name)
             .config(server)
-            .router(self.with_circuits(router)?)
+            .router(router)
             .version(self.0.config.service.version.clone())
             .health(self.0.health.clone())
             .metrics(self.0.metrics.clone())
@@ -137,9 +168,32 @@ impl CommunicationManager {
         // axum offers no way to ask for a route, and panics at the second one of a path.
         let adding = AssertUnwindSafe(|| router.route("/circuits", circuits));
         catch_unwind(adding).map_err(|panic| {
-            Error::config("the router has `GET /circuits`, which shows the circuits of the process; choose another path")
+            Error::config("the router has `/circuits`, which shows the circuits of the process; choose another path, or set server.circuits to false")
                 .with_source(panic_error(panic.as_ref()))
         })
+    }
+}
+
+/// What goes on under idempotency keys although its clients are gone.
+struct Answers(IdempotencyLayer);
+
+impl Lifecycle for Answers {
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn drain(&self, deadline: Instant) -> Result<()> {
+        match self.0.shutdown(deadline).await {
+            0 => Ok(()),
+            late => Err(Error::timeout(format!(
+                "{late} requests with idempotency keys were cut off at the drain deadline"
+            ))),
+        }
+    }
+
+    async fn shutdown(&self, deadline: Instant) -> Result<()> {
+        self.0.shutdown(deadline).await;
+        Ok(())
     }
 }
 

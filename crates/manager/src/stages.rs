@@ -131,7 +131,7 @@ async fn drain_one(part: &Attached, deadline: Instant) -> Result<()> {
         tracing::warn!(target: target::MANAGER, part = part.name, error = %error.report(), "not drained");
         error.with_component(part.name.clone())
     });
-    let told = drained.as_ref().map(|()| ()).map_err(Missing::new);
+    let told = drained.as_ref().copied().map_err(Missing::new);
     part.drained.send_replace(Some(told));
     drained
 }

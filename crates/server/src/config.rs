@@ -45,11 +45,14 @@ pub struct ServerConfig {
     #[schemars(range(min = 1))]
     pub max_in_flight: u32,
     /// Path of the health document; `/live` and `/ready` are below it. Default `/health`.
-    #[schemars(extend("format" = "url-path"))]
+    #[schemars(extend("format" = "route-path"))]
     pub health_path: String,
     /// Path of the metrics; they exist while metrics are enabled. Default `/metrics`.
-    #[schemars(extend("format" = "url-path"))]
+    #[schemars(extend("format" = "route-path"))]
     pub metrics_path: String,
+    /// Whether `GET /circuits` shows the circuits of the process, with the addresses of instances, where a manager runs
+    /// the service. Default true.
+    pub circuits: bool,
     /// `POST /publish/{broker}/{topic}`. Default: off.
     pub publish: PublishRouteConfig,
     /// Repeated requests with an `Idempotency-Key`.
@@ -72,6 +75,7 @@ impl Default for ServerConfig {
             max_in_flight: 1024,
             health_path: "/health".to_owned(),
             metrics_path: "/metrics".to_owned(),
+            circuits: true,
             publish: PublishRouteConfig::default(),
             idempotency: IdempotencyConfig::default(),
         }

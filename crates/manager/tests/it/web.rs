@@ -1,15 +1,20 @@
 //! The manager behind axum, over real sockets.
 
+#[cfg(feature = "gateway")]
+mod access;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
+use trunkline_core::size::ByteSize;
 use trunkline_core::{AnyLifecycle, Lifecycle, Result};
 use trunkline_discovery::ServiceName;
 use trunkline_manager::{CommunicationManager, Stage};
@@ -35,11 +40,16 @@ impl Answer {
 
 /// One request over a connection of its own.
 async fn ask(address: SocketAddr, request: &str, body: &str) -> Answer {
+    ask_with(address, request, "", body).await
+}
+
+/// The same with further lines of the head, each with its end.
+async fn ask_with(address: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let length = body.len();
         let head = format!(
-            "{request} HTTP/1.0\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{request} HTTP/1.0\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -434,6 +444,114 @@ async fn man10_a_path_that_is_taken_is_an_error_and_no_panic() {
     let error = manager.serve(router).await.unwrap_err();
     assert_eq!(error.kind(), trunkline_core::ErrorKind::Config);
     assert!(error.message().contains("/circuits"), "{error}");
+}
+
+#[tokio::test]
+async fn man10_circuits_are_shown_unless_that_is_switched_off() {
+    let mut server = free_port();
+    server.circuits = false;
+    let manager = CommunicationManager::new(config().server(server).build().unwrap());
+    let router = Router::new().route("/circuits", get(async || "mine"));
+    served(&manager, router, async |address| {
+        assert_eq!(ask(address, "GET /circuits", "").await.body, "mine");
+    })
+    .await;
+}
+
+const KEYED: &str = "idempotency-key: k\r\n";
+
+#[tokio::test]
+async fn man10_idempotency_is_as_the_server_is_configured() {
+    let mut server = free_port().with_body_limit(ByteSize::new(1000));
+    server.idempotency.max_response = ByteSize::new(10);
+    server.idempotency.reservation = Duration::from_secs(2);
+    let directory = tempfile::tempdir().unwrap();
+    let config = config().server(server).embedded_path(directory.path());
+    let manager = CommunicationManager::new(config.build().unwrap());
+    let go = Arc::new(Notify::new());
+    let (begun, waits) = (Arc::new(Notify::new()), Arc::clone(&go));
+    let tell = Arc::clone(&begun);
+    let pay = post(async move || {
+        tell.notify_one();
+        waits.notified().await;
+        "more than ten bytes"
+    });
+    let once = manager.idempotency("payments").required();
+    let router = Router::new().route("/pay", pay).route_layer(once);
+    served(&manager, router, async |address| {
+        assert_eq!(ask(address, "POST /pay", "{}").await.status, 400);
+        let first = ask_with(address, "POST /pay", KEYED, "{}");
+        let meanwhile = async {
+            timeout(PATIENCE, begun.notified()).await.unwrap();
+            let answer = ask_with(address, "POST /pay", KEYED, "{}").await;
+            assert_eq!(answer.status, 409);
+            let wait = answer.head.to_ascii_lowercase();
+            let short = wait.contains("retry-after: 1\r\n") || wait.contains("retry-after: 2\r\n");
+            assert!(short, "the reservation is two seconds: {wait}");
+            go.notify_one();
+        };
+        let (first, ()) = tokio::join!(first, meanwhile);
+        assert_eq!(
+            (first.status, first.body.as_str()),
+            (200, "more than ten bytes")
+        );
+        let again = ask_with(address, "POST /pay", KEYED, "{}").await;
+        assert_eq!(
+            (again.status, &again.json()["original_status"]),
+            (409, &json!(200))
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn man10_a_stop_waits_for_what_goes_on_under_a_key_although_its_client_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config().server(free_port()).embedded_path(directory.path());
+    let manager = CommunicationManager::new(config.build().unwrap());
+    let log = crate::scripted::Log::default();
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, waits, noted) = (Arc::clone(&begun), Arc::clone(&go), log.clone());
+    let pay = post(async move || {
+        tell.notify_one();
+        waits.notified().await;
+        noted.add("paid");
+    });
+    let once = manager.idempotency("payments");
+    let router = Router::new().route("/pay", pay).route_layer(once);
+    manager.initialize().await.unwrap();
+    manager.attach("relay", Stage::Egress, AnyLifecycle::new(Paying(go)));
+    let asks = async {
+        let address = announced(&manager).await;
+        let asking = ask_with(address, "POST /pay", KEYED, "{}");
+        tokio::select! {
+            _ = asking => panic!("nobody answers"),
+            () = begun.notified() => {}
+        }
+        manager.request_shutdown();
+    };
+    let (ended, ()) = tokio::join!(manager.serve(router), asks);
+    ended.unwrap();
+    manager.shutdown().await.unwrap();
+    assert_eq!(log.lines(), ["paid"]);
+}
+
+/// Lets the payment go on when requests have drained.
+struct Paying(Arc<Notify>);
+
+impl Lifecycle for Paying {
+    async fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn drain(&self, _: Instant) -> Result<()> {
+        self.0.notify_one();
+        Ok(())
+    }
+
+    async fn shutdown(&self, _: Instant) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
