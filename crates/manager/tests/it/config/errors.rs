@@ -166,6 +166,17 @@ fn names_that_cannot_be_used_are_refused() {
     );
 }
 
+#[cfg(feature = "server")]
+#[test]
+fn paths_of_the_server_have_no_parameters() {
+    for path in ["/:x", "/a/:x", "/a/{x}", "/a/*x"] {
+        assert_line(
+            &check_yaml(&format!("server: {{health_path: \"{path}\"}}\n")),
+            &["server.health_path", path, "without parameters"],
+        );
+    }
+}
+
 #[test]
 fn a_long_value_is_cut_and_kept_on_one_line() {
     let text = format!("logging: {{level: \"{}\\nx\"}}\n", "é".repeat(500));
