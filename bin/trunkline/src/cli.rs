@@ -404,6 +404,9 @@ pub(crate) struct Register {
     /// The instance's version.
     #[arg(long, visible_alias = "service-version", default_value = "1.0.0")]
     pub(crate) version: String,
+    /// Path that callers ask whether it is well. Nobody asks unless it is given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) health_check_path: Option<String>,
     /// How long it stays registered without a sign of life.
     #[arg(long, default_value = "10s", value_parser = span)]
     pub(crate) ttl: Duration,

@@ -184,6 +184,8 @@ fn instance_of(args: &cli::Register) -> anyhow::Result<ServiceInstance> {
     }
     let mut instance = ServiceInstance::new(ServiceName::new(&args.name)?, host, port);
     instance.version.clone_from(&args.version);
+    // Something that is not a service of Trunkline need not answer at the usual path.
+    instance.health_check_path = args.health_check_path.clone().unwrap_or_default();
     instance.metadata.extend(args.metadata.iter().cloned());
     Ok(instance)
 }

@@ -100,6 +100,17 @@ async fn what_is_said_of_an_instance_is_listed() {
 }
 
 #[tokio::test]
+async fn callers_ask_how_an_instance_is_only_where_it_says_that_it_answers() {
+    let place = Place::new();
+    let _plain = registered(&place, "web", "127.0.0.1:9000", &[]).await;
+    let path = ["--health-check-path", "/up"];
+    let _well = registered(&place, "mailer", "127.0.0.1:9001", &path).await;
+    let path = |instances: Vec<Value>| instances[0]["health_check_path"].clone();
+    assert_eq!(path(listed(&place, "web").await), "");
+    assert_eq!(path(listed(&place, "mailer").await), "/up");
+}
+
+#[tokio::test]
 async fn a_registration_for_programs_is_one_line() {
     let place = Place::new();
     let url = place.url();
