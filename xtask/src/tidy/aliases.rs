@@ -11,17 +11,14 @@ const HEADER: &str = "| theirs | ours |";
 const NO_ITEMS: &[&str] = &["logger ", "metric ", "`{"];
 
 /// Names of the guide that no source knows, given the sources of all packages.
-pub(super) fn violations<'s>(
-    guide: &str,
-    sources: impl Iterator<Item = &'s str> + Clone,
-) -> Vec<String> {
+pub(super) fn violations(guide: &str, sources: &[&str]) -> Vec<String> {
     let names = names(guide);
     if names.is_empty() {
         return vec![format!("{GUIDE}: there is no table `{HEADER}`")];
     }
     names
         .into_iter()
-        .filter(|name| !sources.clone().any(|source| knows(source, name)))
+        .filter(|name| !sources.iter().any(|source| knows(source, name)))
         .map(|name| format!("{GUIDE}: `{name}` is neither an item nor a #[doc(alias)]"))
         .collect()
 }
@@ -79,11 +76,11 @@ text
     #[test]
     fn a_name_is_an_alias_or_an_item() {
         let source = "#[doc(alias = \"get_it\")] pub fn it() {} pub async fn lifespan() {} pub timeout_of: u8";
-        let wrong = violations(TABLE, [source].into_iter());
+        let wrong = violations(TABLE, &[source]);
         assert_eq!(
             wrong,
             ["docs/guide/migrating.md: `timeout` is neither an item nor a #[doc(alias)]"]
         );
-        assert_eq!(violations("no table", [source].into_iter()).len(), 1);
+        assert_eq!(violations("no table", &[source]).len(), 1);
     }
 }

@@ -40,8 +40,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         sources.push(text);
     }
     let guide = read(&workspace.root.join(aliases::GUIDE))?;
-    let sources = sources.iter().map(String::as_str);
-    wrong.extend(aliases::violations(&guide, sources));
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    wrong.extend(aliases::violations(&guide, &sources));
     if !wrong.is_empty() {
         bail!("{} problems\n  {}", wrong.len(), wrong.join("\n  "));
     }
