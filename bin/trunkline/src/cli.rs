@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Print the health document of a running service or gateway.
     #[command(after_help = "Example:\n  trunkline health http://127.0.0.1:8080")]
     Health(Target),
-    /// Print the circuits of a running gateway or service.
+    /// Print the circuits of a running service, or of a gateway that has `circuits: true`.
     #[command(after_help = "Example:\n  trunkline circuits http://127.0.0.1:8080")]
     Circuits(Target),
     /// Print completions for a shell.

@@ -41,7 +41,7 @@ impl Gateway {
         place.file(
             "gateway.yaml",
             &format!(
-                "gateway:\n  services:\n    user-service: {{ host: {host}, port: {port}, timeout: 300ms, retry: {{ delay: 1ms }} }}\n",
+                "gateway:\n  circuits: true\n  services:\n    user-service: {{ host: {host}, port: {port}, timeout: 300ms, retry: {{ delay: 1ms }} }}\n",
             ),
         );
         Self::start(place, &["-c", "gateway.yaml"]).await
