@@ -97,15 +97,15 @@ impl Origin {
         expect(unused_variables, reason = "topics bring their own")
     )]
     fn layers<'c>(&self, config: &'c CommunicationConfig, target: &Target) -> PolicyLayers<'c> {
-        #[cfg(feature = "http")]
-        let endpoint = target.endpoint.as_deref();
         match self {
             #[cfg(feature = "http")]
-            Self::Client(name) => config.client_policy_layers(name, endpoint),
+            Self::Client(name) => config.client_policy_layers(name, target.endpoint.as_deref()),
             #[cfg(feature = "http")]
-            Self::Service => config.policy_layers(&target.service, endpoint),
+            Self::Service => config.policy_layers(&target.service, target.endpoint.as_deref()),
             #[cfg(feature = "gateway")]
-            Self::Gateway => config.gateway_policy_layers(&target.service, endpoint),
+            Self::Gateway => {
+                config.gateway_policy_layers(&target.service, target.endpoint.as_deref())
+            }
             Self::Publish(broker, topic) => config.publish_policy_layers(broker, topic),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use trunkline_core::Status;
+use trunkline_core::{Status, task};
 use trunkline_discovery::ServiceConfig;
 use trunkline_http::HttpClientConfig;
 use trunkline_manager::CommunicationManager;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 async fn failing() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let serving = task::spawn("failing-server", async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -32,6 +32,7 @@ async fn failing() -> SocketAddr {
             drop(stream.write_all(answer.as_bytes()).await);
         }
     });
+    drop(serving);
     address
 }
 
