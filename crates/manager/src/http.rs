@@ -159,9 +159,12 @@ impl HttpClients {
         let clients: Vec<EnhancedHttpClient> = self.kept().values().cloned().collect();
         join_all(clients.iter().map(|client| client.shutdown(deadline))).await;
         let shared = self.shared_transport().take();
-        let probing = self.probing.0.as_ref().ok();
-        for transport in shared.iter().chain(probing) {
+        if let Some(transport) = shared {
             transport.shutdown(deadline).await;
+        }
+        if let Ok(probing) = &self.probing.0 {
+            // A check that is under way is worth no wait.
+            probing.shutdown(Instant::now()).await;
         }
     }
 
