@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use trunkline_core::Health;
 use trunkline_core::health::ComponentHealth;
+use trunkline_core::{Health, task};
+use trunkline_discovery::ServiceWatch;
 use trunkline_resilience::breaker::State;
 use trunkline_resilience::{CircuitChange, CircuitStatus, Observer, PolicyRegistry, Target};
 
@@ -77,7 +78,8 @@ pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
     states(registries).into_iter().map(info).collect()
 }
 
-/// Shows each client in the health document: degraded while one of its circuits is not closed.
+/// Shows each client in the health document: degraded while one of its circuits is not closed, or discovery knows no
+/// instance that it could ask.
 #[derive(Debug)]
 pub(crate) struct CircuitHealth {
     health: Health,
@@ -89,6 +91,8 @@ pub(crate) struct CircuitHealth {
 struct Watched {
     /// The clients by name.
     clients: BTreeMap<String, ComponentHealth>,
+    /// Discovery knows of no instance in rotation.
+    absent: bool,
     /// Circuits that are not closed, with the number of the change that made them so.
     troubled: BTreeMap<Target, State>,
     /// The last change heard of each circuit: two may arrive in the other order.
@@ -103,8 +107,8 @@ impl CircuitHealth {
         })
     }
 
-    /// Adds a client of a target to the document. It never makes the whole unhealthy: the service works, in part.
-    pub(crate) fn show(&self, name: &str, target: &str, metadata: &[(&str, String)]) {
+    /// Adds a client of a target to the document, and says whether it is the first of it. It never makes the whole unhealthy: the service works, in part.
+    pub(crate) fn show(&self, name: &str, target: &str, metadata: &[(&str, String)]) -> bool {
         let component =
             self.health
                 .register(&format!("http_client_{name}"), name, "http_client", false);
@@ -115,6 +119,26 @@ impl CircuitHealth {
         let watched = targets.entry(target.into()).or_default();
         watched.tell(&component);
         watched.clients.insert(name.to_owned(), component);
+        watched.clients.len() == 1
+    }
+
+    /// Follows the instances of a service that is called under the name of a target. Calls that find no instance fail at
+    /// once and open no circuit: only here it shows. Ends with discovery.
+    pub(crate) fn follow(self: &Arc<Self>, target: &str, mut instances: ServiceWatch) {
+        let (shown, target) = (Arc::clone(self), Arc::<str>::from(target));
+        let following = task::spawn("client-instances", async move {
+            while let Some(change) = instances.next().await {
+                shown.absent(&target, change.set.in_rotation().len() == 0);
+            }
+        });
+        drop(following);
+    }
+
+    fn absent(&self, target: &str, absent: bool) {
+        if let Some(watched) = self.targets().get_mut(target) {
+            watched.absent = absent;
+            watched.tell_all();
+        }
     }
 
     fn targets(&self) -> MutexGuard<'_, HashMap<Arc<str>, Watched>> {
@@ -123,9 +147,16 @@ impl CircuitHealth {
 }
 
 impl Watched {
+    fn tell_all(&self) {
+        for component in self.clients.values() {
+            self.tell(component);
+        }
+    }
+
     /// Tells a client of the target how its circuits are.
     fn tell(&self, component: &ComponentHealth) {
         match self.troubled.first_key_value() {
+            None if self.absent => component.mark_degraded("there is no instance"),
             None => component.mark_healthy(),
             Some((target, state)) => {
                 component.mark_degraded(&format!("circuit of {target} is {}", state.as_str()));
@@ -150,9 +181,7 @@ impl Observer for CircuitHealth {
         } else {
             watched.troubled.insert(change.target.clone(), change.to);
         }
-        for component in watched.clients.values() {
-            watched.tell(component);
-        }
+        watched.tell_all();
     }
 }
 

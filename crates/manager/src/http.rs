@@ -148,7 +148,7 @@ impl HttpClients {
                 "there are too many HTTP clients; ask for services by their names",
             ));
         }
-        self.show(name, client.service_name());
+        self.show(name, client.service_name())?;
         kept.insert(name.to_owned(), client.clone());
         Ok(client)
     }
@@ -168,8 +168,8 @@ impl HttpClients {
         }
     }
 
-    /// Puts a client into the health document, with the circuits of its target.
-    fn show(&self, name: &str, target: &str) {
+    /// Puts a client into the health document, with the circuits of its target and the instances of its service.
+    fn show(&self, name: &str, target: &str) -> Result<()> {
         let config = self.config.load();
         let configured = config.http_clients.get(name);
         let service = configured
@@ -179,7 +179,13 @@ impl HttpClients {
         let shown = config.redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
         let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
-        self.shown.show(name, target, &[("base_url", place)]);
+        let is_first = self.shown.show(name, target, &[("base_url", place)]);
+        let is_service = configured.is_none_or(|settings| settings.base_url.is_none());
+        if let (true, true, Ok(discovery)) = (is_first, is_service, &self.discovery) {
+            let instances = discovery.watch(&ServiceName::new(service)?);
+            self.shown.follow(target, instances);
+        }
+        Ok(())
     }
 
     fn shared_transport(&self) -> MutexGuard<'_, Option<Transport>> {
@@ -316,7 +322,10 @@ impl HttpClients {
             .metrics(&self.metrics)
             .policies(self.policies.registry(), self.settings_of(Origin::Gateway))
             .build()
-            .inspect(|client| self.show(service.as_str(), client.service_name()))
+            .and_then(|client| {
+                self.show(service.as_str(), client.service_name())?;
+                Ok(client)
+            })
             .map_err(|error| error.with_component(format!("gateway {service}")))
     }
 }

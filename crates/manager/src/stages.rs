@@ -43,6 +43,10 @@ pub(crate) struct Draining(watch::Receiver<Option<Drained>>);
 
 impl Draining {
     /// How it ended. A part that was stopped without a drain lost nothing by it.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "only what serves waits for its own drain")
+    )]
     pub(crate) async fn ended(mut self) -> Result<()> {
         match self.0.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(Err(missing))) => Err(missing.error()),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use trunkline_core::{Status, task};
-use trunkline_discovery::ServiceConfig;
+use trunkline_discovery::{ServiceConfig, ServiceInstance, ServiceName};
 use trunkline_http::HttpClientConfig;
 use trunkline_manager::CommunicationManager;
 
@@ -127,6 +127,36 @@ async fn health_shows_the_circuits_of_every_client_that_has_them() {
     manager.shutdown().await.unwrap();
 }
 
+/// Waits until health says of a client that it is so.
+async fn becomes(manager: &CommunicationManager, client: &str, status: Status) {
+    let mut changes = manager.health().subscribe();
+    while health(manager, client) != status {
+        timeout(PATIENCE, changes.recv()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_service_has_no_instance_is_degraded() {
+    let own = HttpClientConfig::for_service("mailer");
+    let config = config().http_client("mail", own).build().unwrap();
+    let manager = CommunicationManager::new(config);
+    manager.initialize().await.unwrap();
+    let discovery = manager.service_discovery().unwrap();
+    manager.http_client("mail").unwrap();
+    becomes(&manager, "mail", Status::Degraded).await;
+    let why = manager.health_status().components["http_client_mail"].clone();
+    assert_eq!(why.last_error.unwrap(), "there is no instance");
+
+    let mailer = ServiceName::new("mailer").unwrap();
+    let instance = ServiceInstance::new(mailer, "127.0.0.1", 9);
+    let registration = discovery.register(instance).unwrap();
+    becomes(&manager, "mail", Status::Healthy).await;
+    let deadline = Instant::now() + PATIENCE;
+    registration.deregister(deadline).await.unwrap();
+    becomes(&manager, "mail", Status::Degraded).await;
+    manager.shutdown().await.unwrap();
+}
+
 #[cfg(feature = "gateway")]
 #[tokio::test]
 async fn health_shows_what_is_behind_the_gateway() {
@@ -140,7 +170,7 @@ async fn health_shows_what_is_behind_the_gateway() {
     let manager = CommunicationManager::new(config.build().unwrap());
     manager.initialize().await.unwrap();
     let asks = async {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let shown = || {
             let components = manager.health_status().components;
             components.contains_key("http_client_users")
