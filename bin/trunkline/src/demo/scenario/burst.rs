@@ -7,7 +7,9 @@ use anyhow::ensure;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use trunkline::core::{HealthDocument, Status};
 
+use super::health;
 use super::shop::{Shop, fresh_key};
 use crate::demo::members::Member;
 use crate::demo::system::System;
@@ -36,7 +38,7 @@ pub(super) async fn run(system: &mut System, shop: &Shop, orders: usize) -> anyh
     let rate = orders as f64 / ordered.as_secs_f64();
     let behind = told.saturating_sub(ordered);
     Ok(format!(
-        "{orders} orders at {rate:.0}/s, all told, none twice, the last {} ms after the last order",
+        "{orders} orders at {rate:.0}/s, all told, none twice, the last {} ms after the last order; health degraded, then healthy",
         behind.as_millis()
     ))
 }
@@ -55,7 +57,8 @@ async fn place_all(
     ids.into_iter().collect()
 }
 
-/// Kills notifications when half the orders are placed, and starts it again at two thirds.
+/// Kills notifications when half the orders are placed. It comes back when two thirds are and the gateway's health has
+/// shown that nobody is there.
 async fn kill_in_the_middle(
     system: &mut System,
     mut placed: watch::Receiver<usize>,
@@ -63,9 +66,25 @@ async fn kill_in_the_middle(
 ) -> anyhow::Result<()> {
     placed.wait_for(|count| *count >= orders / 2).await?;
     system.kill(Member::Notifications).await?;
+    let gateway = system.gateway_url();
+    health::until(&gateway, |document| {
+        status(document) == Some(Status::Degraded)
+    })
+    .await?;
     placed.wait_for(|count| *count >= orders * 2 / 3).await?;
     system.launch(Member::Notifications)?;
-    system.until_ready(Member::Notifications).await
+    system.until_ready(Member::Notifications).await?;
+    health::until(&gateway, |document| {
+        status(document) == Some(Status::Healthy)
+    })
+    .await?;
+    Ok(())
+}
+
+/// What the gateway says of notifications.
+fn status(document: &HealthDocument) -> Option<Status> {
+    let client = format!("http_client_{}", Member::Notifications.service());
+    Some(document.component_status(&client)?.status)
 }
 
 /// How often each order was told of, once every one has been.

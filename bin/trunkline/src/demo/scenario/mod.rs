@@ -3,6 +3,7 @@
 mod burst;
 mod calls;
 mod correlation;
+mod health;
 mod outage;
 mod shop;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,6 +12,7 @@ use trunkline::core::{HealthDocument, Status};
 use trunkline::http::HttpClient;
 
 use super::calls::problem;
+use super::health;
 use super::shop::{Shop, fresh_key};
 use crate::demo::members::Member;
 use crate::demo::system::System;
@@ -33,10 +34,8 @@ struct Circuit {
 }
 
 pub(super) async fn begins(system: &mut System, shop: &Shop) -> anyhow::Result<String> {
-    ensure!(
-        health(system).await?.is_healthy(),
-        "orders is not healthy before the outage"
-    );
+    let orders = system.url(Member::Orders).await?;
+    health::until(&orders, HealthDocument::is_healthy).await?;
     let payments = HttpClient::new(&system.url(Member::Payments).await?)?;
     shop.delay_charges(&payments, HELD).await?;
     // The registry forgets a dead process within moments, and a call that finds nobody is no failure. So the customers
@@ -58,7 +57,7 @@ pub(super) async fn begins(system: &mut System, shop: &Shop) -> anyhow::Result<S
     );
     // With the circuit open nothing is waited for.
     let open = refusal(shop).await?;
-    let document = until(system, |document| !document.is_healthy()).await?;
+    let document = health::until(&orders, |document| !document.is_healthy()).await?;
     ensure!(
         document.overall_status == Status::Degraded,
         "health is {}",
@@ -97,7 +96,8 @@ pub(super) async fn ends(system: &mut System, shop: &Shop) -> anyhow::Result<Str
         );
         shop.order(1, &fresh_key()).await?;
     }
-    until(system, HealthDocument::is_healthy).await?;
+    let orders = system.url(Member::Orders).await?;
+    health::until(&orders, HealthDocument::is_healthy).await?;
     charged_once(system, shop).await?;
     Ok(format!(
         "first order after {} ms, circuit closed; health healthy",
@@ -129,11 +129,6 @@ async fn circuit(system: &System) -> anyhow::Result<String> {
     Ok(charges.context("orders has no circuit to payments")?.state)
 }
 
-async fn health(system: &System) -> anyhow::Result<HealthDocument> {
-    let orders = HttpClient::new(&system.url(Member::Orders).await?)?;
-    Ok(orders.get("/health").send().await?.json().await?)
-}
-
 /// Waits until every customer is at payments.
 async fn until_busy(payments: &HttpClient) -> anyhow::Result<()> {
     let end = Instant::now() + PATIENCE;
@@ -148,24 +143,6 @@ async fn until_busy(payments: &HttpClient) -> anyhow::Result<()> {
         }
         ensure!(Instant::now() < end, "payments serves {active:?} requests");
         sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Waits until the health document of orders shows something.
-async fn until(
-    system: &System,
-    shows: impl Fn(&HealthDocument) -> bool,
-) -> anyhow::Result<HealthDocument> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let document = health(system).await?;
-        if shows(&document) {
-            return Ok(document);
-        }
-        if Instant::now() > end {
-            bail!("the health document stays {}", document.overall_status);
-        }
-        sleep(Duration::from_millis(50)).await;
     }
 }
 
