@@ -41,12 +41,15 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Connects. Does nothing when connected.
+    /// Connects. Does nothing when connected. Where the server is not there it fails; it may go on trying behind the
+    /// scenes, and is called again until it has succeeded once.
     ///
     /// Errors: `Unavailable`, `Timeout`, `Unauthenticated`, `Config`. Cancel safe: may be called again.
     fn connect(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Flushes what was accepted, ends every subscription and closes. Does nothing when disconnected.
+    /// Flushes what was accepted, ends every subscription, gives back what their consumers still hold (with
+    /// `redelivery`) and closes; does not wait for the consumers. Does nothing when disconnected, and
+    /// works on a broker that was never connected.
     ///
     /// Errors: `Timeout` when not everything was flushed by the deadline. Not cancel safe.
     fn disconnect(&self, deadline: Instant) -> impl Future<Output = Result<()>> + Send;
@@ -85,7 +88,8 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
     /// Errors: `Unsupported`, `Unavailable`, `Conflict` when it exists with other properties. Cancel safe.
     fn declare(&self, destination: Destination) -> impl Future<Output = Result<()>> + Send;
 
-    /// Subscribes. Returns at once; see the subscription's state for whether it is attached.
+    /// Subscribes. Returns at once; see the subscription's state for whether it is attached. Once it is, what is
+    /// published comes; what is published before may be missed by a subscriber that the broker does not know yet.
     ///
     /// Errors: `Unsupported`; `Invalid` for a group on a queue or a group's name that is no [`TopicName`]; `Cancelled`
     /// after `disconnect`. Cancel safe.

@@ -30,17 +30,21 @@ pub enum Settlement {
 /// What a backend implements for one delivery.
 ///
 /// A settlement that comes too late — the lease ran out, the message was removed — changes nothing and fails with
-/// `Conflict`; after `disconnect` it fails with `Cancelled`.
+/// `Conflict`; after `disconnect` it fails with `Cancelled`. A `Forward` whose publish is refused gives the message back
+/// and fails as the publish would.
 pub trait Settle: Send + Sync + 'static {
     /// Settles and waits until the broker knows.
     ///
     /// When the future is dropped the settlement may or may not happen; at-least-once holds either way.
     fn settle(self: Box<Self>, settlement: Settlement) -> BoxFuture<'static, Result<()>>;
 
-    /// Gives the message back at once, without waiting: the delivery was dropped. Must not block or panic.
+    /// Gives the message back at once, without waiting: the delivery was dropped, perhaps outside of a runtime. Must not
+    /// block or panic.
     fn abandon(self: Box<Self>);
 
     /// Keeps the message for longer, counted from now (capability `lease_extension`).
+    ///
+    /// Unless overridden, fails with `Unsupported`.
     fn extend(&self, lease: Duration) -> BoxFuture<'_, Result<()>> {
         let _ = lease;
         Box::pin(async { Err(Error::unsupported("this broker has no leases to extend")) })

@@ -107,7 +107,7 @@ impl Subscribe {
 /// Whether messages can come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionState {
-    /// They can.
+    /// They can: the broker knows the group or subscriber, and what is published from now on comes.
     Attached,
     /// They cannot now; the backend keeps trying. Readiness is off meanwhile.
     Detached {

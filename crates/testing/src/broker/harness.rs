@@ -40,7 +40,8 @@ pub trait BrokerHarness: Send + Sync + 'static {
         async { None }
     }
 
-    /// The word by which `TRUNKLINE_REQUIRE_LIVE` asks for this broker.
+    /// The word by which `TRUNKLINE_REQUIRE_LIVE` asks for this broker, such as `redis`. Override it where `open` may
+    /// answer `None`. Default `broker`.
     fn system(&self) -> &'static str {
         "broker"
     }

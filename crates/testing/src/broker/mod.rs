@@ -22,6 +22,10 @@
 //! }
 //! ```
 //!
+//! A broker with a server takes it from `trunkline_testing::servers` (feature `servers`), which all cases share: give
+//! each scope a part of its own there, named after [`Scope::unique`](crate::Scope::unique), and override
+//! [`BrokerHarness::system`]. No case stops a server.
+//!
 //! A case asks [`Capabilities`](trunkline_messaging::Capabilities) first. What is claimed must work; what is not claimed
 //! must be refused with `Unsupported`, and the case then says that it was skipped.
 
