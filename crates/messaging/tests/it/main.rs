@@ -5,6 +5,7 @@ mod abandoning;
 mod batches;
 mod edges;
 mod holding;
+mod lesser_broker;
 mod memory_broker;
 mod memory_inbox;
 mod observing;

@@ -70,7 +70,8 @@ pub async fn a_key_keeps_its_order(broker: &AnyBroker, scope: &Scope) {
 
 /// A message that comes again keeps its place before the others of its key.
 pub async fn a_key_keeps_its_order_under_redelivery(broker: &AnyBroker, scope: &Scope) {
-    if !ordered(broker, scope) {
+    let redelivers = has(scope, broker.capabilities().redelivery, "redelivery");
+    if !(redelivers && ordered(broker, scope)) {
         return;
     }
     let name = topic(scope, "orders");

@@ -28,6 +28,10 @@ pub async fn a_forwarded_message_moves(broker: &AnyBroker, scope: &Scope) {
         refused(delivery.settle(settlement).await, ErrorKind::Unsupported);
         return;
     }
+    if !has(scope, capabilities.queues, "queues") {
+        ack(scope, delivery).await;
+        return;
+    }
     declare(broker, scope, &queue).await;
     let id = delivery.message().id.clone();
     scope
@@ -47,8 +51,8 @@ pub async fn a_refused_forward_gives_back(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
     if !has(
         scope,
-        capabilities.atomic_forward && capabilities.groups,
-        "atomic_forward",
+        capabilities.atomic_forward && capabilities.groups && capabilities.queues,
+        "atomic_forward to queues",
     ) {
         return;
     }
@@ -66,7 +70,10 @@ pub async fn a_refused_forward_gives_back(broker: &AnyBroker, scope: &Scope) {
 /// A forward whose delivery was lost meanwhile publishes nothing.
 pub async fn a_late_forward_publishes_nothing(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
-    let able = capabilities.atomic_forward && capabilities.lease_extension && capabilities.groups;
+    let able = capabilities.atomic_forward
+        && capabilities.queues
+        && capabilities.lease_extension
+        && capabilities.groups;
     if !has(scope, able, "atomic_forward with leases") {
         return;
     }

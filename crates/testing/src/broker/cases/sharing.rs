@@ -51,8 +51,8 @@ pub async fn groups_compete_across_handles(harness: &dyn OpenBroker, scope: &Sco
     let capabilities = here.capabilities();
     if has(
         scope,
-        capabilities.shared && capabilities.groups,
-        "shared groups",
+        capabilities.shared && capabilities.groups && capabilities.redelivery,
+        "shared groups with redelivery",
     ) {
         let there = connected(harness, scope).await;
         let (name, group) = (topic(scope, "orders"), scope.name("mail"));
@@ -81,8 +81,8 @@ pub async fn a_closed_handle_gives_back(harness: &dyn OpenBroker, scope: &Scope)
     let capabilities = here.capabilities();
     if !has(
         scope,
-        capabilities.shared && capabilities.groups,
-        "shared groups",
+        capabilities.shared && capabilities.groups && capabilities.redelivery,
+        "shared groups with redelivery",
     ) {
         close(&here).await;
         return;
