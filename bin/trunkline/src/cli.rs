@@ -63,31 +63,31 @@ pub(crate) enum Command {
     /// Call a service by name, with discovery, balancing and policies.
     #[command(
         after_help = "Examples:\n  trunkline call user-service GET /api/v1/users/1\n  \
-        trunkline call --registry embedded:///tmp/app order-service POST /api/v1/orders --data '{\"user_id\":1}'"
+        trunkline call --registry embedded:///var/lib/app order-service POST /api/v1/orders --data '{\"user_id\":1}'"
     )]
     Call(Call),
     /// Publish a message and wait for the confirm.
     #[command(
         after_help = "Examples:\n  trunkline publish embedded: order.created '{\"id\":1}' --key customer-7\n  \
-        cat order.json | trunkline publish embedded:///tmp/app order.created - --header tenant=a"
+        cat order.json | trunkline publish embedded:///var/lib/app order.created - --header tenant=a"
     )]
     Publish(Publish),
     /// Print messages as they come.
     #[command(
         after_help = "Examples:\n  trunkline subscribe embedded: 'order.*' --group audit\n  \
-        trunkline subscribe embedded:///tmp/app order.created --from earliest --count 10 --timeout 5s --output json"
+        trunkline subscribe embedded:///var/lib/app order.created --from earliest --count 10 --timeout 5s --output json"
     )]
     Subscribe(Subscribe),
     /// Look at dead letters, send them back, or drop them.
     #[command(
         subcommand,
-        after_help = "Example:\n  trunkline dlq list embedded:///tmp/app notifications"
+        after_help = "Example:\n  trunkline dlq list embedded:///var/lib/app notifications"
     )]
     Dlq(Dlq),
     /// Look at what is registered, or register something.
     #[command(
         subcommand,
-        after_help = "Example:\n  trunkline services list embedded:///tmp/app"
+        after_help = "Example:\n  trunkline services list embedded:///var/lib/app"
     )]
     Services(Services),
     /// Print the health document of a running service or gateway.
@@ -305,7 +305,7 @@ pub(crate) struct DlqFilter {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
     /// List the dead letters of a group, oldest first.
-    #[command(after_help = "Example:\n  trunkline dlq list embedded:///tmp/app notifications")]
+    #[command(after_help = "Example:\n  trunkline dlq list embedded:///var/lib/app notifications")]
     List {
         #[command(flatten)]
         source: DlqSource,
@@ -314,7 +314,7 @@ pub(crate) enum Dlq {
     },
     /// Show one dead letter whole.
     #[command(
-        after_help = "Example:\n  trunkline dlq show embedded:///tmp/app notifications 01a1fd2c-483b-701a-9a48-320199aa285a"
+        after_help = "Example:\n  trunkline dlq show embedded:///var/lib/app notifications 01a1fd2c-483b-701a-9a48-320199aa285a"
     )]
     Show {
         #[command(flatten)]
@@ -324,7 +324,7 @@ pub(crate) enum Dlq {
     },
     /// Send dead letters back to the group they came from, in their order.
     #[command(
-        after_help = "Example:\n  trunkline dlq replay embedded:///tmp/app notifications --reason timeout --rate 10"
+        after_help = "Example:\n  trunkline dlq replay embedded:///var/lib/app notifications --reason timeout --rate 10"
     )]
     Replay {
         #[command(flatten)]
@@ -337,7 +337,7 @@ pub(crate) enum Dlq {
     },
     /// Drop dead letters for good.
     #[command(
-        after_help = "Examples:\n  trunkline dlq purge embedded:///tmp/app notifications --topic order.cancelled\n  trunkline dlq purge embedded:///tmp/app notifications --all"
+        after_help = "Examples:\n  trunkline dlq purge embedded:///var/lib/app notifications --topic order.cancelled\n  trunkline dlq purge embedded:///var/lib/app notifications --all"
     )]
     Purge {
         #[command(flatten)]
@@ -353,7 +353,9 @@ pub(crate) enum Dlq {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Services {
     /// List the services, or the instances of one.
-    #[command(after_help = "Example:\n  trunkline services list embedded:///tmp/app user-service")]
+    #[command(
+        after_help = "Example:\n  trunkline services list embedded:///var/lib/app user-service"
+    )]
     List {
         /// The registry.
         url: String,
@@ -361,7 +363,9 @@ pub(crate) enum Services {
         name: Option<String>,
     },
     /// Print the instances of a service whenever they change.
-    #[command(after_help = "Example:\n  trunkline services watch embedded:///tmp/app user-service")]
+    #[command(
+        after_help = "Example:\n  trunkline services watch embedded:///var/lib/app user-service"
+    )]
     Watch {
         /// The registry.
         url: String,
@@ -373,12 +377,12 @@ pub(crate) enum Services {
     },
     /// Register an instance and keep it registered until stopped.
     #[command(
-        after_help = "Example:\n  trunkline services register embedded:///tmp/app mailer 127.0.0.1:9000 --metadata team=core"
+        after_help = "Example:\n  trunkline services register embedded:///var/lib/app mailer 127.0.0.1:9000 --metadata team=core"
     )]
     Register(Register),
     /// Withdraw an instance.
     #[command(
-        after_help = "Example:\n  trunkline services deregister embedded:///tmp/app mailer 127.0.0.1:9000"
+        after_help = "Example:\n  trunkline services deregister embedded:///var/lib/app mailer 127.0.0.1:9000"
     )]
     Deregister {
         /// The registry.

@@ -80,8 +80,9 @@ async fn the_callers_deadline_bounds_a_call_and_is_handed_on() {
     let client = EnhancedHttpClient::from_config(config).unwrap();
     let context = Context::new().with_timeout(Duration::from_secs(1));
     let deadline = context.deadline().unwrap();
-    let answer = client.get("/").context(context).await;
-    assert!(answer.is_err() || Instant::now() < deadline + Duration::from_secs(10));
+    // The last answer, or the word that there was none in time.
+    drop(client.get("/").context(context).await);
+    assert!(Instant::now() < deadline + Duration::from_secs(10));
     // Each attempt is told what is left then, not what was left at first.
     let told = told.lock().unwrap().clone();
     assert!((2..=4).contains(&told.len()), "{told:?}");

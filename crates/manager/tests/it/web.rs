@@ -283,9 +283,12 @@ async fn man10_a_service_registers_itself_and_deregisters_before_it_stops() {
     let manager = CommunicationManager::new(built);
     let name = ServiceName::new("order-service").unwrap();
     let found = manager.service_discovery().unwrap();
+    let begun = Arc::new(Notify::new());
+    let entered = Arc::clone(&begun);
     let router = Router::new().route(
         "/slow",
-        get(async || {
+        get(async move || {
+            entered.notify_one();
             tokio::time::sleep(Duration::from_millis(500)).await;
             "done"
         }),
@@ -312,7 +315,7 @@ async fn man10_a_service_registers_itself_and_deregisters_before_it_stops() {
             );
         };
         let stops = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            timeout(PATIENCE, begun.notified()).await.unwrap();
             manager.request_shutdown();
         };
         tokio::join!(slow, stops);
