@@ -59,6 +59,12 @@ pub trait Classify<R: ?Sized> {
         false
     }
 
+    /// What kind of error it is, where somebody chooses by that what is repeated. Unless said otherwise: none.
+    fn kind(&self, result: &R) -> Option<ErrorKind> {
+        let _ = result;
+        None
+    }
+
     /// How long the other side asked us to wait before the next attempt.
     fn retry_after(&self, result: &R) -> Option<Duration> {
         let _ = result;
@@ -111,6 +117,10 @@ impl<T, E: 'static> Classify<Result<T, E>> for Standard {
     fn ran_out_of_time(&self, result: &Result<T, E>) -> bool {
         let error = result.as_ref().err().and_then(known);
         error.is_some_and(|error| error.kind() == ErrorKind::Timeout)
+    }
+
+    fn kind(&self, result: &Result<T, E>) -> Option<ErrorKind> {
+        result.as_ref().err().and_then(known).map(Error::kind)
     }
 
     fn retry_after(&self, result: &Result<T, E>) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Response, StatusCode};
-use trunkline_core::{Clock, Error, Retry, SystemClock};
+use trunkline_core::{Clock, Error, ErrorKind, Retry, SystemClock};
 use trunkline_resilience::{Classify, Outcome, Standard};
 
 use crate::body::Body;
@@ -61,6 +61,10 @@ impl Classify<Answered> for Judge<'_> {
         }
     }
 
+    fn kind(&self, result: &Answered) -> Option<ErrorKind> {
+        Standard.kind(result)
+    }
+
     fn retry_after(&self, result: &Answered) -> Option<Duration> {
         match result {
             Ok(response) => retry_after(response.headers(), &SystemClock),
@@ -94,7 +98,7 @@ fn retry_after(headers: &HeaderMap, clock: &dyn Clock) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_core::{ErrorKind, ManualClock, Timestamp};
+    use trunkline_core::{ManualClock, Timestamp};
 
     use super::*;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use trunkline_core::duration;
+use trunkline_core::{ErrorKind, duration};
 
 pub use check::{InvalidPolicy, Problem};
 pub use timeout::TimeoutConfig;
@@ -66,6 +66,9 @@ pub struct RetryConfig {
     #[serde(alias = "retry_attempts", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<u32>,
+    /// How the waits between attempts grow. Default `exponential`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
     /// Wait before the second attempt. Default `1s`.
     #[serde(
         alias = "retry_delay",
@@ -74,7 +77,7 @@ pub struct RetryConfig {
     )]
     #[schemars(with = "Option<duration::Text>")]
     pub delay: Option<Duration>,
-    /// Factor by which each further wait grows; 1 keeps it the same. Default 2.0.
+    /// Factor by which each further wait grows where `strategy` is `exponential`. Default 2.0.
     #[serde(alias = "retry_backoff", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub backoff: Option<f64>,
@@ -83,7 +86,7 @@ pub struct RetryConfig {
     #[schemars(with = "Option<duration::Text>")]
     pub max_delay: Option<Duration>,
     /// Whether each wait is shortened at random by up to a half, so that callers do not come back together. Default
-    /// true.
+    /// true. Waits of the `decorrelated` strategy are random in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<bool>,
     /// No attempt begins later than this after the first one. Default: the total timeout alone bounds it.
@@ -96,10 +99,79 @@ pub struct RetryConfig {
     /// HTTP statuses that are worth another attempt. Default 429, 502, 503, 504.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_status: Option<Vec<u16>>,
+    /// Kinds of errors that are worth another attempt, of those that allow one at all. Default: every kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<Vec<RetryableKind>>,
     /// HTTP methods that may be repeated although the first request may have been processed. Default GET, HEAD,
     /// OPTIONS, TRACE, PUT, DELETE. Others need an idempotency key, or proof that nothing was processed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub methods: Option<Vec<String>>,
+}
+
+/// How the waits between attempts grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Always `delay`.
+    Fixed,
+    /// By `delay` each time.
+    Linear,
+    /// By the factor `backoff` each time.
+    #[default]
+    Exponential,
+    /// Each drawn by chance between `delay` and three times the wait before: callers that failed together do not meet
+    /// again.
+    Decorrelated,
+}
+
+impl Strategy {
+    /// The word that configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+            Self::Decorrelated => "decorrelated",
+        }
+    }
+}
+
+/// A kind of error that can be worth another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RetryableKind {
+    /// The other side cannot be reached, or the connection to it broke.
+    Unavailable,
+    /// The time of an attempt ran out.
+    Timeout,
+    /// The other side asks for fewer requests.
+    RateLimited,
+    /// Refused here before anything was sent: no instance, no free connection.
+    Rejected,
+    /// It contradicts the present state.
+    Conflict,
+    /// Something is full.
+    Exhausted,
+    /// A fault of the other side that fits nowhere else.
+    Internal,
+}
+
+impl RetryableKind {
+    /// The kind as errors have it.
+    #[must_use]
+    pub const fn kind(self) -> ErrorKind {
+        match self {
+            Self::Unavailable => ErrorKind::Unavailable,
+            Self::Timeout => ErrorKind::Timeout,
+            Self::RateLimited => ErrorKind::RateLimited,
+            Self::Rejected => ErrorKind::Rejected,
+            Self::Conflict => ErrorKind::Conflict,
+            Self::Exhausted => ErrorKind::Exhausted,
+            Self::Internal => ErrorKind::Internal,
+        }
+    }
 }
 
 /// How many retries all callers of one destination may make together.

@@ -9,7 +9,7 @@ use trunkline_core::duration;
 use super::{EffectivePolicy, Scope};
 use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
-use crate::config::{InvalidPolicy, PolicyConfig, Problem};
+use crate::config::{InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy};
 use crate::fallback::FallbackSettings;
 use crate::retry::{BudgetSettings, RetrySettings};
 use crate::timeout::TimeoutSettings;
@@ -210,6 +210,19 @@ impl Shown for crate::config::WindowKind {
     }
 }
 
+impl Shown for Strategy {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Shown for Vec<RetryableKind> {
+    fn shown(&self) -> String {
+        let words = self.iter().map(|kind| kind.kind().as_str());
+        format!("[{}]", words.collect::<Vec<_>>().join(", "))
+    }
+}
+
 impl Shown for Vec<u16> {
     fn shown(&self) -> String {
         format!("{self:?}")
@@ -314,6 +327,7 @@ impl Merge<'_, '_> {
             max_attempts: self.value("retry.max_attempts", built_in.max_attempts, |c| {
                 c.retry.max_attempts
             }),
+            strategy: self.value("retry.strategy", built_in.strategy, |c| c.retry.strategy),
             delay: self.value("retry.delay", built_in.delay, |c| c.retry.delay),
             backoff: self.value("retry.backoff", built_in.backoff, |c| c.retry.backoff),
             max_delay: self.value("retry.max_delay", built_in.max_delay, |c| c.retry.max_delay),
@@ -325,6 +339,9 @@ impl Merge<'_, '_> {
                     c.retry.on_status.clone()
                 }),
             ),
+            on_error: self
+                .optional("retry.on_error", "every kind", |c| c.retry.on_error.clone())
+                .map(|kinds| kinds.into_iter().map(RetryableKind::kind).collect()),
             methods: Arc::from(self.value("retry.methods", built_in.methods.to_vec(), |c| {
                 let methods = c.retry.methods.as_ref()?;
                 Some(methods.iter().map(|m| m.to_ascii_uppercase()).collect())

@@ -16,6 +16,9 @@ mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline_core::ErrorKind;
+
+pub use crate::config::Strategy;
 pub use budget::{BudgetSettings, Reservation, RetryBudget};
 pub use exhausted::{AttemptFailure, FailedAttempt, RetryExhausted, Stopped};
 pub(crate) use plan::{Bounds, Next, Plan};
@@ -31,9 +34,11 @@ pub struct RetrySettings {
     pub enabled: bool,
     /// Attempts altogether, the first one included.
     pub max_attempts: u32,
+    /// How the waits grow.
+    pub strategy: Strategy,
     /// Wait before the second attempt.
     pub delay: Duration,
-    /// Factor by which each further wait grows.
+    /// Factor by which each further wait grows where they grow exponentially.
     pub backoff: f64,
     /// No wait grows beyond this; a pause that the other side asks for may, within a deadline.
     pub max_delay: Duration,
@@ -45,6 +50,8 @@ pub struct RetrySettings {
     pub budget: Option<BudgetSettings>,
     /// HTTP statuses that are worth another attempt.
     pub on_status: Arc<[u16]>,
+    /// Kinds of errors that are worth another attempt; `None` where every error that says so of itself is.
+    pub on_error: Option<Arc<[ErrorKind]>>,
     /// HTTP methods, in capitals, that may be repeated although the first request may have been processed.
     pub methods: Arc<[String]>,
 }
@@ -55,6 +62,7 @@ impl Default for RetrySettings {
         Self {
             enabled: true,
             max_attempts: 3,
+            strategy: Strategy::Exponential,
             delay: Duration::from_secs(1),
             backoff: 2.0,
             max_delay: Duration::from_secs(30),
@@ -62,6 +70,7 @@ impl Default for RetrySettings {
             max_elapsed: None,
             budget: Some(BudgetSettings::default()),
             on_status: Arc::from([429, 502, 503, 504]),
+            on_error: None,
             methods: methods.map(str::to_owned).into(),
         }
     }
@@ -82,6 +91,7 @@ impl RetrySettings {
     #[must_use]
     pub fn schedule(&self) -> Schedule {
         Schedule {
+            strategy: self.strategy,
             delay: self.delay,
             backoff: self.backoff,
             max_delay: self.max_delay,

@@ -117,10 +117,14 @@ impl<'a, C, E> Plan<'a, C, E> {
             Retry::IfIdempotent if self.bounds.repeatable => {}
             Retry::IfIdempotent | Retry::Never => return Err(Stopped::Final),
         }
+        if !self.is_of_a_kind(result) {
+            return Err(Stopped::Final);
+        }
         if self.number >= self.bounds.attempts {
             return Err(Stopped::Attempts);
         }
-        let planned = self.settings.schedule().before(self.number + 1);
+        let previous = self.earlier.last().and_then(|attempt| attempt.delay);
+        let planned = self.settings.schedule().after(previous, self.number + 1);
         let asked = self.judge.retry_after(result).unwrap_or_default();
         let delay = match self.bounds.deadline {
             Some(_) => planned.max(asked),
@@ -145,6 +149,18 @@ impl<'a, C, E> Plan<'a, C, E> {
             None => None,
         };
         Ok((delay, reservation))
+    }
+
+    /// Whether an error is of a kind that is worth another attempt. What has no kind is.
+    fn is_of_a_kind<T>(&self, result: &Result<T, E>) -> bool
+    where
+        C: Classify<Result<T, E>>,
+    {
+        let Some(kinds) = &self.settings.on_error else {
+            return true;
+        };
+        let kind = self.judge.kind(result);
+        kind.is_none_or(|kind| kinds.contains(&kind))
     }
 
     /// One attempt that failed speaks for itself, unless it is news that there was no second one.

@@ -14,10 +14,10 @@ fn reads_every_field_and_writes_it_back() {
         "timeout": { "connection": "5s", "read": "10s", "total": "20s", "pool": "1s", "floor": "2ms", "fair": "300ms" },
         "request_timeout": "3s",
         "retry": {
-            "enabled": true, "max_attempts": 4, "delay": "500ms", "backoff": 1.5, "max_delay": "10s",
+            "enabled": true, "max_attempts": 4, "strategy": "decorrelated", "delay": "500ms", "backoff": 1.5, "max_delay": "10s",
             "jitter": false, "max_elapsed": "15s",
             "budget": { "enabled": true, "percent": 10.0, "min_per_second": 5 },
-            "on_status": [503], "methods": ["GET", "POST"]
+            "on_status": [503], "on_error": ["unavailable", "timeout"], "methods": ["GET", "POST"]
         },
         "circuit_breaker": {
             "enabled": true, "failure_threshold": 3, "success_threshold": 1, "recovery_timeout": "30s",

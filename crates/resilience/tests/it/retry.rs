@@ -272,3 +272,44 @@ async fn switched_off_it_makes_one_attempt() {
     assert_eq!(began.elapsed(), Duration::ZERO);
     sleep(Duration::ZERO).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_errors_of_the_kinds_that_were_chosen_are_repeated() {
+    use std::sync::Arc;
+    for (kinds, expected) in [
+        (None, 3),
+        (Some(vec![ErrorKind::Unavailable]), 3),
+        (Some(vec![ErrorKind::Timeout, ErrorKind::RateLimited]), 1),
+        (Some(vec![]), 1),
+    ] {
+        let mut settings = steady();
+        settings.on_error = kinds.clone().map(Arc::from);
+        let attempts = Cell::new(0);
+        let failed = RetryLayer::new(settings)
+            .run(Call::default(), |number| {
+                attempts.set(number);
+                down(number)
+            })
+            .await;
+        assert!(failed.is_err());
+        assert_eq!(attempts.get(), expected, "{kinds:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_grow_by_the_strategy_that_was_chosen() {
+    use trunkline_resilience::retry::Strategy;
+    for (strategy, seconds) in [
+        (Strategy::Fixed, 3),
+        (Strategy::Linear, 1 + 2 + 3),
+        (Strategy::Exponential, 1 + 2 + 4),
+    ] {
+        let mut settings = steady();
+        settings.strategy = strategy;
+        settings.max_attempts = 4;
+        let began = Instant::now();
+        let failed = RetryLayer::new(settings).run(Call::default(), down).await;
+        assert!(failed.is_err());
+        assert_eq!(began.elapsed(), seconds * SECOND, "{strategy:?}");
+    }
+}
