@@ -1,5 +1,6 @@
 //! Proofs: one file each, with one [`Entry`], and one line here.
 
+mod breaker_fuzz;
 mod by_hand;
 mod customer;
 mod demo;
@@ -19,4 +20,5 @@ pub static ALL: &[&Entry] = &[
     &by_hand::ENTRY,
     &graceful_stop::ENTRY,
     &kill_anything::ENTRY,
+    &breaker_fuzz::ENTRY,
 ];
