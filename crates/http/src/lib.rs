@@ -68,7 +68,7 @@ pub use body::{Body, BodyTooLarge};
 pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, HttpClient};
 pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};
 pub use connect::{ConnectFailed, ConnectStage};
-pub use error::{NoAnswer, ServiceError, Silence, StatusError};
+pub use error::{NoAnswer, ServiceError, Silence, SlowHead, StatusError};
 /// The words of HTTP itself, as this crate's interface uses them.
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use limits::Limits;

@@ -24,6 +24,9 @@ pub struct Limits {
     /// Longest silence: until the answer begins, once the request has been written, and between the parts of its body.
     /// Default 30 s.
     pub read: Duration,
+    /// From the end of the request until the head of the answer is here, also while bytes of it, or informational answers,
+    /// come in. Over HTTP/2 a body that is no stream counts as written at once. Default: none.
+    pub first_byte: Option<Duration>,
     /// When everything has to be over, the body of the answer included. Default: never.
     pub deadline: Option<Instant>,
     /// Whoever waits for the answer gives up by then anyway: an alarm that would ring later is not set.
@@ -42,6 +45,7 @@ impl From<&TimeoutSettings> for Limits {
             connection: settings.connection,
             pool: settings.pool,
             read: settings.read,
+            first_byte: settings.first_byte,
             deadline: None,
             given_up: None,
         }
@@ -67,6 +71,13 @@ impl Limits {
     #[must_use]
     pub const fn with_read(mut self, read: Duration) -> Self {
         self.read = read;
+        self
+    }
+
+    /// Sets how long the head of the answer may take once the request has been written.
+    #[must_use]
+    pub const fn with_first_byte(mut self, first_byte: Duration) -> Self {
+        self.first_byte = Some(first_byte);
         self
     }
 

@@ -21,7 +21,7 @@ use crate::error::{self, Moved};
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
 use crate::pool::{self, Connection, Lease, Pool, PoolStats, StreamLease};
-use crate::wire::{Answered, Exchange};
+use crate::wire::{Answered, Exchange, Writing, head_within};
 
 /// Requests that may wait for a connection, for each connection allowed.
 const WAITING_PER_CONNECTION: usize = 100;
@@ -193,9 +193,13 @@ impl Transport {
                 target.for_own(&mut request);
                 let connection = lease.connection();
                 let before = connection.meter().moved_both();
+                let meter = target
+                    .limits
+                    .first_byte
+                    .map(|_| Arc::clone(connection.meter()));
                 let answer = connection.start(*request);
                 let exchange = Exchange::new(connection, answer, target.origin, target.limits);
-                match exchange.await {
+                match target.answered(exchange, meter.as_deref()).await {
                     Ok(answer) => own_answer(lease, answer, before, target),
                     Err(error) => Sent::Failed(error),
                 }
@@ -267,6 +271,21 @@ impl<'a> Target<'a> {
             limits,
             upload,
         }
+    }
+
+    /// Waits for an answer, whose head may have a limit of its own.
+    async fn answered<T>(
+        &self,
+        exchange: impl Future<Output = Result<T>>,
+        meter: Option<&Meter>,
+    ) -> Result<T> {
+        let Some(limit) = self.limits.first_byte else {
+            return exchange.await;
+        };
+        let upload = self.upload.as_ref();
+        let writing = Writing { meter, upload };
+        let head = Box::pin(head_within(exchange, writing, limit)).await;
+        head.unwrap_or_else(|| Err(error::slow_head(self.origin, limit)))
     }
 
     /// As HTTP/1.1 wants it: the path alone, and the host in a header.
@@ -347,7 +366,8 @@ async fn send_shared(
     }
     let mut handle = lease.handle().clone();
     let answer = handle.start(*request);
-    let response = match Exchange::new(&mut handle, answer, origin, limits).await {
+    let exchange = Exchange::new(&mut handle, answer, origin, limits);
+    let response = match target.answered(exchange, None).await {
         Err(error) => return Sent::Failed(error),
         Ok(Err(mut failed)) => {
             return match failed.take_message() {

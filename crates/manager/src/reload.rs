@@ -200,8 +200,6 @@ fn is_live(path: &[&str]) -> bool {
 
 fn is_policy(path: &[&str]) -> bool {
     match path {
-        // Connections are made with these.
-        ["timeout", "connection" | "read" | "pool"] => false,
         [field, ..] => matches!(
             *field,
             "policy"
@@ -244,6 +242,8 @@ mod tests {
             "services.users.circuit_breaker.failure_threshold",
             "services.users.endpoints.\"GET /users/{id}.json\".retry.max_attempts",
             "http_clients.default.timeout.total",
+            "http_clients.default.timeout.pool",
+            "services.users.endpoints.\"GET /users/{id}\".timeout.connection",
             "gateway.services.users.bulkhead.max_concurrent",
             "topics.\"order.*\".publish.retry",
         ] {
@@ -256,7 +256,6 @@ mod tests {
             "services.users",
             "services.users.host",
             "services.users.endpoints.\"GET /new\"",
-            "http_clients.default.timeout.pool",
             "http_clients.default.max_connections",
             "topics.\"order.*\"",
             "topics.\"order.*\".consume.retry.max_attempts",

@@ -5,6 +5,6 @@ mod wire;
 
 pub use service::{ServiceError, StatusError};
 pub(crate) use wire::{
-    Moved, broken_body, late, no_answer, no_stream_answer, silent, silent_before_answer,
+    Moved, broken_body, late, no_answer, no_stream_answer, silent, silent_before_answer, slow_head,
 };
-pub use wire::{NoAnswer, Silence};
+pub use wire::{NoAnswer, Silence, SlowHead};

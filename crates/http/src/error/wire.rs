@@ -48,6 +48,15 @@ pub struct Silence {
     pub limit: Duration,
 }
 
+/// The head of the answer took too long once the request had been written. A typed cause of errors of this crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the head of the answer was not here within {}", duration::format(*.limit))]
+#[non_exhaustive]
+pub struct SlowHead {
+    /// The limit, `timeout.first_byte`.
+    pub limit: Duration,
+}
+
 /// What moved on a connection before it was lost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved {
@@ -133,6 +142,13 @@ pub(crate) fn silent_before_answer(origin: &Origin, limit: Duration) -> Error {
     Error::timeout(format!("{} did not answer", origin.authority()))
         .with_retry(Retry::IfIdempotent)
         .with_source(Silence { limit })
+}
+
+/// The head of the answer took too long.
+pub(crate) fn slow_head(origin: &Origin, limit: Duration) -> Error {
+    Error::timeout(format!("{} did not answer in time", origin.authority()))
+        .with_retry(Retry::IfIdempotent)
+        .with_source(SlowHead { limit })
 }
 
 fn lost(origin: &Origin, retry: Retry) -> Error {

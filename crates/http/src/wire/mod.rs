@@ -3,6 +3,7 @@
 mod exchange;
 mod h1;
 mod h2;
+mod head;
 
 use std::task::Context;
 
@@ -13,6 +14,7 @@ use hyper::client::conn::TrySendError;
 pub(crate) use exchange::Exchange;
 pub(crate) use h1::{Driver, H1};
 pub(crate) use h2::{H2, MOST_STREAMS};
+pub(crate) use head::{Writing, head_within};
 
 use crate::body::Body;
 use crate::connect::Meter;

@@ -5,6 +5,7 @@
 mod client;
 mod deadline;
 mod http2;
+mod limits;
 mod policy;
 mod pool;
 mod probe;

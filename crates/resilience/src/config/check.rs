@@ -72,6 +72,7 @@ impl PolicyConfig {
     fn check_timeouts(&self, found: &mut Found) {
         found.span("timeout.connection", self.timeout.connection);
         found.span("timeout.read", self.timeout.read);
+        found.span("timeout.first_byte", self.timeout.first_byte);
         found.span("timeout.total", self.timeout.total);
         found.span_or_zero("timeout.pool", self.timeout.pool);
         found.span_or_zero("timeout.floor", self.timeout.floor);

@@ -16,8 +16,11 @@ use trunkline_core::duration;
 pub struct TimeoutConfig {
     /// Opening a connection. Default `10s`.
     pub connection: Option<Duration>,
-    /// Longest silence while an answer is read. Default `30s`.
+    /// Longest silence: before an answer begins and between its parts. Default `30s`.
     pub read: Option<Duration>,
+    /// From the end of the request until the head of the answer is here, also while bytes of it trickle in. Default: none,
+    /// `read` and the limit of the attempt alone bound it.
+    pub first_byte: Option<Duration>,
     /// The whole call, all attempts, waits and the fallback included. Default `30s`.
     pub total: Option<Duration>,
     /// Waiting for a free connection. Default `5s`.
@@ -56,10 +59,15 @@ struct Parts {
     )]
     #[schemars(with = "Option<duration::Text>")]
     connection: Option<Duration>,
-    /// Longest silence while an answer is read. Default `30s`.
+    /// Longest silence: before an answer begins and between its parts. Default `30s`.
     #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<duration::Text>")]
     read: Option<Duration>,
+    /// From the end of the request until the head of the answer is here, also while bytes of it trickle in. Default: none,
+    /// `read` and the limit of the attempt alone bound it.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<duration::Text>")]
+    first_byte: Option<Duration>,
     /// The whole call, all attempts, waits and the fallback included. Default `30s`.
     #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<duration::Text>")]
@@ -84,6 +92,7 @@ impl From<Parts> for TimeoutConfig {
         Self {
             connection: parts.connection,
             read: parts.read,
+            first_byte: parts.first_byte,
             total: parts.total,
             pool: parts.pool,
             floor: parts.floor,
@@ -97,6 +106,7 @@ impl Serialize for TimeoutConfig {
         Parts {
             connection: self.connection,
             read: self.read,
+            first_byte: self.first_byte,
             total: self.total,
             pool: self.pool,
             floor: self.floor,
@@ -127,7 +137,8 @@ impl<'de> Visitor<'de> for ScalarOrParts {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a span of time such as \"30s\", or a mapping of connection, read, total, pool, floor, fair",
+            "a span of time such as \"30s\", or a mapping of connection, read, first_byte, total, pool, floor, \
+             fair",
         )
     }
 

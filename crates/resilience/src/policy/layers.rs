@@ -312,6 +312,7 @@ impl Merge<'_, '_> {
                 c.timeout.connection
             }),
             read: self.value("timeout.read", built_in.read, |c| c.timeout.read),
+            first_byte: self.optional("timeout.first_byte", "none", |c| c.timeout.first_byte),
             total: self.value("timeout.total", built_in.total, |c| c.timeout.total),
             pool: self.value("timeout.pool", built_in.pool, |c| c.timeout.pool),
             floor: self.value("timeout.floor", built_in.floor, |c| c.timeout.floor),

@@ -23,8 +23,10 @@ pub use service::{ResponseFuture, Timeout, TimeoutLayer};
 pub struct TimeoutSettings {
     /// Opening a connection.
     pub connection: Duration,
-    /// Longest silence while an answer is read.
+    /// Longest silence: before an answer begins and between its parts.
     pub read: Duration,
+    /// From the end of the request until the head of the answer is here.
+    pub first_byte: Option<Duration>,
     /// The whole call, all attempts, waits and the fallback included.
     pub total: Duration,
     /// Waiting for a free connection.
@@ -43,6 +45,7 @@ impl Default for TimeoutSettings {
         Self {
             connection: Duration::from_secs(10),
             read: Duration::from_secs(30),
+            first_byte: None,
             total: Duration::from_secs(30),
             pool: Duration::from_secs(5),
             floor: Duration::from_millis(1),

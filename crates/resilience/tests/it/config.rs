@@ -11,7 +11,7 @@ fn read(json: serde_json::Value) -> Result<PolicyConfig, serde_json::Error> {
 #[test]
 fn reads_every_field_and_writes_it_back() {
     let written = serde_json::json!({
-        "timeout": { "connection": "5s", "read": "10s", "total": "20s", "pool": "1s", "floor": "2ms", "fair": "300ms" },
+        "timeout": { "connection": "5s", "read": "10s", "first_byte": "4s", "total": "20s", "pool": "1s", "floor": "2ms", "fair": "300ms" },
         "request_timeout": "3s",
         "retry": {
             "enabled": true, "max_attempts": 4, "strategy": "decorrelated", "delay": "500ms", "backoff": 1.5, "max_delay": "10s",

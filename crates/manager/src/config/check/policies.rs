@@ -26,6 +26,17 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         let publish = &topic.publish;
         let consume = &topic.consume;
         let (publish_path, consume_path) = (format!("{path}.publish"), format!("{path}.consume"));
+        for key in ["connection", "read", "first_byte", "pool"] {
+            let path = format!("{publish_path}.timeout.{key}");
+            if found.is_written(&path) {
+                found
+                    .error(
+                        &path,
+                        "publishing has no such limit: a broker keeps its connections itself",
+                    )
+                    .allow("`timeout.total`, `timeout.floor`, `timeout.fair` or `request_timeout`");
+            }
+        }
         check_one(
             config,
             &publish_path,

@@ -147,6 +147,25 @@ fn one_mistake_does_not_hide_those_that_only_the_whole_shows() {
 }
 
 #[test]
+fn limits_that_publishing_does_not_have_are_refused() {
+    for key in ["connection", "read", "first_byte", "pool"] {
+        assert_line(
+            &check_yaml(&format!(
+                "topics: {{\"order.*\": {{publish: {{timeout: {{{key}: 1s}}}}}}}}\n"
+            )),
+            &[
+                &format!("publish.timeout.{key}: publishing has no such limit"),
+                "`timeout.total`",
+            ],
+        );
+    }
+    assert_eq!(
+        check_yaml("policies: {default: {timeout: {read: 1s, total: 2s}}}\n"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn names_that_cannot_be_used_are_refused() {
     assert_line(
         &check_yaml("services: {\"a b\": {}}\n"),
