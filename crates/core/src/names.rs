@@ -91,7 +91,11 @@ pub mod metric {
     pub const HTTP_SERVER_ACTIVE: &str = "http_server_active_requests";
     /// Counter: attempts after the first, by service and endpoint.
     pub const RETRIES: &str = "trunkline_retries";
-    /// Counter: retries that the budget refused, by service.
+    /// Counter: second requests beside a first whose answer is late, by service and endpoint.
+    pub const HEDGES: &str = "trunkline_hedges";
+    /// Counter: of those, the ones whose answer was taken, by service and endpoint.
+    pub const HEDGES_WON: &str = "trunkline_hedges_won";
+    /// Counter: retries and hedges that the budget refused, by service.
     pub const RETRY_BUDGET_EXHAUSTED: &str = "trunkline_retry_budget_exhausted";
     /// Counter: changes of a circuit, by service, endpoint and new state.
     pub const CIRCUIT_TRANSITIONS: &str = "trunkline_circuit_transitions";

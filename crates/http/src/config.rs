@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
 use trunkline_resilience::config::{
-    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, PolicyConfig, RetryConfig, TimeoutConfig,
+    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, HedgeConfig, PolicyConfig, RetryConfig,
+    TimeoutConfig,
 };
 
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
@@ -72,6 +73,8 @@ pub struct HttpClientConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// When a call is asked a second time beside the first, whose answer is late.
+    pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -93,6 +96,7 @@ impl Default for HttpClientConfig {
             retry: RetryConfig::default(),
             circuit_breaker: CircuitBreakerConfig::default(),
             bulkhead: BulkheadConfig::default(),
+            hedge: HedgeConfig::default(),
             fallback: FallbackConfig::default(),
         }
     }
@@ -116,6 +120,7 @@ impl fmt::Debug for HttpClientConfig {
             .field("retry", &self.retry)
             .field("circuit_breaker", &self.circuit_breaker)
             .field("bulkhead", &self.bulkhead)
+            .field("hedge", &self.hedge)
             .field("fallback", &self.fallback)
             .finish()
     }
@@ -160,6 +165,7 @@ impl HttpClientConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -239,6 +245,13 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_bulkhead(mut self, bulkhead: BulkheadConfig) -> Self {
         self.bulkhead = bulkhead;
+        self
+    }
+
+    /// Sets when a call is asked a second time beside the first.
+    #[must_use]
+    pub fn with_hedge(mut self, hedge: HedgeConfig) -> Self {
+        self.hedge = hedge;
         self
     }
 

@@ -23,7 +23,7 @@ pub(crate) fn show_circuit(metrics: &Metrics, target: &Target) {
 /// Targets whose handles are remembered; the others are looked up each time.
 const MOST_TARGETS: usize = 4096;
 
-/// Counts changes of circuits, retries and refusals of a [`PolicyRegistry`](trunkline_resilience::PolicyRegistry) in
+/// Counts changes of circuits, retries, hedges and refusals of a [`PolicyRegistry`](trunkline_resilience::PolicyRegistry) in
 /// metrics: give it to the registry's builder as an observer.
 #[derive(Debug)]
 pub struct PolicyMetrics {
@@ -85,6 +85,14 @@ impl Observer for PolicyMetrics {
             Refusal::DeadlineTooShort => handles.service.rejected(Rejection::Deadline),
             _ => handles.service.rejected(Rejection::Other),
         }
+    }
+
+    fn hedging(&self, target: &Target) {
+        self.of(target).endpoint.hedged();
+    }
+
+    fn hedge_won(&self, target: &Target) {
+        self.of(target).endpoint.hedge_won();
     }
 
     fn retrying(&self, target: &Target, _: u32, _: Duration) {

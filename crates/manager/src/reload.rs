@@ -208,6 +208,7 @@ fn is_policy(path: &[&str]) -> bool {
                 | "retry"
                 | "circuit_breaker"
                 | "bulkhead"
+                | "hedge"
                 | "fallback"
         ),
         [] => false,

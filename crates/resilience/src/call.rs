@@ -24,6 +24,9 @@ pub struct Call {
     /// Whether a second time does no harm: the operation is idempotent, or carries a key by which the other side knows
     /// it again. Without it only what provably was not processed is repeated.
     pub repeatable: bool,
+    /// Whether it does no harm either when several of them are processed at the same time: then it may be hedged where it
+    /// is repeatable.
+    pub hedge: bool,
     /// In place of the policy's total timeout.
     pub total: Option<Duration>,
     /// In place of the policy's timeout of an attempt.
@@ -46,6 +49,14 @@ impl Call {
     #[must_use]
     pub const fn repeatable(mut self, repeatable: bool) -> Self {
         self.repeatable = repeatable;
+        self
+    }
+
+    /// Says whether it does no harm either when several of them are processed at the same time. A read does none; what has
+    /// a key is repeatable, but its second request may be told that the first is under way.
+    #[must_use]
+    pub const fn hedge(mut self, hedge: bool) -> Self {
+        self.hedge = hedge;
         self
     }
 
@@ -77,6 +88,8 @@ impl Call {
 pub struct Attempt {
     /// The first is 1.
     pub number: u32,
+    /// Which hedge of that attempt it is; 0 for the attempt itself.
+    pub hedge: u32,
     /// When it began.
     pub began: Instant,
     /// When it is cut off: this is what to tell the next hop, as time left.

@@ -1,4 +1,4 @@
-//! Timeout, retry with budget, circuit breaker, bulkhead and fallback: alone, as tower layers, from configuration.
+//! Timeout, retry with budget, hedging, circuit breaker, bulkhead and fallback: alone, as tower layers, from configuration.
 //!
 //! For everybody who calls something that may fail: the HTTP client, the message router and the gateway of Trunkline use
 //! exactly these policies. Most users meet them through the `trunkline` facade and its configuration. Use this crate by
@@ -33,7 +33,7 @@
 //! ```
 //!
 //! # Concepts
-//! - A [`Policy`] carries calls through **fallback → retry (with budget) → breaker → bulkhead → attempt timeout**, in
+//! - A [`Policy`] carries calls through **fallback → retry and hedge (with budget) → breaker → bulkhead → attempt timeout**, in
 //!   this order from outside to inside, all of it within the smaller of the caller's deadline and the total timeout.
 //!   [`PolicyLayer`] does the same for a tower service. Each part says in its module why it stands where it does.
 //! - [`Classify`] judges results, `Ok`s too. [`Standard`] knows [`trunkline_core::Error`], which says itself whether a
@@ -65,6 +65,7 @@ mod call;
 pub mod config;
 mod failure;
 pub mod fallback;
+pub mod hedge;
 #[cfg(all(test, loom))]
 mod loom_atomics;
 mod observe;

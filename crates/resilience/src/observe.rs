@@ -65,6 +65,16 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (target, refusal);
     }
 
+    /// The first answer is late: the call is asked a second time beside it.
+    fn hedging(&self, target: &Target) {
+        let _ = target;
+    }
+
+    /// A hedge had the first good answer, or the last of the bad ones.
+    fn hedge_won(&self, target: &Target) {
+        let _ = target;
+    }
+
     /// An attempt failed and attempt number `next` follows after `delay`.
     fn retrying(&self, target: &Target, next: u32, delay: Duration) {
         let _ = (target, next, delay);

@@ -8,8 +8,9 @@ use trunkline_core::{SharedClock, SystemClock};
 
 use crate::breaker::{Breaker, BreakerSettings, Control, Snapshot};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
+use crate::hedge::Latencies;
 use crate::observe::{Observer, Observers};
-use crate::policy::{EffectivePolicy, Engine, Policy, Scope};
+use crate::policy::{EffectivePolicy, Engine, Hedging, Policy, Scope};
 use crate::retry::{BudgetSettings, RetryBudget};
 use crate::target::Target;
 
@@ -69,6 +70,8 @@ struct States {
     generation: u64,
     budgets: HashMap<Target, Arc<RetryBudget>>,
     bulkheads: HashMap<Target, Arc<Bulkhead>>,
+    /// What answers took, where calls are hedged by it.
+    latencies: HashMap<Target, Arc<Latencies>>,
 }
 
 /// Sets up a [`PolicyRegistry`].
@@ -234,6 +237,7 @@ impl PolicyRegistry {
         states.off.retain(|target, _| keep(target));
         states.budgets.retain(|target, _| keep(target));
         states.bulkheads.retain(|target, _| keep(target));
+        states.latencies.retain(|target, _| keep(target));
     }
 
     /// Every circuit, by service, endpoint and instance.
@@ -320,11 +324,16 @@ impl Inner {
             let key = scoped(target, numbers.scope);
             keep(&mut states.bulkheads, key, || new_bulkhead(numbers))
         });
+        let hedge = settings.hedge.clone().map(|numbers| Hedging {
+            settings: numbers,
+            latencies: keep(&mut states.latencies, target.clone(), Latencies::new),
+        });
         Engine {
             settings,
             breaker,
             budget,
             bulkhead,
+            hedge,
         }
     }
 

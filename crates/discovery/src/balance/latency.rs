@@ -58,6 +58,14 @@ impl LatencyEstimate {
         self.write(mean, now);
     }
 
+    /// Takes into account that an answer took longer than this.
+    pub(super) fn observe_at_least(&self, latency: Duration, now: Instant) {
+        let latency = micros(latency);
+        if self.micros(now).is_none_or(|mean| mean < latency) {
+            self.write(latency, now);
+        }
+    }
+
     fn read(&self) -> Option<(u32, f32)> {
         let word = self.word.load(Ordering::Relaxed);
         (word != 0).then(|| ((word >> 32) as u32, f32::from_bits(word as u32)))
@@ -104,6 +112,16 @@ mod tests {
         estimate.observe(Duration::from_millis(1), later);
         let mixed = estimate.micros(later).unwrap();
         assert!((30_000.0..40_000.0).contains(&mixed), "{mixed}");
+    }
+
+    #[test]
+    fn what_was_given_up_on_only_makes_it_look_slower() {
+        let start = Instant::now();
+        let estimate = LatencyEstimate::new(start);
+        estimate.observe_at_least(Duration::from_millis(50), start);
+        assert!((estimate.micros(start).unwrap() - 50_000.0).abs() < 1.0);
+        estimate.observe_at_least(Duration::from_millis(1), start);
+        assert!((estimate.micros(start).unwrap() - 50_000.0).abs() < 1.0);
     }
 
     #[test]

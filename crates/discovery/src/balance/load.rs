@@ -87,6 +87,11 @@ impl Load {
         self.latency.observe(latency, now);
     }
 
+    /// A request had no answer for so long.
+    pub(super) fn overtaken(&self, after: Duration, now: Instant) {
+        self.latency.observe_at_least(after, now);
+    }
+
     /// A request failed. Returns how many have in a row.
     pub(super) fn failed(&self, latency: Duration, now: Instant) -> u32 {
         self.latency.observe_failure(latency, now);

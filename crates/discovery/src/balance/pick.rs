@@ -101,6 +101,14 @@ impl Picked {
         }
     }
 
+    /// The request was given up after so long because another one was faster: that is neither a success nor a failure,
+    /// and it took at least so long.
+    pub fn overtaken(&mut self, after: Duration) {
+        if !std::mem::replace(&mut self.recorded, true) {
+            self.member.load.overtaken(after, Instant::now());
+        }
+    }
+
     /// No connection could be made: the instance is taken out at once, unless it is the last one.
     pub fn unreachable(mut self) {
         if std::mem::replace(&mut self.recorded, true) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
-    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, PolicyConfig, RetryConfig, TimeoutConfig,
+    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, HedgeConfig, PolicyConfig, RetryConfig,
+    TimeoutConfig,
 };
 
 use super::LoadBalancerConfig;
@@ -76,6 +77,8 @@ pub struct ServiceConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// When a call is asked a second time beside the first, whose answer is late.
+    pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
     /// Settings of single endpoints, by method and template: `GET /users/{id}`. Default: none.
@@ -147,6 +150,7 @@ impl ServiceConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -241,6 +245,8 @@ pub struct EndpointConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// When a call is asked a second time beside the first, whose answer is late.
+    pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -255,6 +261,7 @@ impl EndpointConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Response;
+use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::Picked;
 use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
@@ -38,7 +39,12 @@ impl Core {
             }
             Destination::Balanced(balanced) => {
                 let (picked, peer) = balanced.pick(tried, attempt.deadline).await?;
+                let picked = Overtaken {
+                    picked: Some(picked),
+                    began: tried.is_hedged().then_some(attempt.began),
+                };
                 let result = self.send(&peer, outgoing, attempt, limits).await;
+                let picked = picked.ended()?;
                 let (outcome, elapsed) = (outcome(&result), attempt.began.elapsed());
                 peer.attempts.observe(outcome != Outcome::Failure, elapsed);
                 if outcome != Outcome::Success {
@@ -74,6 +80,30 @@ impl Core {
                 }
                 result => return result,
             }
+        }
+    }
+}
+
+/// Tells discovery, when an attempt is dropped because its hedge was faster, that the instance took at least so long: else
+/// the slow one would never look slow, for only its quick answers would be known.
+struct Overtaken {
+    picked: Option<Picked>,
+    /// Where the call is hedged: when the attempt began.
+    began: Option<Instant>,
+}
+
+impl Overtaken {
+    /// The attempt has a result of its own.
+    fn ended(mut self) -> Result<Picked> {
+        let picked = self.picked.take();
+        picked.ok_or_else(|| Error::internal("an attempt ended twice"))
+    }
+}
+
+impl Drop for Overtaken {
+    fn drop(&mut self) {
+        if let (Some(mut picked), Some(began)) = (self.picked.take(), self.began) {
+            picked.overtaken(began.elapsed());
         }
     }
 }

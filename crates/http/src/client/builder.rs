@@ -339,6 +339,7 @@ fn plain(settings: Settings) -> Settings {
         policy.retry.budget = None;
         policy.circuit_breaker = None;
         policy.bulkhead = None;
+        policy.hedge = None;
         policy.fallback = None;
         Arc::new(policy)
     })

@@ -190,6 +190,10 @@ impl Core {
         call.total = options.timeout;
         call.attempt = options.request_timeout;
         call.max_attempts = options.max_attempts;
+        if let Some(hedge) = &settings.hedge {
+            let method = outgoing.method().as_str();
+            call.hedge = hedge.methods.iter().any(|known| known == method) && outgoing.is_whole();
+        }
         let mut limits = Limits::from(&settings.timeout);
         if !options.open_end {
             let total = options.timeout.unwrap_or(settings.timeout.total);
@@ -200,7 +204,7 @@ impl Core {
             on_status: &settings.retry.on_status,
             repeatable: &|| outgoing.will_repeat(),
         };
-        let tried = Tried::default();
+        let tried = Tried::of(call.hedge && call.repeatable);
         let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, limits);
         match &settings.fallback {
             None => endpoint.policy.run_with(call, &judge, attempt).await,

@@ -1,7 +1,7 @@
 //! Where the requests of a client go: to one place, or to whichever instance discovery picks.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,7 +43,11 @@ pub(crate) struct Balanced {
 
 /// Instances that a call has tried.
 #[derive(Debug, Default)]
-pub(crate) struct Tried(Mutex<Vec<Arc<ServiceInstance>>>);
+pub(crate) struct Tried {
+    instances: Mutex<Vec<Arc<ServiceInstance>>>,
+    /// The call is hedged: an instance that was picked is no choice for the next request, even before it has failed.
+    hedged: bool,
+}
 
 impl Peer {
     pub(crate) fn new(origin: Origin, metrics: &HttpClientMetrics) -> Arc<Self> {
@@ -80,8 +84,12 @@ impl Balanced {
     }
 
     fn pick_now(&self, tried: &Tried) -> Result<Picked, trunkline_discovery::NoInstance> {
-        let tried = tried.0.lock().unwrap_or_else(PoisonError::into_inner);
-        self.instances.pick(&PickRequest::excluding(&tried))
+        let mut known = tried.lock();
+        let picked = self.instances.pick(&PickRequest::excluding(&known))?;
+        if tried.hedged {
+            known.push(Arc::clone(picked.instance()));
+        }
+        Ok(picked)
     }
 
     fn peer(&self, instance: &Arc<ServiceInstance>) -> Result<Arc<Peer>> {
@@ -102,8 +110,27 @@ impl Balanced {
 }
 
 impl Tried {
+    pub(crate) fn of(hedged: bool) -> Self {
+        Self {
+            hedged,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_hedged(&self) -> bool {
+        self.hedged
+    }
+
+    /// The instance failed. One of a hedged call is known since it was picked.
     pub(crate) fn add(&self, instance: &Arc<ServiceInstance>) {
-        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tried.push(Arc::clone(instance));
+        if !self.hedged {
+            self.lock().push(Arc::clone(instance));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ServiceInstance>>> {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

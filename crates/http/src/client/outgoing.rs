@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::header::{HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 use tokio::time::Instant;
 use trunkline_core::{Context, Error, Result};
 
@@ -48,6 +48,15 @@ impl<'a> Outgoing<'a> {
 
     pub(crate) fn options(&self) -> &'a CallOptions {
         &self.draft.options
+    }
+
+    pub(crate) fn method(&self) -> &'a Method {
+        &self.draft.method
+    }
+
+    /// Whether the body can be sent on several connections at the same time: a stream has but one rest.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.body().as_ref().is_some_and(|body| !body.is_stream())
     }
 
     /// Whether the body can be sent once more.

@@ -4,6 +4,7 @@
 
 mod client;
 mod deadline;
+mod hedge;
 mod http2;
 mod limits;
 mod policy;

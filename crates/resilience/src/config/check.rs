@@ -66,6 +66,7 @@ impl PolicyConfig {
         self.check_retry(&mut found);
         self.check_breaker(&mut found);
         self.check_bulkhead(&mut found);
+        self.check_hedge(&mut found);
         found.0
     }
 
@@ -106,11 +107,29 @@ impl PolicyConfig {
                 found.add("retry.on_status", status, "an HTTP status, 100 to 599");
             }
         }
-        for method in retry.methods.iter().flatten() {
-            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-                found.add("retry.methods", method, "an HTTP method such as GET");
-            }
-        }
+        found.methods("retry.methods", retry.methods.as_deref());
+    }
+
+    fn check_hedge(&self, found: &mut Found) {
+        let hedge = &self.hedge;
+        found.span("hedge.delay", hedge.delay);
+        found.number(
+            "hedge.percentile",
+            hedge.percentile,
+            50.0,
+            99.9,
+            "50 to 99.9",
+        );
+        found.span_or_zero("hedge.min_delay", hedge.min_delay);
+        found.whole(
+            "hedge.minimum_calls",
+            hedge.minimum_calls,
+            1,
+            1_000_000,
+            "1 to 1000000",
+        );
+        found.whole("hedge.max_hedges", hedge.max_hedges, 1, 5, "1 to 5");
+        found.methods("hedge.methods", hedge.methods.as_deref());
     }
 
     fn check_breaker(&self, found: &mut Found) {
@@ -198,6 +217,14 @@ impl Found {
             value: value.to_string(),
             allowed,
         });
+    }
+
+    fn methods(&mut self, path: &'static str, methods: Option<&[String]>) {
+        for method in methods.unwrap_or_default() {
+            if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+                self.add(path, method, "an HTTP method such as GET");
+            }
+        }
     }
 
     fn span(&mut self, path: &'static str, span: Option<Duration>) {

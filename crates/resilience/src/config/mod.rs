@@ -4,6 +4,7 @@
 //! [`crate::EffectivePolicy`], in which every value is settled, and says where each came from.
 
 mod check;
+mod hedge;
 mod timeout;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_core::{ErrorKind, duration};
 
 pub use check::{InvalidPolicy, Problem};
+pub use hedge::HedgeConfig;
 pub use timeout::TimeoutConfig;
 
 /// One layer of a policy: whatever it leaves out comes from the layer below.
@@ -47,6 +49,9 @@ pub struct PolicyConfig {
     /// How many calls may run at once.
     #[serde(skip_serializing_if = "is_default")]
     pub bulkhead: BulkheadConfig,
+    /// When a call is asked a second time beside the first, whose answer is late.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hedge: HedgeConfig,
     /// What answers when the call has failed for good.
     #[serde(skip_serializing_if = "is_default")]
     pub fallback: FallbackConfig,

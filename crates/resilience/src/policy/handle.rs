@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use trunkline_core::SystemClock;
 
 use super::EffectivePolicy;
+use super::hedged::Hedging;
 use super::run::{PolicyError, Run};
 use crate::breaker::Breaker;
 use crate::bulkhead::Bulkhead;
@@ -27,6 +28,7 @@ pub(crate) struct Engine {
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) budget: Option<Arc<RetryBudget>>,
     pub(crate) bulkhead: Option<Arc<Bulkhead>>,
+    pub(crate) hedge: Option<Hedging>,
 }
 
 /// A policy at work for one target: carries calls through retry, breaker, bulkhead and attempt timeout, within the
@@ -77,6 +79,10 @@ impl Policy {
             breaker,
             budget: settings.retry.budget.map(RetryBudget::new).map(Arc::new),
             bulkhead: settings.bulkhead.map(Bulkhead::new).map(Arc::new),
+            hedge: settings.hedge.clone().map(|settings| Hedging {
+                settings,
+                latencies: Arc::default(),
+            }),
             settings: Arc::new(settings),
         };
         Self::assemble(target, engine, Observers::default())

@@ -11,6 +11,7 @@ use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
 use crate::config::{InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy};
 use crate::fallback::FallbackSettings;
+use crate::hedge::HedgeSettings;
 use crate::retry::{BudgetSettings, RetrySettings};
 use crate::timeout::TimeoutSettings;
 
@@ -172,6 +173,7 @@ impl<'a> PolicyLayers<'a> {
             retry: merge.retry(),
             circuit_breaker: merge.circuit_breaker(),
             bulkhead: merge.bulkhead(),
+            hedge: merge.hedge(),
             fallback: merge.fallback(),
         };
         Ok(Explained {
@@ -344,8 +346,7 @@ impl Merge<'_, '_> {
                 .optional("retry.on_error", "every kind", |c| c.retry.on_error.clone())
                 .map(|kinds| kinds.into_iter().map(RetryableKind::kind).collect()),
             methods: Arc::from(self.value("retry.methods", built_in.methods.to_vec(), |c| {
-                let methods = c.retry.methods.as_ref()?;
-                Some(methods.iter().map(|m| m.to_ascii_uppercase()).collect())
+                c.retry.methods.as_deref().map(capitals)
             })),
         }
     }
@@ -485,6 +486,36 @@ impl Merge<'_, '_> {
         })
     }
 
+    fn hedge(&mut self) -> Option<HedgeSettings> {
+        let built_in = HedgeSettings::default();
+        let enabled = self.optional("hedge.enabled", "if delay or percentile is set", |c| {
+            c.hedge.enabled
+        });
+        let delay = self.optional("hedge.delay", "measured", |c| c.hedge.delay);
+        let asked = delay.is_some() || self.find(&|c: &PolicyConfig| c.hedge.percentile).is_some();
+        let percentile = self.value("hedge.percentile", built_in.percentile, |c| {
+            c.hedge.percentile
+        });
+        let min_delay = self.value("hedge.min_delay", built_in.min_delay, |c| c.hedge.min_delay);
+        let minimum_calls = self.value("hedge.minimum_calls", built_in.minimum_calls, |c| {
+            c.hedge.minimum_calls
+        });
+        let max_hedges = self.value("hedge.max_hedges", built_in.max_hedges, |c| {
+            c.hedge.max_hedges
+        });
+        let methods = self.value("hedge.methods", built_in.methods.to_vec(), |c| {
+            c.hedge.methods.as_deref().map(capitals)
+        });
+        enabled.unwrap_or(asked).then(|| HedgeSettings {
+            delay,
+            percentile,
+            min_delay,
+            minimum_calls,
+            max_hedges,
+            methods: methods.into(),
+        })
+    }
+
     fn fallback(&mut self) -> Option<FallbackSettings> {
         let enabled = self.optional("fallback.enabled", "if service or value is set", |c| {
             c.fallback.enabled
@@ -501,4 +532,8 @@ impl Merge<'_, '_> {
             reserve,
         })
     }
+}
+
+fn capitals(methods: &[String]) -> Vec<String> {
+    methods.iter().map(|m| m.to_ascii_uppercase()).collect()
 }

@@ -1,17 +1,20 @@
 //! A policy in which every value is settled, and where each came from.
 
 mod handle;
+mod hedged;
 mod layers;
 mod run;
 
 use crate::breaker::BreakerSettings;
 use crate::bulkhead::BulkheadSettings;
 use crate::fallback::FallbackSettings;
+use crate::hedge::HedgeSettings;
 use crate::retry::RetrySettings;
 use crate::timeout::TimeoutSettings;
 
 pub(crate) use handle::Engine;
 pub use handle::Policy;
+pub(crate) use hedged::Hedging;
 pub use layers::{Explained, Explanation, Layer, PolicyLayers};
 pub use run::PolicyError;
 
@@ -48,6 +51,8 @@ pub struct EffectivePolicy {
     pub circuit_breaker: Option<BreakerSettings>,
     /// How many calls may run at once; `None` where nothing limits them.
     pub bulkhead: Option<BulkheadSettings>,
+    /// When a call is asked a second time beside the first; `None` where it never is.
+    pub hedge: Option<HedgeSettings>,
     /// What answers when the call has failed for good; `None` where nothing does.
     pub fallback: Option<FallbackSettings>,
 }
@@ -59,6 +64,7 @@ impl Default for EffectivePolicy {
             retry: RetrySettings::default(),
             circuit_breaker: Some(BreakerSettings::default()),
             bulkhead: None,
+            hedge: None,
             fallback: None,
         }
     }

@@ -45,7 +45,7 @@ pub(super) struct Run<'a, C> {
 }
 
 /// How an attempt ended.
-enum Step<T, E> {
+pub(super) enum Step<T, E> {
     /// It was made, and this came of it.
     Made(Result<T, E>),
     /// It was refused here.
@@ -74,8 +74,18 @@ impl<C> Run<'_, C> {
         let mut reservation = None;
         loop {
             let number = plan.number();
-            let step = self.attempt(number, now, reservation, &mut operation);
-            let result = match step.await {
+            let step = match self.hedging() {
+                None => {
+                    let attempt = self.attempt(number, 0, now, reservation, &mut operation);
+                    attempt.await
+                }
+                // In a box of its own: few calls are hedged, and all would be as large.
+                Some(hedging) => {
+                    let operation = &mut operation;
+                    Box::pin(self.hedged(hedging, now, reservation, operation, &mut plan)).await
+                }
+            };
+            let result = match step {
                 Step::Made(result) => result,
                 Step::Refused(error, refusal) => {
                     self.observers.tell(|to| to.refused(self.target, refusal));
@@ -113,9 +123,10 @@ impl<C> Run<'_, C> {
         }
     }
 
-    async fn attempt<T, E, F, Fut>(
+    pub(super) async fn attempt<T, E, F, Fut>(
         &self,
         number: u32,
+        hedge: u32,
         now: Instant,
         reservation: Option<Reservation<'_>>,
         operation: &mut F,
@@ -165,6 +176,7 @@ impl<C> Run<'_, C> {
         let end = self.deadline.of_attempt(now, span);
         let attempt = Attempt {
             number,
+            hedge,
             began: now,
             deadline: end.at,
         };

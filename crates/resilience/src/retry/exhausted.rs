@@ -63,7 +63,7 @@ pub struct FailedAttempt<E> {
     pub number: u32,
     /// How it failed.
     pub failure: AttemptFailure<E>,
-    /// The wait that followed it; `None` for the last one.
+    /// The wait that followed it; `None` for one of several beside each other that another has outlived.
     pub delay: Option<Duration>,
 }
 
@@ -155,8 +155,13 @@ impl From<RetryExhausted<Self>> for Error {
             error = error.with_operation(operation.to_owned());
         }
         for attempt in &exhausted.earlier {
-            let delay = attempt.delay.map(duration::format).unwrap_or_default();
-            let text = format!("{}, then waited {delay}", attempt.failure);
+            let text = match attempt.delay {
+                Some(delay) => {
+                    let delay = duration::format(delay);
+                    format!("{}, then waited {delay}", attempt.failure)
+                }
+                None => format!("{}, while another was under way", attempt.failure),
+            };
             error = error.with_context(ordinal(attempt.number), text);
         }
         error.with_source(exhausted)

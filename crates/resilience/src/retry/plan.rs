@@ -76,6 +76,26 @@ impl<'a, C, E> Plan<'a, C, E> {
         self.after_failure(result)
     }
 
+    /// Takes the result of a hedge beside the attempt under way, which did not end it.
+    pub(crate) fn beside<T>(&mut self, result: Result<T, E>)
+    where
+        C: Classify<Result<T, E>>,
+    {
+        let failure = self.failure(result);
+        let attempt = FailedAttempt::new(self.number, failure, None);
+        self.earlier.push(attempt);
+    }
+
+    fn failure<T>(&self, result: Result<T, E>) -> AttemptFailure<E>
+    where
+        C: Classify<Result<T, E>>,
+    {
+        match result {
+            Err(error) => AttemptFailure::Error(error),
+            Ok(_) => AttemptFailure::Answer(self.judge.describe(&result)),
+        }
+    }
+
     fn after_failure<T>(&mut self, result: Result<T, E>) -> Next<'a, T, E>
     where
         C: Classify<Result<T, E>>,
@@ -83,10 +103,7 @@ impl<'a, C, E> Plan<'a, C, E> {
     {
         match self.next(&result) {
             Ok((delay, reservation)) => {
-                let failure = match result {
-                    Err(error) => AttemptFailure::Error(error),
-                    Ok(_) => AttemptFailure::Answer(self.judge.describe(&result)),
-                };
+                let failure = self.failure(result);
                 let attempt = FailedAttempt::new(self.number, failure, Some(delay));
                 self.earlier.push(attempt);
                 self.number += 1;
@@ -123,7 +140,7 @@ impl<'a, C, E> Plan<'a, C, E> {
         if self.number >= self.bounds.attempts {
             return Err(Stopped::Attempts);
         }
-        let previous = self.earlier.last().and_then(|attempt| attempt.delay);
+        let previous = self.earlier.iter().rev().find_map(|attempt| attempt.delay);
         let planned = self.settings.schedule().after(previous, self.number + 1);
         let asked = self.judge.retry_after(result).unwrap_or_default();
         let delay = match self.bounds.deadline {

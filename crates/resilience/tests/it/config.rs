@@ -28,6 +28,10 @@ fn reads_every_field_and_writes_it_back() {
             "slow_call": { "enabled": true, "duration": "2s", "percent": 80.0 }
         },
         "bulkhead": { "enabled": true, "max_concurrent": 10, "max_queue": 5, "max_wait": "100ms" },
+        "hedge": {
+            "enabled": true, "delay": "50ms", "percentile": 99.0, "min_delay": "2ms", "minimum_calls": 50,
+            "max_hedges": 2, "methods": ["GET"]
+        },
         "fallback": { "enabled": true, "service": "users-v1", "value": { "name": "?" }, "reserve": "1s" }
     });
     let policy = read(written.clone()).unwrap();

@@ -261,6 +261,7 @@ mod layer {
     use trunkline_resilience::breaker::{Breaker, BreakerLayer, BreakerSettings};
     use trunkline_resilience::bulkhead::{Bulkhead, BulkheadLayer, BulkheadSettings};
     use trunkline_resilience::fallback::{Fallback, FallbackLayer};
+    use trunkline_resilience::hedge::{Hedge, HedgeLayer, HedgeSettings};
     use trunkline_resilience::retry::{RetryLayer, RetrySettings};
     use trunkline_resilience::timeout::{Deadline, TimeoutLayer};
     use trunkline_resilience::{
@@ -297,6 +298,16 @@ mod layer {
         RetryLayer::new(RetrySettings::default())
     }
 
+    pub(super) fn hedge() -> HedgeLayer<
+        trunkline_resilience::Standard,
+        impl trunkline_resilience::Describe<Ask> + Clone + Send + Sync,
+    > {
+        let mut settings = HedgeSettings::default();
+        settings.delay = Some(Duration::from_millis(1));
+        HedgeLayer::new(Arc::new(Hedge::new(settings)))
+            .describe(|_: &Ask| Call::default().hedge(true))
+    }
+
     pub(super) fn fallback()
     -> FallbackLayer<impl Fallback<Ask, (), super::Error> + Clone + Send + Sync> {
         let answer =
@@ -323,6 +334,7 @@ policy_conformance!(breaker, layer::breaker());
 policy_conformance!(bulkhead, layer::bulkhead());
 policy_conformance!(timeout, layer::timeout());
 policy_conformance!(retry, layer::retry());
+policy_conformance!(hedge, layer::hedge());
 policy_conformance!(fallback, layer::fallback());
 policy_conformance!(policy, layer::policy());
 

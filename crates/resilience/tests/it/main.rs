@@ -8,6 +8,7 @@ mod config;
 mod conformance;
 mod failure;
 mod fallback;
+mod hedge;
 mod layers;
 mod policy;
 mod registry;

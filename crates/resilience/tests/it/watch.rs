@@ -11,6 +11,7 @@ pub(crate) struct Watch {
     changes: Mutex<Vec<CircuitChange>>,
     refusals: Mutex<Vec<(String, Refusal)>>,
     retries: Mutex<Vec<(u32, Duration)>>,
+    hedges: Mutex<(u32, u32)>,
 }
 
 impl Watch {
@@ -35,6 +36,11 @@ impl Watch {
         self.refusals.lock().unwrap().clone()
     }
 
+    /// Hedges that started, and those that won.
+    pub(crate) fn hedges(&self) -> (u32, u32) {
+        *self.hedges.lock().unwrap()
+    }
+
     pub(crate) fn retries(&self) -> Vec<(u32, Duration)> {
         self.retries.lock().unwrap().clone()
     }
@@ -50,6 +56,14 @@ impl Observer for Watch {
             .lock()
             .unwrap()
             .push((target.to_string(), refusal));
+    }
+
+    fn hedging(&self, _: &Target) {
+        self.hedges.lock().unwrap().0 += 1;
+    }
+
+    fn hedge_won(&self, _: &Target) {
+        self.hedges.lock().unwrap().1 += 1;
     }
 
     fn retrying(&self, _: &Target, next: u32, delay: Duration) {

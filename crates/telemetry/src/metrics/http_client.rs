@@ -41,6 +41,7 @@ impl HttpClientMetrics {
             service: Arc::clone(&self.service),
             endpoint: endpoint.into(),
             retries,
+            hedges: OnceLock::new(),
             outcomes: Slots::default(),
         }))
     }
@@ -69,6 +70,8 @@ struct Endpoint {
     service: Arc<str>,
     endpoint: Box<str>,
     retries: Counter,
+    /// Those that started, and those that won; shown once there is one.
+    hedges: OnceLock<[Counter; 2]>,
     outcomes: Slots<Outcome, (Latency, Counter)>,
 }
 
@@ -93,9 +96,30 @@ impl HttpClientEndpointMetrics {
     pub fn retried(&self) {
         self.0.retries.add(1);
     }
+
+    /// A call was asked a second time beside the first.
+    pub fn hedged(&self) {
+        self.0.hedges()[0].add(1);
+    }
+
+    /// The second request's answer was taken.
+    pub fn hedge_won(&self) {
+        self.0.hedges()[1].add(1);
+    }
 }
 
 impl Endpoint {
+    fn hedges(&self) -> &[Counter; 2] {
+        let labels = [&*self.service, &*self.endpoint];
+        let table = self.metrics.table();
+        self.hedges.get_or_init(|| {
+            [
+                table::counter(table, |t| t.hedges.series(labels)),
+                table::counter(table, |t| t.hedges_won.series(labels)),
+            ]
+        })
+    }
+
     fn record(&self, outcome: Outcome, elapsed: Duration) {
         if self.metrics.is_enabled() {
             let make = || self.instruments(outcome);

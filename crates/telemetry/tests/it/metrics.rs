@@ -21,6 +21,8 @@ fn everything(metrics: &Metrics) {
     endpoint.answered(503, MS);
     endpoint.failed(ErrorKind::Timeout, MS);
     endpoint.retried();
+    endpoint.hedged();
+    endpoint.hedge_won();
     client.attempts("10.0.0.1:80").observe(true, MS);
     metrics
         .http_server()
@@ -107,7 +109,7 @@ fn every_metric_has_a_head_and_base_units() {
         }
     }
     // One for each constant in `names::metric`.
-    assert_eq!(described.len(), 31, "{described:#?}");
+    assert_eq!(described.len(), 33, "{described:#?}");
     for expected in [
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="200",error_type=""} 1"#,
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="",error_type="timeout"} 1"#,
