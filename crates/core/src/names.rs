@@ -21,6 +21,9 @@ pub mod header {
     pub const GRPC_TIMEOUT: &str = "grpc-timeout";
     /// Makes an unsafe request repeatable (IETF httpapi draft).
     pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+    /// On an answer that failed: whoever answers has called on, retried and given up, so that retrying once more one hop
+    /// further would only multiply the load.
+    pub const RETRIES_EXHAUSTED: &str = "X-Retries-Exhausted";
 }
 
 /// Names of headers of messages alone.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use trunkline_core::{Error, Origin, Problem, Result};
 
 use crate::body::Body;
-use crate::client::Fallback;
+use crate::client::{Fallback, is_retried};
 use crate::error::{ServiceError, StatusError};
 
 /// Bytes of an answer with an error status that are read to learn what is wrong.
@@ -144,10 +144,10 @@ impl Response {
         }
         let status = self.status();
         let service = self.service.to_string();
+        let retried = is_retried(self.headers());
         let problem = self.problem().await;
-        Err(ServiceError::Status(Box::new(StatusError::new(
-            service, status, problem,
-        ))))
+        let error = StatusError::new(service, status, problem).retried(retried);
+        Err(ServiceError::Status(Box::new(error)))
     }
 
     /// Like [`Response::error_for_status`], with one's own type of what the body says.
@@ -165,12 +165,12 @@ impl Response {
             return Ok(self);
         }
         let (status, service) = (self.status(), self.service.to_string());
+        let retried = is_retried(self.headers());
         let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await?;
         let problem = serde_json::from_slice(&bytes)
             .map_err(|error| undecodable(&service, error).with_context("status", status))?;
-        Err(ServiceError::Status(Box::new(StatusError::new(
-            service, status, problem,
-        ))))
+        let error = StatusError::new(service, status, problem).retried(retried);
+        Err(ServiceError::Status(Box::new(error)))
     }
 
     async fn read(self) -> Result<Bytes> {

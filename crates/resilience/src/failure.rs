@@ -13,6 +13,7 @@ use trunkline_core::{BoxError, Error, ErrorKind, Retry};
 
 use crate::breaker::CircuitOpen;
 use crate::bulkhead::BulkheadFull;
+use crate::retry::RetryExhausted;
 use crate::timeout::DeadlineTooShort;
 
 /// What a result says about the other side.
@@ -174,12 +175,45 @@ fn outcome_of(error: &Error) -> Outcome {
 }
 
 /// What an error says about a repetition: its own word, except that whoever was refused by an open circuit or a full
-/// bulkhead fails at once, which is what those are for. (To the caller of the call the error still says that nothing
-/// was processed.)
+/// bulkhead fails at once, which is what those are for, and that what was retried below is not retried above. (To the
+/// caller of the call the error still says whether something was processed.)
 fn retry_of(error: &Error) -> Retry {
     let refused = error.find::<CircuitOpen>().is_some() || error.find::<BulkheadFull>().is_some();
-    if refused { Retry::Never } else { error.retry() }
+    if refused || RetriedBelow::is_in(error) {
+        return Retry::Never;
+    }
+    error.retry()
 }
+
+/// Whoever was asked has called on, retried and given up: a typed cause for [`Error::with_source`]. Retries at each of
+/// three tiers would make 27 attempts of one request just when the last tier is in trouble; only the tier next to the
+/// trouble retries.
+///
+/// ```
+/// use trunkline_core::{Error, Retry};
+/// use trunkline_resilience::{Classify, RetriedBelow, Standard};
+///
+/// let error = Error::unavailable("503 from users").with_source(RetriedBelow);
+/// assert_eq!(Standard.retry(&Err::<(), _>(error)), Retry::Never);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetriedBelow;
+
+impl RetriedBelow {
+    /// Whether an error says that it was retried before, there or here.
+    #[must_use]
+    pub fn is_in(error: &Error) -> bool {
+        error.find::<Self>().is_some() || error.find::<RetryExhausted>().is_some()
+    }
+}
+
+impl fmt::Display for RetriedBelow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("retried already by who was asked")
+    }
+}
+
+impl std::error::Error for RetriedBelow {}
 
 /// The other side asked for a pause before the next attempt: a typed cause for [`Error::with_source`].
 ///

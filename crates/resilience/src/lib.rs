@@ -82,7 +82,7 @@ pub use breaker::CircuitOpen;
 pub use bulkhead::BulkheadFull;
 pub use call::{Attempt, Call};
 pub use config::{InvalidPolicy, PolicyConfig, Problem};
-pub use failure::{Classify, Outcome, RetryAfter, Standard};
+pub use failure::{Classify, Outcome, RetriedBelow, RetryAfter, Standard};
 pub use observe::{CircuitChange, Observer, Refusal};
 pub use policy::{
     EffectivePolicy, Explained, Explanation, Layer, Policy, PolicyError, PolicyLayers, Scope,

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use trunkline_core::{Context, Error, ErrorKind, Origin, Problem};
-use trunkline_resilience::{CircuitOpen, RetryAfter};
+use trunkline_resilience::{CircuitOpen, RetriedBelow, RetryAfter};
+
+/// The name of [`trunkline_core::names::header::RETRIES_EXHAUSTED`], as header maps want it.
+const RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-retries-exhausted");
 
 /// The member that carries the correlation id.
 const CORRELATION_ID: &str = "correlation_id";
@@ -39,6 +42,8 @@ struct Inner {
     status: StatusCode,
     problem: Problem,
     retry_after: Option<Duration>,
+    /// The cause was retried already: whoever called us need not.
+    retried: bool,
     cause: Option<Error>,
 }
 
@@ -95,6 +100,7 @@ impl ProblemResponse {
             status,
             problem,
             retry_after: None,
+            retried: false,
             cause: None,
         }))
     }
@@ -218,6 +224,7 @@ impl From<Error> for ProblemResponse {
         };
         let mut response = Self::of(status, problem);
         response.0.retry_after = retry_after(&error);
+        response.0.retried = RetriedBelow::is_in(&error);
         response.with_cause(error)
     }
 }
@@ -248,6 +255,7 @@ impl IntoResponse for ProblemResponse {
             status,
             problem,
             retry_after,
+            retried,
             ..
         } = *self.0;
         let mut response = (status, document(&problem)).into_response();
@@ -258,6 +266,9 @@ impl IntoResponse for ProblemResponse {
         );
         if let Some(wait) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if retried {
+            headers.insert(RETRIES_EXHAUSTED, HeaderValue::from_static("true"));
         }
         response
     }
@@ -371,5 +382,18 @@ mod tests {
         for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
         }
+    }
+
+    #[test]
+    fn what_was_retried_here_says_so_to_who_would_retry_it_above() {
+        let plain = ProblemResponse::from(Error::unavailable("x")).into_response();
+        assert!(!plain.headers().contains_key(RETRIES_EXHAUSTED));
+        let retried = Error::unavailable("x").with_source(RetriedBelow);
+        let told = ProblemResponse::from(retried).into_response();
+        assert_eq!(told.headers()[RETRIES_EXHAUSTED], "true");
+        assert_eq!(
+            RETRIES_EXHAUSTED.as_str(),
+            trunkline_core::names::header::RETRIES_EXHAUSTED.to_ascii_lowercase()
+        );
     }
 }

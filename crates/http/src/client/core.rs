@@ -206,7 +206,8 @@ impl Core {
         };
         let tried = Tried::of(call.hedge && call.repeatable);
         let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, limits);
-        match &settings.fallback {
+        let attempts = call.max_attempts.unwrap_or(settings.retry.attempts());
+        let mut result = match &settings.fallback {
             None => endpoint.policy.run_with(call, &judge, attempt).await,
             Some(fallback) => {
                 let answer =
@@ -214,6 +215,10 @@ impl Core {
                 // In a box of its own: few calls have a fallback, and all would be as large.
                 Box::pin(endpoint.policy.run_or(call, &judge, attempt, answer)).await
             }
+        };
+        if outgoing.idempotent && attempts > 1 {
+            judge.mark(&mut result);
         }
+        result
     }
 }

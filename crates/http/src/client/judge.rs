@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::RETRY_AFTER;
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use trunkline_core::{Clock, Error, ErrorKind, Retry, SystemClock};
 use trunkline_resilience::{Classify, Outcome, Standard};
@@ -40,6 +40,7 @@ impl Classify<Answered> for Judge<'_> {
 
     fn retry(&self, result: &Answered) -> Retry {
         let retry = match result {
+            Ok(response) if is_retried(response.headers()) => Retry::Never,
             Ok(response) if self.on_status.contains(&response.status().as_u16()) => {
                 Retry::IfIdempotent
             }
@@ -76,6 +77,27 @@ impl Classify<Answered> for Judge<'_> {
         match result {
             Ok(response) => Cow::Owned(response.status().to_string()),
             Err(error) => Cow::Owned(error.to_string()),
+        }
+    }
+}
+
+/// The name of [`trunkline_core::names::header::RETRIES_EXHAUSTED`], as header maps want it.
+const RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-retries-exhausted");
+
+/// Whether who answered has retried already.
+pub(crate) fn is_retried(headers: &HeaderMap) -> bool {
+    headers.contains_key(RETRIES_EXHAUSTED)
+}
+
+impl Judge<'_> {
+    /// Marks an answer that was worth another attempt and is final all the same: whoever hands it on, as an answer or as an
+    /// error, tells its caller that retries had their turn.
+    pub(crate) fn mark(&self, result: &mut Answered) {
+        if let Ok(response) = result
+            && self.on_status.contains(&response.status().as_u16())
+        {
+            let yes = HeaderValue::from_static("true");
+            response.headers_mut().insert(RETRIES_EXHAUSTED, yes);
         }
     }
 }

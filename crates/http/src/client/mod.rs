@@ -26,6 +26,7 @@ use trunkline_resilience::{CircuitStatus, PolicyRegistry};
 pub use builder::ClientBuilder;
 pub(crate) use core::Core;
 pub use fallback::Fallback;
+pub(crate) use judge::is_retried;
 pub(crate) use outgoing::IDEMPOTENCY_KEY;
 pub use stack::ClientService;
 pub(crate) use stack::Handle;

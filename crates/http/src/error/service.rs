@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::StatusCode;
 use trunkline_core::{Error, ErrorKind, Origin, Problem, Retry};
-use trunkline_resilience::{CircuitOpen, RetryExhausted};
+use trunkline_resilience::{CircuitOpen, RetriedBelow, RetryExhausted};
 
 /// A call to a service failed. `B` is what the body of an answer with an error status is read as.
 ///
@@ -61,6 +61,8 @@ pub struct StatusError<B = Problem> {
     pub status: StatusCode,
     /// What the body says.
     pub problem: B,
+    /// Whether it was retried already, here or by who answered: it is not worth another attempt one hop further.
+    pub retried: bool,
 }
 
 impl<B: fmt::Display> fmt::Display for StatusError<B> {
@@ -69,12 +71,17 @@ impl<B: fmt::Display> fmt::Display for StatusError<B> {
             service,
             status,
             problem,
+            ..
         } = self;
         write!(f, "{service} answered {}: {problem}", status.as_u16())
     }
 }
 
-impl<B: fmt::Debug + fmt::Display> std::error::Error for StatusError<B> {}
+impl<B: fmt::Debug + fmt::Display> std::error::Error for StatusError<B> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.retried.then_some(&RetriedBelow as _)
+    }
+}
 
 impl<B> StatusError<B> {
     pub(crate) const fn new(service: String, status: StatusCode, problem: B) -> Self {
@@ -82,7 +89,13 @@ impl<B> StatusError<B> {
             service,
             status,
             problem,
+            retried: false,
         }
+    }
+
+    pub(crate) const fn retried(mut self, retried: bool) -> Self {
+        self.retried = retried;
+        self
     }
 }
 

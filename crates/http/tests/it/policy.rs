@@ -624,3 +624,34 @@ async fn every_attempt_can_be_found_in_the_error() {
     assert!(report.contains("GET /users/1"), "{report}");
     assert!(!report.contains("secret"), "{report}");
 }
+
+#[tokio::test]
+async fn what_was_retried_at_the_tier_below_is_not_retried_here() {
+    const HEADER: &str = "x-retries-exhausted";
+    // The tier below has called on, retried and given up.
+    let below = Server::start(|_| async {
+        let mut answer = status(503);
+        answer.headers_mut().insert(HEADER, "true".parse().unwrap());
+        answer
+    })
+    .await;
+    let client = enhanced(below.url());
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(answer.headers()[HEADER], "true", "it is told further up");
+    assert_eq!(below.count.requests(), 1);
+
+    // Who stands next to the trouble retries, and then says so in the answer and in what becomes of it.
+    let broken = Server::start(|_| async { status(503) }).await;
+    let client = enhanced(broken.url());
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(broken.count.requests(), 3);
+    assert_eq!(answer.headers()[HEADER], "true");
+    let error = Error::from(answer.error_for_status().await.unwrap_err());
+    assert!(
+        trunkline_resilience::RetriedBelow::is_in(&error),
+        "{error:?}"
+    );
+    // What may not be repeated had no retries.
+    let answer = client.post("/").await.unwrap();
+    assert!(!answer.headers().contains_key(HEADER));
+}
