@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::book::Book;
-use super::consumer::{Consumer, Ready};
+use super::consumer::{Consumer, Ready, Stage};
 use super::schema::BLOCKED;
 use super::settle;
 use super::span::{Keyed, NOBODY, Span, Spans, Unblocked};
@@ -127,9 +127,13 @@ struct Grant {
 
 impl Job for ClaimJob {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+        self.taken = Taken::default();
         let Some(attached) = self.consumer.attached() else {
             return Ok(());
         };
+        if self.consumer.stage() != Stage::Open {
+            return Ok(());
+        }
         let now = self.consumer.clock.now().unix_micros();
         let (connection, book) = tx.cached::<Book>();
         let mut claimer = Claimer {

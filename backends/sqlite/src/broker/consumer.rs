@@ -13,7 +13,7 @@ use trunkline_messaging::{
     Delivery, DeliveryInfo, Destination, Message, Source, Start, SubscriptionState,
 };
 
-use super::group::Member;
+use super::group::{Left, Member};
 use super::outbox::Outbox;
 use super::settle::{Handle, Item};
 use super::span::{Keyed, Run};
@@ -66,6 +66,8 @@ struct Inner {
     /// Somebody asked since this was last looked at.
     asked: bool,
     stage: Stage,
+    /// A settlement could not be written: the tables say that it has what was handed out.
+    unsettled: bool,
     items: Vec<Item>,
     job_queued: bool,
 }
@@ -243,6 +245,21 @@ impl Consumer {
             attached.nudge.now();
         }
         last
+    }
+
+    /// A settlement could not be written.
+    pub(super) fn unsettled(&self) {
+        self.lock().unsettled = true;
+    }
+
+    /// How it leaves what the tables say it has. A claim may be written there that it has not heard of.
+    pub(super) fn left(&self) -> Left {
+        let inner = self.lock();
+        if inner.outstanding == 0 && !inner.unsettled {
+            Left::Untouched
+        } else {
+            Left::Seen
+        }
     }
 
     /// What it has not handed out and must renew now, as runs. Asked every half slack, so that nothing grows older than

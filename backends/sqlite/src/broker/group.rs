@@ -50,13 +50,30 @@ pub(super) fn join(
     Ok(Member { group, consumer })
 }
 
+/// How a consumer leaves what the tables say it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// None of it was handed out: it was given, and that is all. It counts as no attempt.
+    Untouched,
+    /// Some of it may have been handed out.
+    Seen,
+}
+
 /// Takes a consumer out: what it still holds becomes due, and a subscriber without a group leaves nothing behind. Says
 /// whether there is something for others now; the caller tells them.
-pub(super) fn leave(connection: &Connection, member: Member, now: i64) -> rusqlite::Result<bool> {
+pub(super) fn leave(
+    connection: &Connection,
+    member: Member,
+    left: Left,
+    now: i64,
+) -> rusqlite::Result<bool> {
     let Member { group, consumer } = member;
+    let uncounted = i64::from(left == Left::Untouched);
     let given_back = connection
-        .prepare_cached("UPDATE span SET owner = 0, until = ?3 WHERE grp = ?1 AND owner = ?2")?
-        .execute([group, consumer, now])?;
+        .prepare_cached(
+            "UPDATE span SET owner = 0, until = ?3, attempt = attempt - ?4 WHERE grp = ?1 AND owner = ?2",
+        )?
+        .execute([group, consumer, now, uncounted])?;
     connection
         .prepare_cached("DELETE FROM consumer WHERE id = ?1")?
         .execute([consumer])?;
@@ -81,7 +98,7 @@ pub(super) fn bury(connection: &Connection, process: &str, now: i64) -> rusqlite
         })?
         .collect::<rusqlite::Result<_>>()?;
     for member in members {
-        leave(connection, member, now)?;
+        leave(connection, member, Left::Seen, now)?;
     }
     let alone: Vec<i64> = connection
         .prepare_cached("SELECT id FROM grp WHERE process = ?1")?

@@ -193,12 +193,13 @@ pub(super) fn remove(consumer: &Arc<Consumer>) {
         return;
     };
     let member = attached.member;
+    let left = consumer.left();
     let clock = Arc::clone(&consumer.clock);
     attached.jobs.errand(
         false,
         move |tx| {
             let (connection, book) = tx.cached::<Book>();
-            let given_back = group::leave(connection, member, clock.now().unix_micros())?;
+            let given_back = group::leave(connection, member, left, clock.now().unix_micros())?;
             if given_back {
                 book.due(connection)?;
                 book.save(connection)?;
@@ -329,6 +330,9 @@ impl Job for SettleJob {
             }
         }
         give_back(&self.consumer, &back);
+        if outcome.is_err() && count > 0 {
+            self.consumer.unsettled();
+        }
         if let Some(attached) = self.consumer.attached() {
             attached.outbox.made_room();
         }

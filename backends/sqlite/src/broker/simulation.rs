@@ -69,6 +69,8 @@ enum Fate {
     Together,
     /// They share one that is rolled back and tried again.
     Twice,
+    /// They share one, and a consumer leaves between its commit and whoever hears of it.
+    Overtaken,
     /// The disk fails.
     Failed,
 }
@@ -113,6 +115,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         4 => Just(Fate::Apart),
         4 => Just(Fate::Together),
         3 => Just(Fate::Twice),
+        1 => Just(Fate::Overtaken),
         1 => Just(Fate::Failed),
     ]
 }
@@ -263,6 +266,9 @@ impl World {
             if !stays {
                 self.cache.clear();
             }
+        }
+        if matches!(fate, Fate::Overtaken) {
+            drop(self.streams.pop());
         }
         let failure = Failure::gone("the disk failed");
         for job in jobs {
@@ -495,4 +501,39 @@ fn messages_in_a_row_take_one_span() {
         seen.insert(world.held.last().unwrap().number);
     }
     assert_eq!(seen.len(), 50);
+}
+
+#[test]
+fn what_was_never_handed_out_is_not_counted() {
+    let mut world = World::new();
+    world.publish(0, None);
+    world.ask(0);
+    world.settle_everything();
+    assert!(world.ask(0));
+    world.settle(0, How::Nack);
+    assert!(!world.ask(0));
+    world.look();
+    // It was given to the consumer, which leaves before it hears of that.
+    world.write(Fate::Overtaken);
+    world.join(3);
+    world.ask(0);
+    world.settle_everything();
+    assert!(world.ask(0));
+    assert_eq!(world.known[0].attempt, 2);
+}
+
+#[test]
+fn what_was_found_for_one_who_left_is_not_counted() {
+    let mut world = World::new();
+    world.publish(0, None);
+    world.ask(0);
+    world.look();
+    // It leaves after a message was found for it, and before that is written down.
+    drop(world.streams.pop());
+    world.settle_everything();
+    world.join(3);
+    world.ask(0);
+    world.settle_everything();
+    assert!(world.ask(0));
+    assert_eq!(world.known[0].attempt, 1);
 }

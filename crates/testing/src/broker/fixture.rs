@@ -13,8 +13,8 @@ use trunkline_messaging::{
 use crate::Scope;
 use crate::live::{self, Missing};
 
-/// A lease that a case can wait for.
-pub(super) const SHORT_LEASE: Duration = Duration::from_millis(400);
+/// A lease that a case can wait for, and that a disk which stalls for a second does not outlast.
+pub(super) const SHORT_LEASE: Duration = Duration::from_secs(2);
 
 /// Whether a capability is there; says that the case is skipped when it is not.
 pub(crate) fn has(scope: &Scope, capability: bool, what: &'static str) -> bool {

@@ -12,10 +12,18 @@ use crate::broker::fixture::{
     topic,
 };
 
-/// A group with one message waiting, or nothing when the broker delivers at most once.
+/// A group with one message waiting, or nothing when the broker delivers at most once. The lease outlasts the case.
 async fn one_message(
     broker: &AnyBroker,
     scope: &Scope,
+) -> Option<(TopicName, String, Subscription, Delivery)> {
+    one_message_for(broker, scope, Duration::from_secs(3600)).await
+}
+
+async fn one_message_for(
+    broker: &AnyBroker,
+    scope: &Scope,
+    lease: Duration,
 ) -> Option<(TopicName, String, Subscription, Delivery)> {
     let capabilities = broker.capabilities();
     if !has(
@@ -26,7 +34,7 @@ async fn one_message(
         return None;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));
-    let wanted = member(&name, &group).with_lease(SHORT_LEASE);
+    let wanted = member(&name, &group).with_lease(lease);
     let mut subscription = subscribe(broker, scope, wanted).await;
     publish(broker, scope, &name, "one").await;
     let delivery = next(scope, &mut subscription).await;
@@ -35,7 +43,9 @@ async fn one_message(
 
 /// An acknowledged message does not come again, not even after its lease.
 pub async fn ack_is_final(broker: &AnyBroker, scope: &Scope) {
-    let Some((_, _, mut subscription, delivery)) = one_message(broker, scope).await else {
+    let Some((_, _, mut subscription, delivery)) =
+        one_message_for(broker, scope, SHORT_LEASE).await
+    else {
         return;
     };
     ack(scope, delivery).await;
@@ -80,7 +90,9 @@ pub async fn drop_redelivers(broker: &AnyBroker, scope: &Scope) {
 
 /// A rejected message does not come again.
 pub async fn reject_is_final(broker: &AnyBroker, scope: &Scope) {
-    let Some((_, _, mut subscription, delivery)) = one_message(broker, scope).await else {
+    let Some((_, _, mut subscription, delivery)) =
+        one_message_for(broker, scope, SHORT_LEASE).await
+    else {
         return;
     };
     scope
@@ -185,7 +197,8 @@ pub async fn a_lease_that_runs_out_redelivers(broker: &AnyBroker, scope: &Scope)
     ) {
         return;
     }
-    let Some((_, _, mut subscription, held)) = one_message(broker, scope).await else {
+    let Some((_, _, mut subscription, held)) = one_message_for(broker, scope, SHORT_LEASE).await
+    else {
         return;
     };
     let again = next(scope, &mut subscription).await;
@@ -205,7 +218,9 @@ pub async fn a_late_settlement_changes_nothing(broker: &AnyBroker, scope: &Scope
     ) {
         return;
     }
-    let Some((name, group, mut subscription, held)) = one_message(broker, scope).await else {
+    let Some((name, group, mut subscription, held)) =
+        one_message_for(broker, scope, SHORT_LEASE).await
+    else {
         return;
     };
     drop(subscription);
@@ -222,7 +237,8 @@ pub async fn a_late_settlement_changes_nothing(broker: &AnyBroker, scope: &Scope
 
 /// An extended lease holds the message while its handler works on.
 pub async fn an_extended_lease_holds(broker: &AnyBroker, scope: &Scope) {
-    let Some((_, _, mut subscription, held)) = one_message(broker, scope).await else {
+    let Some((_, _, mut subscription, held)) = one_message_for(broker, scope, SHORT_LEASE).await
+    else {
         return;
     };
     if !has(
