@@ -85,7 +85,8 @@ fn message() -> Publish {
 pub(crate) async fn fill_and_free(directory: &str) {
     let directory = Path::new(directory);
     let ballast = directory.join("ballast");
-    std::fs::write(&ballast, vec![1; 8 << 20]).unwrap();
+    // More than half of the disk: what was in the log alone until now must fit in beside it when this is gone.
+    std::fs::write(&ballast, vec![1; 14 << 20]).unwrap();
     let broker = EmbeddedBroker::new(EmbeddedBrokerConfig::new(directory.join("data")));
     broker.connect().await.unwrap();
     let queue = TopicName::new("work").unwrap();

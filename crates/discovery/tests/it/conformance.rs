@@ -6,18 +6,14 @@ use trunkline_discovery::{MemoryRegistry, ServiceConfig, StaticList};
 use trunkline_testing::Scope;
 use trunkline_testing::registry::{OpenRegistry, RegistryHarness};
 
-/// In memory a lease runs out at its moment; the rest is for a busy machine.
-const TTL: Duration = Duration::from_millis(300);
+/// In memory a lease runs out at its moment; this is for a busy machine.
+const DELAY: Duration = Duration::from_secs(1);
 
 struct Memory;
 
 impl RegistryHarness for Memory {
-    fn shortest_ttl(&self) -> Duration {
-        TTL
-    }
-
     fn expiry_delay(&self) -> Duration {
-        TTL
+        DELAY
     }
 
     async fn open(&self, _: &Scope) -> Option<OpenRegistry> {
@@ -36,12 +32,8 @@ impl RegistryHarness for Memory {
 struct Static;
 
 impl RegistryHarness for Static {
-    fn shortest_ttl(&self) -> Duration {
-        TTL
-    }
-
     fn expiry_delay(&self) -> Duration {
-        TTL
+        DELAY
     }
 
     async fn open(&self, _: &Scope) -> Option<OpenRegistry> {

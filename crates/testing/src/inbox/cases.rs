@@ -13,7 +13,7 @@ use crate::Scope;
 use crate::live::{self, Missing};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(1500);
 
 fn request(scope: &Scope, key: &str) -> ClaimRequest {
     ClaimRequest::new(scope.name("mail"), key)

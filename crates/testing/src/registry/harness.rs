@@ -26,7 +26,7 @@ pub trait RegistryHarness: Send + Sync + 'static {
 
     /// The shortest time of a lease that the registry keeps to.
     fn shortest_ttl(&self) -> Duration {
-        Duration::from_millis(400)
+        Duration::from_secs(1)
     }
 
     /// How much later than its time a lease may run out.

@@ -78,7 +78,7 @@ pub async fn a_delayed_publish_does_not_hold_its_key(broker: &AnyBroker, scope: 
     send(
         broker,
         scope,
-        keyed("later").with_delay(Duration::from_millis(600)),
+        keyed("later").with_delay(Duration::from_secs(3)),
     )
     .await;
     send(broker, scope, keyed("now")).await;

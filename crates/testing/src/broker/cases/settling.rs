@@ -182,7 +182,7 @@ pub async fn a_delayed_message_holds_up_no_other(broker: &AnyBroker, scope: &Sco
     let Some((name, _, mut subscription, delivery)) = one_message(broker, scope).await else {
         return;
     };
-    let delay = Duration::from_millis(800);
+    let delay = Duration::from_secs(3);
     delivery.nack(Some(delay)).await.expect("the nack is taken");
     publish(broker, scope, &name, "two").await;
     assert_eq!(take(scope, &mut subscription, 2).await, ["two", "one"]);

@@ -93,7 +93,7 @@ pub async fn a_renewal_counts_from_now(subject: &RegistryUnderTest<'_>, scope: &
     let lease = subject.register(&users, ttl).await;
     sleep_until(began + ttl / 2).await;
     subject.renew(&lease, &users).await;
-    sleep_until(began + ttl + ttl / 4).await;
+    sleep_until(began + ttl + ttl / 8).await;
     assert_eq!(subject.list(&service).await.instances.len(), 1);
 }
 

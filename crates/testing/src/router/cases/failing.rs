@@ -362,12 +362,12 @@ pub async fn a_slow_handler_keeps_its_message(broker: &AnyBroker, scope: &Scope)
     let (messaging, name) = (messaging(broker, scope), topic(scope, "orders"));
     let seen = Seen::new();
     let record = seen.clone();
-    let lease = Duration::from_millis(300);
+    let lease = Duration::from_secs(2);
     let handler = move |Attempt(attempt): Attempt| {
         let record = record.clone();
         async move {
             record.push(attempt);
-            tokio::time::sleep(lease * 4).await;
+            tokio::time::sleep(lease * 2).await;
             record.push(100);
         }
     };
