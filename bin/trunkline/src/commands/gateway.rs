@@ -1,41 +1,73 @@
 //! `trunkline gateway`
 
+use std::time::Duration;
+
 use trunkline::core::ConnectionUrl;
-use trunkline::discovery::{Protocol, ServiceConfig};
+use trunkline::discovery::{Protocol, ServiceConfig, ServiceName};
 use trunkline::gateway::GatewayConfig;
 use trunkline::telemetry::LogLevel;
-use trunkline::{CommunicationConfig, CommunicationManager};
+use trunkline::{CommunicationConfig, CommunicationManager, ConfigBuilder};
 
 use super::config::loader;
 use crate::cli;
 use crate::exit::{ExitCode, UsageError};
 
+/// How often the files of the configuration are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(args: cli::Gateway, verbose: u8) -> anyhow::Result<ExitCode> {
-    let mut config = loader(args.config.as_deref()).load()?;
-    config.debug_mode |= verbose > 0;
-    if verbose > 1 {
-        config.logging.level = LogLevel::Trace;
-    }
-    overlay(&mut config, &args)?;
+    let loader = loader(args.config.as_deref());
+    let line = CommandLine::new(args, verbose)?;
+    let mut config = loader.load()?;
+    line.overlay(&mut config);
     CommunicationManager::new(config)
-        .lifespan(async |manager| manager.serve_gateway().await)
+        .lifespan(async |manager| {
+            let set = move |builder: ConfigBuilder| builder.change(|config| line.overlay(config));
+            let _followed = manager.watch_with(loader, LOOK, set).await?;
+            manager.serve_gateway().await
+        })
         .await?;
     Ok(ExitCode::Done)
 }
 
-/// What the command line says goes over the configuration.
-fn overlay(config: &mut CommunicationConfig, args: &cli::Gateway) -> anyhow::Result<()> {
-    let gateway = config.gateway.get_or_insert_with(GatewayConfig::default);
-    if let Some(host) = &args.host {
-        gateway.host.clone_from(host);
+/// What goes over every configuration that is loaded.
+struct CommandLine {
+    host: Option<String>,
+    port: Option<u16>,
+    services: Vec<(ServiceName, ServiceConfig)>,
+    verbose: u8,
+}
+
+impl CommandLine {
+    fn new(args: cli::Gateway, verbose: u8) -> anyhow::Result<Self> {
+        let services = args.services.iter();
+        let services = services
+            .map(|(name, url)| Ok((name.parse()?, at(url)?)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            host: args.host,
+            port: args.port,
+            services,
+            verbose,
+        })
     }
-    if let Some(port) = args.port {
-        gateway.port = port;
+
+    fn overlay(&self, config: &mut CommunicationConfig) {
+        config.debug_mode |= self.verbose > 0;
+        if self.verbose > 1 {
+            config.logging.level = LogLevel::Trace;
+        }
+        let gateway = config.gateway.get_or_insert_with(GatewayConfig::default);
+        if let Some(host) = &self.host {
+            gateway.host.clone_from(host);
+        }
+        if let Some(port) = self.port {
+            gateway.port = port;
+        }
+        for (name, service) in &self.services {
+            gateway.services.insert(name.clone(), service.clone());
+        }
     }
-    for (name, url) in &args.services {
-        gateway.services.insert(name.parse()?, at(url)?);
-    }
-    Ok(())
 }
 
 /// A service at a fixed address.

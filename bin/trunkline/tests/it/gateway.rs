@@ -1,6 +1,7 @@
 //! `trunkline gateway`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -150,6 +151,32 @@ async fn it_serves_services_of_the_registry_that_come_while_it_runs() {
     crate::place::eventually(async || {
         let answer = gateway.get("/api/v1/users").await;
         (answer.status().as_u16() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_follows_its_configuration() {
+    let stuck = Upstream::stuck().await;
+    let place = Place::new();
+    let (host, port) = (stuck.address().ip(), stuck.address().port());
+    let written = |timeout: &str| {
+        format!(
+            "gateway:\n  services:\n    user-service: {{ host: {host}, port: {port}, timeout: {timeout}, retry: {{ enabled: false }} }}\n"
+        )
+    };
+    place.file("communication.yaml", &written("1h"));
+    let gateway = Gateway::start(place, &[]).await;
+    let patience = Duration::from_millis(500);
+    let waits = tokio::time::timeout(patience, gateway.get("/api/v1/users")).await;
+    assert!(waits.is_err(), "an hour is not over");
+    // What cannot be used changes nothing, and the next one that can be is taken over.
+    gateway.place.file("communication.yaml", &written("soon"));
+    gateway.place.file("communication.yaml", &written("50ms"));
+    crate::place::eventually(async || {
+        let waits = tokio::time::timeout(patience, gateway.get("/api/v1/users"));
+        let answer = waits.await.ok()?;
+        (answer.status().as_u16() == 504).then_some(())
     })
     .await;
 }

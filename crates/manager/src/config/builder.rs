@@ -54,6 +54,21 @@ impl ConfigBuilder {
         Ok(self.config)
     }
 
+    /// Changes what has no method of its own here.
+    ///
+    /// ```
+    /// use trunkline_manager::CommunicationConfig;
+    ///
+    /// let builder = CommunicationConfig::builder().change(|config| config.debug_mode = true);
+    /// assert!(builder.build()?.debug_mode);
+    /// # Ok::<(), trunkline_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn change(mut self, change: impl FnOnce(&mut CommunicationConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
     /// Names this service.
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.config.service.name = Some(name.into());
