@@ -5,6 +5,7 @@ mod by_hand;
 mod customer;
 mod demo;
 mod graceful_stop;
+mod http_faults;
 mod kill_anything;
 mod seed_configs;
 mod servers;
@@ -20,5 +21,6 @@ pub static ALL: &[&Entry] = &[
     &by_hand::ENTRY,
     &graceful_stop::ENTRY,
     &kill_anything::ENTRY,
+    &http_faults::ENTRY,
     &breaker_fuzz::ENTRY,
 ];

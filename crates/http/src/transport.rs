@@ -365,9 +365,15 @@ async fn send_shared(
         return Sent::Failed(error);
     }
     let mut handle = lease.handle().clone();
+    lease.begin(limits.given_up.into_iter().chain(limits.deadline).min());
     let answer = handle.start(*request);
     let exchange = Exchange::new(&mut handle, answer, origin, limits);
-    let response = match target.answered(exchange, None).await {
+    let answered = target.answered(exchange, None).await;
+    match answered {
+        Err(_) => lease.timed_out(),
+        Ok(_) => lease.answered(),
+    }
+    let response = match answered {
         Err(error) => return Sent::Failed(error),
         Ok(Err(mut failed)) => {
             return match failed.take_message() {

@@ -1,7 +1,7 @@
 //! The body of an answer, as it comes from its connection.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use trunkline_core::{Error, Result};
 
@@ -134,7 +135,7 @@ impl Received {
         let Some(alarm) = &mut self.alarm else {
             return Poll::Pending;
         };
-        std::task::ready!(alarm.as_mut().poll(cx));
+        std::task::ready!(pin!(unconstrained(alarm.as_mut())).poll(cx));
         let past = self
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());

@@ -14,6 +14,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::pool::Place;
 
+/// After so many reads that gave something the task looks at its time limits: whoever floods it with what leads to no
+/// answer, such as informational answers, would keep it reading.
+const MOST_IN_A_ROW: u8 = 16;
+
 /// A connected socket.
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -63,6 +67,8 @@ pub(crate) struct Stream {
     // Dropped in this order: the socket is closed before its place is given to the next.
     socket: Socket,
     meter: Arc<Meter>,
+    /// Reads that gave something since one last gave nothing.
+    in_a_row: u8,
     _place: Place,
 }
 
@@ -71,6 +77,7 @@ impl Stream {
         Self {
             socket,
             meter: Arc::new(Meter::default()),
+            in_a_row: 0,
             _place: place,
         }
     }
@@ -104,11 +111,19 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.in_a_row == MOST_IN_A_ROW {
+            self.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = each_socket!(&mut self.socket, io => Pin::new(io).poll_read(cx, buf));
         if read.is_ready() {
             Meter::add(&self.meter.reads, 1);
             Meter::add(&self.meter.received, buf.filled().len() - before);
+            self.in_a_row += 1;
+        } else {
+            self.in_a_row = 0;
         }
         read
     }

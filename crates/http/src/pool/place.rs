@@ -134,6 +134,16 @@ pub(crate) struct StreamLease {
     id: u64,
     handle: H2,
     broken: bool,
+    waiting: Option<Waiting>,
+}
+
+/// What an answer is waited for on.
+#[derive(Debug)]
+struct Waiting {
+    /// Bytes that the whole connection had received when the request was handed over.
+    received: u64,
+    /// When whoever waits gives up.
+    until: Option<Instant>,
 }
 
 impl StreamLease {
@@ -144,11 +154,33 @@ impl StreamLease {
             id,
             handle,
             broken: false,
+            waiting: None,
         }
     }
 
     pub(crate) fn handle(&self) -> &H2 {
         &self.handle
+    }
+
+    /// From now on an answer is waited for, until somebody gives up.
+    pub(crate) fn begin(&mut self, until: Option<Instant>) {
+        self.waiting = Some(Waiting {
+            received: self.handle.received(),
+            until,
+        });
+    }
+
+    /// Something has come of it.
+    pub(crate) fn answered(&mut self) {
+        self.waiting = None;
+    }
+
+    /// The time to wait is over. A connection on which nothing at all came meanwhile is dead more likely than slow: the
+    /// next request, maybe the same one again, gets another.
+    pub(crate) fn timed_out(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.broken |= waiting.received == self.handle.received();
+        }
     }
 
     /// The connection takes no further requests, whatever it says itself.
@@ -159,6 +191,10 @@ impl StreamLease {
 
 impl Drop for StreamLease {
     fn drop(&mut self) {
+        let until = self.waiting.as_ref().and_then(|waiting| waiting.until);
+        if until.is_some_and(|until| until <= Instant::now()) {
+            self.timed_out();
+        }
         let alive = !self.broken && !self.handle.is_closed();
         self.pool.stream_ended(&self.origin, self.id, alive);
     }

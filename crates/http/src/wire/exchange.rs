@@ -4,10 +4,11 @@
 //! is at the bottom of all others.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use trunkline_core::Result;
 
@@ -74,7 +75,8 @@ impl<D: Driven, A: Future> Future for Exchange<'_, D, A> {
                 this.alarm.set(Some(sleep_until(ring)));
                 continue;
             };
-            ready!(alarm.poll(cx));
+            // A flood that uses up the task's budget at every turn must not keep the end from being seen.
+            ready!(pin!(unconstrained(alarm)).poll(cx));
             let past = |deadline| deadline <= Instant::now();
             if limits.deadline.is_some_and(past) {
                 return Poll::Ready(Err(error::late(this.origin)));

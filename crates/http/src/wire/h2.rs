@@ -73,6 +73,11 @@ impl H2 {
         self.sender.is_closed()
     }
 
+    /// Bytes that have come on the connection.
+    pub(crate) fn received(&self) -> u64 {
+        self.meter.moved_both().1
+    }
+
     /// Hands a request over. Dropped before the end of the answer's head, it resets the stream.
     pub(crate) fn start(
         &mut self,
