@@ -106,6 +106,10 @@ pub mod metric {
     pub const CIRCUIT_STATE: &str = "trunkline_circuit_state";
     /// Counter: calls refused here, by service and reason.
     pub const REJECTIONS: &str = "trunkline_rejections";
+    /// Gauge: calls that may run at once as far as was found out, by service and endpoint.
+    pub const CONCURRENCY_LIMIT: &str = "trunkline_concurrency_limit";
+    /// Counter: calls with which something was made to go wrong, by service and fault.
+    pub const CHAOS_FAULTS: &str = "trunkline_chaos_faults";
     /// Counter: failed calls, by service and operation.
     pub const SERVICE_CALL_ERRORS: &str = "trunkline_service_call_errors";
     /// Counter: messages published, by broker, destination and outcome.

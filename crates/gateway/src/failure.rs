@@ -4,15 +4,19 @@ use http::StatusCode;
 use trunkline_core::{Error, ErrorKind, Retry};
 use trunkline_discovery::ServiceName;
 use trunkline_resilience::retry::AttemptFailure;
-use trunkline_resilience::{CircuitOpen, RetryExhausted};
+use trunkline_resilience::{CircuitOpen, Overloaded, RateLimited, RetryExhausted, retry_after};
 use trunkline_server::ProblemResponse;
 
 /// The problem that stands for an error behind the gateway. It names the service and never an address.
 pub(crate) fn problem_of(service: &ServiceName, error: &Error) -> ProblemResponse {
     let (status, detail) = describe(service, error);
     let problem = ProblemResponse::new(status, detail).with_extension("service", service.as_str());
-    match error.find::<CircuitOpen>() {
-        Some(open) => problem.with_retry_after(open.retry_after),
+    // Whoever was refused here is told when to come back; what others asked of us is between them and us.
+    let known = error.find::<CircuitOpen>().is_some()
+        || error.find::<RateLimited>().is_some()
+        || error.find::<Overloaded>().is_some();
+    match retry_after(error).filter(|_| known) {
+        Some(after) => problem.with_retry_after(after),
         None => problem,
     }
 }

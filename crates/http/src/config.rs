@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
 use trunkline_resilience::config::{
-    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, HedgeConfig, PolicyConfig, RetryConfig,
-    TimeoutConfig,
+    BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
+    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
 };
 
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
@@ -73,6 +73,12 @@ pub struct HttpClientConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// How many calls may begin in a span of time.
+    pub rate_limit: RateLimitConfig,
+    /// How many calls may run at once, found out by how the other side answers to load.
+    pub concurrency: ConcurrencyConfig,
+    /// What goes wrong on purpose, for tests and game days.
+    pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
@@ -96,6 +102,9 @@ impl Default for HttpClientConfig {
             retry: RetryConfig::default(),
             circuit_breaker: CircuitBreakerConfig::default(),
             bulkhead: BulkheadConfig::default(),
+            rate_limit: RateLimitConfig::default(),
+            concurrency: ConcurrencyConfig::default(),
+            chaos: ChaosConfig::default(),
             hedge: HedgeConfig::default(),
             fallback: FallbackConfig::default(),
         }
@@ -120,6 +129,9 @@ impl fmt::Debug for HttpClientConfig {
             .field("retry", &self.retry)
             .field("circuit_breaker", &self.circuit_breaker)
             .field("bulkhead", &self.bulkhead)
+            .field("rate_limit", &self.rate_limit)
+            .field("concurrency", &self.concurrency)
+            .field("chaos", &self.chaos)
             .field("hedge", &self.hedge)
             .field("fallback", &self.fallback)
             .finish()
@@ -165,6 +177,9 @@ impl HttpClientConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.rate_limit = self.rate_limit.clone();
+        policy.concurrency = self.concurrency.clone();
+        policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy
@@ -252,6 +267,27 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_hedge(mut self, hedge: HedgeConfig) -> Self {
         self.hedge = hedge;
+        self
+    }
+
+    /// Sets how many calls may begin in a span of time.
+    #[must_use]
+    pub fn with_rate_limit(mut self, limit: RateLimitConfig) -> Self {
+        self.rate_limit = limit;
+        self
+    }
+
+    /// Sets how the number of calls at once is found out.
+    #[must_use]
+    pub fn with_concurrency(mut self, concurrency: ConcurrencyConfig) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// Sets what goes wrong on purpose.
+    #[must_use]
+    pub fn with_chaos(mut self, chaos: ChaosConfig) -> Self {
+        self.chaos = chaos;
         self
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use trunkline_resilience::breaker::State;
+use trunkline_resilience::chaos::Fault;
 use trunkline_resilience::{CircuitChange, Observer, Refusal, Target};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::{
@@ -81,6 +82,8 @@ impl Observer for PolicyMetrics {
         match refusal {
             Refusal::RetryBudget => handles.service.budget_exhausted(),
             Refusal::CircuitOpen => handles.service.rejected(Rejection::CircuitOpen),
+            Refusal::RateLimited => handles.service.rejected(Rejection::RateLimited),
+            Refusal::Overloaded => handles.service.rejected(Rejection::Overloaded),
             Refusal::BulkheadFull => handles.service.rejected(Rejection::BulkheadFull),
             Refusal::DeadlineTooShort => handles.service.rejected(Rejection::Deadline),
             _ => handles.service.rejected(Rejection::Other),
@@ -93,6 +96,19 @@ impl Observer for PolicyMetrics {
 
     fn hedge_won(&self, target: &Target) {
         self.of(target).endpoint.hedge_won();
+    }
+
+    fn concurrency_changed(&self, target: &Target, limit: u32) {
+        let endpoint = target.endpoint.as_deref().unwrap_or(WHOLE);
+        self.metrics
+            .resilience(&target.service)
+            .concurrency_limit(endpoint, limit);
+    }
+
+    fn disturbed(&self, target: &Target, fault: Fault) {
+        self.metrics
+            .resilience(&target.service)
+            .chaos(fault.as_str());
     }
 
     fn retrying(&self, target: &Target, _: u32, _: Duration) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use trunkline_resilience::breaker::State;
+use trunkline_resilience::chaos::Fault;
 use trunkline_resilience::{CircuitChange, Observer, Refusal, Target};
 use trunkline_telemetry::metrics::{CircuitPosition, Rejection};
 use trunkline_telemetry::{Metrics, ResilienceMetrics};
@@ -50,11 +51,22 @@ impl Observer for CircuitMetrics {
         });
     }
 
+    fn concurrency_changed(&self, target: &Target, limit: u32) {
+        let endpoint = target.endpoint.as_deref().unwrap_or("*");
+        self.of(target).concurrency_limit(endpoint, limit);
+    }
+
+    fn disturbed(&self, target: &Target, fault: Fault) {
+        self.of(target).chaos(fault.as_str());
+    }
+
     fn refused(&self, target: &Target, refusal: Refusal) {
         let service = self.of(target);
         match refusal {
             Refusal::RetryBudget => service.budget_exhausted(),
             Refusal::CircuitOpen => service.rejected(Rejection::CircuitOpen),
+            Refusal::RateLimited => service.rejected(Rejection::RateLimited),
+            Refusal::Overloaded => service.rejected(Rejection::Overloaded),
             Refusal::BulkheadFull => service.rejected(Rejection::BulkheadFull),
             Refusal::DeadlineTooShort => service.rejected(Rejection::Deadline),
             _ => service.rejected(Rejection::Other),

@@ -208,6 +208,9 @@ fn is_policy(path: &[&str]) -> bool {
                 | "retry"
                 | "circuit_breaker"
                 | "bulkhead"
+                | "rate_limit"
+                | "concurrency"
+                | "chaos"
                 | "hedge"
                 | "fallback"
         ),
@@ -247,6 +250,9 @@ mod tests {
             "services.users.endpoints.\"GET /users/{id}\".timeout.connection",
             "gateway.services.users.bulkhead.max_concurrent",
             "topics.\"order.*\".publish.retry",
+            "services.users.chaos.enabled",
+            "policies.default.rate_limit.limit",
+            "http_clients.default.concurrency.max",
         ] {
             assert!(is_live(&segments(path)), "{path}");
         }

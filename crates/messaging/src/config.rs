@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Result};
 use trunkline_resilience::config::{
-    BulkheadConfig, CircuitBreakerConfig, PolicyConfig, RetryConfig, TimeoutConfig,
+    BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, PolicyConfig,
+    RateLimitConfig, RetryConfig, TimeoutConfig,
 };
 
 /// Settings of one message broker. What only one system knows is in `options`.
@@ -257,6 +258,12 @@ pub struct PublishPolicy {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many publishes may run at once.
     pub bulkhead: BulkheadConfig,
+    /// How many calls may begin in a span of time.
+    pub rate_limit: RateLimitConfig,
+    /// How many calls may run at once, found out by how the other side answers to load.
+    pub concurrency: ConcurrencyConfig,
+    /// What goes wrong on purpose, for tests and game days.
+    pub chaos: ChaosConfig,
     /// Whether it is an error when nobody listens. Default false for topics; always an error for queues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mandatory: Option<bool>,
@@ -272,6 +279,9 @@ impl PublishPolicy {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.rate_limit = self.rate_limit.clone();
+        policy.concurrency = self.concurrency.clone();
+        policy.chaos = self.chaos.clone();
         policy
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_core::Context;
 
+use crate::chaos::Chaos;
+use crate::concurrency::Priority;
+
 /// What a policy has to know about one call: until when, and whether it may be repeated.
 ///
 /// ```
@@ -27,6 +30,10 @@ pub struct Call {
     /// Whether it does no harm either when several of them are processed at the same time: then it may be hedged where it
     /// is repeatable.
     pub hedge: bool,
+    /// How much it matters where not all can be served.
+    pub priority: Priority,
+    /// Whether chaos may hit it where only marked calls are hit.
+    pub marked: bool,
     /// In place of the policy's total timeout.
     pub total: Option<Duration>,
     /// In place of the policy's timeout of an attempt.
@@ -36,11 +43,13 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call within the deadline of a context, not repeatable.
+    /// A call within the deadline of a context and as important as that says, not repeatable.
     #[must_use]
     pub fn new(context: &Context) -> Self {
         Self {
             deadline: context.deadline(),
+            priority: Priority::of(context),
+            marked: Chaos::is_marked(context),
             ..Self::default()
         }
     }
@@ -57,6 +66,13 @@ impl Call {
     #[must_use]
     pub const fn hedge(mut self, hedge: bool) -> Self {
         self.hedge = hedge;
+        self
+    }
+
+    /// Says how much it matters where not all can be served.
+    #[must_use]
+    pub const fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

@@ -13,6 +13,8 @@ use trunkline_core::{BoxError, Error, ErrorKind, Retry};
 
 use crate::breaker::CircuitOpen;
 use crate::bulkhead::BulkheadFull;
+use crate::concurrency::Overloaded;
+use crate::ratelimit::RateLimited;
 use crate::retry::RetryExhausted;
 use crate::timeout::DeadlineTooShort;
 
@@ -64,6 +66,12 @@ pub trait Classify<R: ?Sized> {
     fn kind(&self, result: &R) -> Option<ErrorKind> {
         let _ = result;
         None
+    }
+
+    /// Whether what went wrong is that the other side has more to do than it can. Unless said otherwise: when it ran out of
+    /// time.
+    fn is_overload(&self, result: &R) -> bool {
+        self.ran_out_of_time(result)
     }
 
     /// How long the other side asked us to wait before the next attempt.
@@ -124,6 +132,15 @@ impl<T, E: 'static> Classify<Result<T, E>> for Standard {
         result.as_ref().err().and_then(known).map(Error::kind)
     }
 
+    fn is_overload(&self, result: &Result<T, E>) -> bool {
+        let error = result.as_ref().err().and_then(known);
+        error.is_some_and(|error| match error.kind() {
+            ErrorKind::Timeout | ErrorKind::RateLimited => true,
+            ErrorKind::Exhausted => error.origin() == trunkline_core::Origin::Remote,
+            _ => false,
+        })
+    }
+
     fn retry_after(&self, result: &Result<T, E>) -> Option<Duration> {
         let error = known(result.as_ref().err()?)?;
         error.find::<RetryAfter>().map(|hint| hint.0)
@@ -178,11 +195,29 @@ fn outcome_of(error: &Error) -> Outcome {
 /// bulkhead fails at once, which is what those are for, and that what was retried below is not retried above. (To the
 /// caller of the call the error still says whether something was processed.)
 fn retry_of(error: &Error) -> Retry {
-    let refused = error.find::<CircuitOpen>().is_some() || error.find::<BulkheadFull>().is_some();
+    let refused = error.find::<CircuitOpen>().is_some()
+        || error.find::<RateLimited>().is_some()
+        || error.find::<BulkheadFull>().is_some()
+        || error.find::<Overloaded>().is_some();
     if refused || RetriedBelow::is_in(error) {
         return Retry::Never;
     }
     error.retry()
+}
+
+/// How long whoever was refused had better wait: what the other side asked for ([`RetryAfter`]), or what the circuit, the
+/// rate limit or the concurrency limit that refused it knows. `None` where nobody knows.
+#[must_use]
+pub fn retry_after(error: &Error) -> Option<Duration> {
+    let asked = error.find::<RetryAfter>().map(|asked| asked.0);
+    let open = || error.find::<CircuitOpen>().map(|open| open.retry_after);
+    let limited = || {
+        error
+            .find::<RateLimited>()
+            .map(|limited| limited.retry_after)
+    };
+    let shed = || error.find::<Overloaded>().and_then(|shed| shed.retry_after);
+    asked.or_else(open).or_else(limited).or_else(shed)
 }
 
 /// Whoever was asked has called on, retried and given up: a typed cause for [`Error::with_source`]. Retries at each of

@@ -62,6 +62,8 @@
 pub mod breaker;
 pub mod bulkhead;
 mod call;
+pub mod chaos;
+pub mod concurrency;
 pub mod config;
 mod failure;
 pub mod fallback;
@@ -70,6 +72,7 @@ pub mod hedge;
 mod loom_atomics;
 mod observe;
 mod policy;
+pub mod ratelimit;
 mod registry;
 pub mod retry;
 mod stack;
@@ -81,13 +84,18 @@ mod window;
 pub use breaker::CircuitOpen;
 pub use bulkhead::BulkheadFull;
 pub use call::{Attempt, Call};
+pub use chaos::InjectedFault;
+pub use concurrency::{Overloaded, Priority};
 pub use config::{InvalidPolicy, PolicyConfig, Problem};
-pub use failure::{Classify, Outcome, RetriedBelow, RetryAfter, Standard};
+pub use failure::{Classify, Outcome, RetriedBelow, RetryAfter, Standard, retry_after};
 pub use observe::{CircuitChange, Observer, Refusal};
 pub use policy::{
     EffectivePolicy, Explained, Explanation, Layer, Policy, PolicyError, PolicyLayers, Scope,
 };
-pub use registry::{BulkheadStatus, CircuitStatus, PolicyRegistry, PolicyRegistryBuilder};
+pub use ratelimit::RateLimited;
+pub use registry::{
+    BulkheadStatus, CircuitStatus, ConcurrencyStatus, PolicyRegistry, PolicyRegistryBuilder,
+};
 pub use retry::RetryExhausted;
 pub use stack::{Describe, PolicyLayer, PolicyService, Undescribed};
 pub use target::Target;

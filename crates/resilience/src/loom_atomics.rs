@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 use crate::breaker::{Breaker, BreakerSettings, State, WindowKind};
 use crate::bulkhead::Tally;
+use crate::concurrency::{ConcurrencyLimiter, ConcurrencySettings, Priority};
+use crate::ratelimit::Gcra;
 use crate::retry::{BudgetSettings, RetryBudget};
 
 fn breaker(failure_threshold: u32, recovery: Duration) -> Arc<Breaker> {
@@ -198,5 +200,58 @@ fn a_debt_is_paid_once() {
         let paid = tally.pay(2) + leaves.join().unwrap();
         shrinks.join().unwrap();
         assert_eq!(paid + tally.owed(), 2);
+    });
+}
+
+/// Two threads at a rate with one turn left: one of them gets it, and a turn given back is there for the other.
+#[test]
+fn no_turn_is_given_twice_and_none_is_lost() {
+    loom::model(|| {
+        let gcra = Arc::new(Gcra::new(100, 2));
+        let other = Arc::clone(&gcra);
+        let takes = thread::spawn(move || {
+            let turn = other.take(0, 0);
+            let gives_back = turn.is_ok_and(|turn| other.give_back(turn));
+            (turn.is_ok(), gives_back)
+        });
+        let mine = [gcra.take(0, 0), gcra.take(0, 0)];
+        let (theirs, returned) = takes.join().unwrap();
+        let taken = mine.iter().filter(|turn| turn.is_ok()).count() + usize::from(theirs);
+        // Three at most, and only where one was given back in between.
+        assert!(taken == 2 || (taken == 3 && returned), "{taken}");
+        let used = taken - usize::from(returned);
+        assert_eq!(gcra.free(0), 2 - used as u64);
+    });
+}
+
+/// Places are neither lost nor made, results are counted once, whoever judges the window.
+#[test]
+fn a_limit_holds_and_its_places_come_back() {
+    loom::model(|| {
+        let settings = ConcurrencySettings {
+            initial: 1,
+            min: 1,
+            max: 1,
+            ..ConcurrencySettings::default()
+        };
+        let limiter = Arc::new(ConcurrencyLimiter::new("loom", settings));
+        let other = Arc::clone(&limiter);
+        let later = Instant::now() + Duration::from_secs(3600);
+        let calls = thread::spawn(move || {
+            let permit = other.enter(Priority::Normal, later);
+            let admitted = permit.is_ok();
+            drop(permit);
+            admitted
+        });
+        let mine = limiter.enter(Priority::Critical, later);
+        let admitted = mine.is_ok();
+        if let Ok(permit) = mine {
+            permit.record_at(crate::Outcome::Success, later);
+        }
+        assert!(
+            calls.join().unwrap() || admitted,
+            "one of the two is let through"
+        );
+        assert!(limiter.enter(Priority::Low, later).is_ok());
     });
 }

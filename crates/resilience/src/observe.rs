@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breaker::State;
+use crate::chaos::Fault;
 use crate::target::Target;
 
 /// A circuit changed its state.
@@ -31,8 +32,12 @@ pub struct CircuitChange {
 pub enum Refusal {
     /// The circuit is open.
     CircuitOpen,
+    /// More calls than the rate allows.
+    RateLimited,
     /// Too many calls run and wait.
     BulkheadFull,
+    /// As many calls run as the other side can take.
+    Overloaded,
     /// Too little of the deadline is left to begin.
     DeadlineTooShort,
     /// The budget for retries is used up; the attempts before it did happen.
@@ -45,7 +50,9 @@ impl Refusal {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CircuitOpen => "circuit_open",
+            Self::RateLimited => "rate_limited",
             Self::BulkheadFull => "bulkhead_full",
+            Self::Overloaded => "overloaded",
             Self::DeadlineTooShort => "deadline_too_short",
             Self::RetryBudget => "retry_budget",
         }
@@ -73,6 +80,16 @@ pub trait Observer: Send + Sync + 'static {
     /// A hedge had the first good answer, or the last of the bad ones.
     fn hedge_won(&self, target: &Target) {
         let _ = target;
+    }
+
+    /// The adaptive concurrency limit of a target moved.
+    fn concurrency_changed(&self, target: &Target, limit: u32) {
+        let _ = (target, limit);
+    }
+
+    /// Something was made to go wrong with a call.
+    fn disturbed(&self, target: &Target, fault: Fault) {
+        let _ = (target, fault);
     }
 
     /// An attempt failed and attempt number `next` follows after `delay`.

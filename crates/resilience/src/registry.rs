@@ -8,9 +8,12 @@ use trunkline_core::{SharedClock, SystemClock};
 
 use crate::breaker::{Breaker, BreakerSettings, Control, Snapshot};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
+use crate::chaos::Chaos;
+use crate::concurrency::{ConcurrencyLimiter, Measured};
 use crate::hedge::Latencies;
 use crate::observe::{Observer, Observers};
 use crate::policy::{EffectivePolicy, Engine, Hedging, Policy, Scope};
+use crate::ratelimit::RateLimiter;
 use crate::retry::{BudgetSettings, RetryBudget};
 use crate::target::Target;
 
@@ -32,6 +35,16 @@ pub struct BulkheadStatus {
     pub target: Target,
     /// How full it is.
     pub occupancy: Occupancy,
+}
+
+/// What can be seen of one adaptive concurrency limit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ConcurrencyStatus {
+    /// Whose limit.
+    pub target: Target,
+    /// What was found out.
+    pub measured: Measured,
 }
 
 /// Makes policies and keeps their state: circuits by service, endpoint and instance, budgets and bulkheads by service
@@ -70,6 +83,8 @@ struct States {
     generation: u64,
     budgets: HashMap<Target, Arc<RetryBudget>>,
     bulkheads: HashMap<Target, Arc<Bulkhead>>,
+    rate_limits: HashMap<Target, Arc<RateLimiter>>,
+    concurrency: HashMap<Target, Arc<ConcurrencyLimiter>>,
     /// What answers took, where calls are hedged by it.
     latencies: HashMap<Target, Arc<Latencies>>,
 }
@@ -215,6 +230,12 @@ impl PolicyRegistry {
             for (bulkhead, numbers) in engine.bulkhead.iter().zip(engine.settings.bulkhead) {
                 bulkhead.reconfigure(numbers);
             }
+            for (limiter, numbers) in engine.rate_limit.iter().zip(engine.settings.rate_limit) {
+                limiter.reconfigure(numbers);
+            }
+            for (limiter, numbers) in engine.concurrency.iter().zip(engine.settings.concurrency) {
+                limiter.reconfigure(numbers);
+            }
             let switched_off = match &engine.breaker {
                 Some(_) => None,
                 None => states.switch_off(policy.target()),
@@ -237,6 +258,8 @@ impl PolicyRegistry {
         states.off.retain(|target, _| keep(target));
         states.budgets.retain(|target, _| keep(target));
         states.bulkheads.retain(|target, _| keep(target));
+        states.rate_limits.retain(|target, _| keep(target));
+        states.concurrency.retain(|target, _| keep(target));
         states.latencies.retain(|target, _| keep(target));
     }
 
@@ -269,6 +292,24 @@ impl PolicyRegistry {
             .map(|(target, bulkhead)| BulkheadStatus {
                 target: target.clone(),
                 occupancy: bulkhead.occupancy(),
+            })
+            .collect();
+        all.sort_by(|one, other| one.target.cmp(&other.target));
+        all
+    }
+
+    /// Every adaptive concurrency limit, by service and endpoint.
+    #[must_use]
+    pub fn concurrency_states(&self) -> Vec<ConcurrencyStatus> {
+        let limiters: Vec<Arc<ConcurrencyLimiter>> = {
+            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            states.concurrency.values().map(Arc::clone).collect()
+        };
+        let mut all: Vec<ConcurrencyStatus> = limiters
+            .iter()
+            .map(|limiter| ConcurrencyStatus {
+                target: limiter.target().clone(),
+                measured: limiter.measured(),
             })
             .collect();
         all.sort_by(|one, other| one.target.cmp(&other.target));
@@ -324,15 +365,27 @@ impl Inner {
             let key = scoped(target, numbers.scope);
             keep(&mut states.bulkheads, key, || new_bulkhead(numbers))
         });
+        let rate_limit = settings.rate_limit.map(|numbers| {
+            let key = scoped(target, numbers.scope);
+            keep(&mut states.rate_limits, key, || RateLimiter::new(numbers))
+        });
+        let concurrency = settings.concurrency.map(|numbers| {
+            let key = scoped(target, numbers.scope);
+            let made = || ConcurrencyLimiter::build(key.clone(), numbers, self.observers.clone());
+            keep(&mut states.concurrency, key.clone(), made)
+        });
         let hedge = settings.hedge.clone().map(|numbers| Hedging {
             settings: numbers,
             latencies: keep(&mut states.latencies, target.clone(), Latencies::new),
         });
         Engine {
+            chaos: settings.chaos.clone().map(Chaos::new).map(Box::new),
             settings,
             breaker,
             budget,
+            rate_limit,
             bulkhead,
+            concurrency,
             hedge,
         }
     }

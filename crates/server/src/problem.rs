@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use trunkline_core::{Context, Error, ErrorKind, Origin, Problem};
-use trunkline_resilience::{CircuitOpen, RetriedBelow, RetryAfter};
+use trunkline_resilience::RetriedBelow;
 
 /// The name of [`trunkline_core::names::header::RETRIES_EXHAUSTED`], as header maps want it.
 const RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-retries-exhausted");
@@ -230,8 +230,7 @@ impl From<Error> for ProblemResponse {
 }
 
 fn retry_after(error: &Error) -> Option<Duration> {
-    let asked = error.find::<RetryAfter>().map(|asked| asked.0);
-    asked.or_else(|| error.find::<CircuitOpen>().map(|open| open.retry_after))
+    trunkline_resilience::retry_after(error)
 }
 
 impl From<Problem> for ProblemResponse {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
-    BulkheadConfig, CircuitBreakerConfig, FallbackConfig, HedgeConfig, PolicyConfig, RetryConfig,
-    TimeoutConfig,
+    BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
+    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
 };
 
 use super::LoadBalancerConfig;
@@ -77,6 +77,12 @@ pub struct ServiceConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// How many calls may begin in a span of time.
+    pub rate_limit: RateLimitConfig,
+    /// How many calls may run at once, found out by how the other side answers to load.
+    pub concurrency: ConcurrencyConfig,
+    /// What goes wrong on purpose, for tests and game days.
+    pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
@@ -150,6 +156,9 @@ impl ServiceConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.rate_limit = self.rate_limit.clone();
+        policy.concurrency = self.concurrency.clone();
+        policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy
@@ -245,6 +254,12 @@ pub struct EndpointConfig {
     pub circuit_breaker: CircuitBreakerConfig,
     /// How many calls may run at once.
     pub bulkhead: BulkheadConfig,
+    /// How many calls may begin in a span of time.
+    pub rate_limit: RateLimitConfig,
+    /// How many calls may run at once, found out by how the other side answers to load.
+    pub concurrency: ConcurrencyConfig,
+    /// What goes wrong on purpose, for tests and game days.
+    pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
     /// What answers when a call has failed for good.
@@ -261,6 +276,9 @@ impl EndpointConfig {
         policy.retry = self.retry.clone();
         policy.circuit_breaker = self.circuit_breaker.clone();
         policy.bulkhead = self.bulkhead.clone();
+        policy.rate_limit = self.rate_limit.clone();
+        policy.concurrency = self.concurrency.clone();
+        policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.fallback = self.fallback.clone();
         policy

@@ -339,6 +339,9 @@ fn plain(settings: Settings) -> Settings {
         policy.retry.budget = None;
         policy.circuit_breaker = None;
         policy.bulkhead = None;
+        policy.rate_limit = None;
+        policy.concurrency = None;
+        policy.chaos = None;
         policy.hedge = None;
         policy.fallback = None;
         Arc::new(policy)

@@ -62,6 +62,13 @@ impl Classify<Answered> for Judge<'_> {
         }
     }
 
+    fn is_overload(&self, result: &Answered) -> bool {
+        match result {
+            Ok(response) => matches!(response.status().as_u16(), 429 | 503 | 504),
+            Err(_) => Standard.is_overload(result),
+        }
+    }
+
     fn kind(&self, result: &Answered) -> Option<ErrorKind> {
         Standard.kind(result)
     }

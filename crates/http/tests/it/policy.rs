@@ -19,7 +19,7 @@ use trunkline_http::{
     Body, EnhancedHttpClient, Fallback, HttpClientConfig, PolicyMetrics, ServiceError,
 };
 use trunkline_resilience::breaker::State;
-use trunkline_resilience::config::PolicyConfig;
+use trunkline_resilience::config::{ConcurrencyAlgorithm, PolicyConfig};
 use trunkline_resilience::{Layer, PolicyLayers, PolicyRegistry};
 use trunkline_telemetry::{Format, Metrics};
 
@@ -364,6 +364,74 @@ async fn the_bulkhead_refuses_what_is_too_much() {
     assert!(error.to_string().contains("bulkhead is full"), "{error}");
     assert_eq!(server.count.requests(), 1);
     holder.abort();
+}
+
+#[tokio::test]
+async fn the_rate_limit_refuses_what_is_too_much_and_says_when_to_come_back() {
+    let server = Server::start(|_| async { text("hello") }).await;
+    let metrics = Metrics::new();
+    let client = EnhancedHttpClient::builder()
+        .config(config(server.url(), |config| {
+            config.rate_limit.limit = Some(2);
+            config.rate_limit.per = Some(Duration::from_secs(3600));
+            config.rate_limit.max_wait = Some(Duration::ZERO);
+        }))
+        .service("users")
+        .metrics(&metrics)
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        client.get("/").await.unwrap();
+    }
+    let error = Error::from(client.get("/").await.unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    let after = trunkline_resilience::retry_after(&error).unwrap();
+    assert!(after > Duration::from_secs(1000), "{after:?}");
+    assert_eq!(server.count.requests(), 2);
+    let shown = metrics.render(Format::Prometheus).unwrap();
+    let line = r#"trunkline_rejections_total{service="users",reason="rate_limited"} 1"#;
+    assert!(shown.contains(line), "{shown}");
+}
+
+#[tokio::test]
+async fn answers_that_say_overloaded_lower_the_limit() {
+    let server = Server::start(|_| async { status(503) }).await;
+    let metrics = Metrics::new();
+    let client = EnhancedHttpClient::builder()
+        .config(config(server.url(), |config| {
+            config.retry.enabled = Some(false);
+            config.circuit_breaker.enabled = Some(false);
+            config.concurrency.algorithm = Some(ConcurrencyAlgorithm::Aimd);
+        }))
+        .service("users")
+        .metrics(&metrics)
+        .build()
+        .unwrap();
+    in_time(async {
+        loop {
+            assert_eq!(client.get("/").await.unwrap().status().as_u16(), 503);
+            let shown = metrics.render(Format::Prometheus).unwrap();
+            if shown.contains(r#"trunkline_concurrency_limit{service="users",endpoint="*"} 18"#) {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_was_processed_by_the_server() {
+    let server = Server::start(|_| async { text("hello") }).await;
+    let client = client(server.url(), |config| {
+        config.chaos.enabled = Some(true);
+        config.chaos.abort.percent = Some(100.0);
+        config.chaos.only.attempts = Some(vec![1]);
+    });
+    client.get("/").await.unwrap();
+    assert_eq!(server.count.requests(), 2);
+    // What must not happen twice is not sent again.
+    client.post("/").await.unwrap_err();
+    assert_eq!(server.count.requests(), 3);
 }
 
 fn instances(servers: &[&Server]) -> Instances {

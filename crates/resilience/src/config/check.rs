@@ -66,6 +66,9 @@ impl PolicyConfig {
         self.check_retry(&mut found);
         self.check_breaker(&mut found);
         self.check_bulkhead(&mut found);
+        self.check_rate_limit(&mut found);
+        self.check_concurrency(&mut found);
+        self.check_chaos(&mut found);
         self.check_hedge(&mut found);
         found.0
     }
@@ -204,6 +207,75 @@ impl PolicyConfig {
         found.span_or_zero("fallback.reserve", self.fallback.reserve);
         if self.fallback.service.as_ref().is_some_and(String::is_empty) {
             found.add("fallback.service", "\"\"", "the name of a service");
+        }
+    }
+
+    fn check_rate_limit(&self, found: &mut Found) {
+        let limit = &self.rate_limit;
+        let most = (1, 1_000_000, "1 to 1000000");
+        found.whole("rate_limit.limit", limit.limit, most.0, most.1, most.2);
+        found.whole("rate_limit.burst", limit.burst, most.0, most.1, most.2);
+        found.span("rate_limit.per", limit.per);
+        found.span_or_zero("rate_limit.max_wait", limit.max_wait);
+    }
+
+    fn check_concurrency(&self, found: &mut Found) {
+        let limit = &self.concurrency;
+        for (path, value) in [
+            ("concurrency.initial", limit.initial),
+            ("concurrency.min", limit.min),
+            ("concurrency.max", limit.max),
+        ] {
+            found.whole(path, value, 1, 1_000_000, "1 to 1000000");
+        }
+        if let (Some(min), Some(max)) = (limit.min, limit.max)
+            && min > max
+        {
+            found.add("concurrency.min", min, "at most concurrency.max");
+        }
+        found.number(
+            "concurrency.tolerance",
+            limit.tolerance,
+            1.0,
+            10.0,
+            "1 to 10",
+        );
+        found.span("concurrency.baseline", limit.baseline);
+        found.span("concurrency.recheck", limit.recheck);
+        found.span("concurrency.max_latency", limit.max_latency);
+        for (path, share) in [
+            ("concurrency.low_percent", limit.low_percent),
+            ("concurrency.normal_percent", limit.normal_percent),
+            ("concurrency.high_percent", limit.high_percent),
+        ] {
+            found.whole(path, share, 1, 100, "1 to 100");
+        }
+    }
+
+    fn check_chaos(&self, found: &mut Found) {
+        let chaos = &self.chaos;
+        for (path, percent) in [
+            ("chaos.latency.percent", chaos.latency.percent),
+            ("chaos.error.percent", chaos.error.percent),
+            ("chaos.abort.percent", chaos.abort.percent),
+        ] {
+            found.number(path, percent, 0.0, 100.0, "0 to 100");
+        }
+        found.span_or_zero("chaos.latency.delay", chaos.latency.delay);
+        for endpoint in chaos.only.endpoints.iter().flatten() {
+            if endpoint.is_empty() {
+                let allowed = "an endpoint such as GET /users/{id}, or GET /users/*";
+                found.add("chaos.only.endpoints", "\"\"", allowed);
+            }
+        }
+        for attempt in chaos.only.attempts.iter().flatten() {
+            if *attempt == 0 {
+                found.add(
+                    "chaos.only.attempts",
+                    attempt,
+                    "1 or more, the first being 1",
+                );
+            }
         }
     }
 }

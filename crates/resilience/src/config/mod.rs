@@ -5,6 +5,7 @@
 
 mod check;
 mod hedge;
+mod limits;
 mod timeout;
 
 use std::time::Duration;
@@ -15,6 +16,10 @@ use trunkline_core::{ErrorKind, duration};
 
 pub use check::{InvalidPolicy, Problem};
 pub use hedge::HedgeConfig;
+pub use limits::{
+    ChaosAbortConfig, ChaosConfig, ChaosErrorConfig, ChaosErrorKind, ChaosLatencyConfig,
+    ChaosMatchConfig, ConcurrencyAlgorithm, ConcurrencyConfig, RateLimitConfig,
+};
 pub use timeout::TimeoutConfig;
 
 /// One layer of a policy: whatever it leaves out comes from the layer below.
@@ -49,6 +54,15 @@ pub struct PolicyConfig {
     /// How many calls may run at once.
     #[serde(skip_serializing_if = "is_default")]
     pub bulkhead: BulkheadConfig,
+    /// How many calls may begin in a span of time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rate_limit: RateLimitConfig,
+    /// How many calls may run at once, found out by how the other side answers to load.
+    #[serde(skip_serializing_if = "is_default")]
+    pub concurrency: ConcurrencyConfig,
+    /// What goes wrong on purpose, for tests and game days.
+    #[serde(skip_serializing_if = "is_default")]
+    pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     #[serde(skip_serializing_if = "is_default")]
     pub hedge: HedgeConfig,

@@ -14,9 +14,12 @@ use super::run::{PolicyError, Run};
 use crate::breaker::Breaker;
 use crate::bulkhead::Bulkhead;
 use crate::call::{Attempt, Call};
+use crate::chaos::Chaos;
+use crate::concurrency::ConcurrencyLimiter;
 use crate::failure::{Classify, Standard};
 use crate::fallback::FallbackSettings;
 use crate::observe::Observers;
+use crate::ratelimit::RateLimiter;
 use crate::retry::RetryBudget;
 use crate::target::Target;
 use crate::timeout::{Deadline, Elapsed, limited};
@@ -27,7 +30,10 @@ pub(crate) struct Engine {
     pub(crate) settings: Arc<EffectivePolicy>,
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) budget: Option<Arc<RetryBudget>>,
+    pub(crate) rate_limit: Option<Arc<RateLimiter>>,
     pub(crate) bulkhead: Option<Arc<Bulkhead>>,
+    pub(crate) concurrency: Option<Arc<ConcurrencyLimiter>>,
+    pub(crate) chaos: Option<Box<Chaos>>,
     pub(crate) hedge: Option<Hedging>,
 }
 
@@ -78,7 +84,12 @@ impl Policy {
         let engine = Engine {
             breaker,
             budget: settings.retry.budget.map(RetryBudget::new).map(Arc::new),
+            rate_limit: settings.rate_limit.map(RateLimiter::new).map(Arc::new),
             bulkhead: settings.bulkhead.map(Bulkhead::new).map(Arc::new),
+            concurrency: settings
+                .concurrency
+                .map(|settings| Arc::new(ConcurrencyLimiter::new(target.clone(), settings))),
+            chaos: settings.chaos.clone().map(Chaos::new).map(Box::new),
             hedge: settings.hedge.clone().map(|settings| Hedging {
                 settings,
                 latencies: Arc::default(),
@@ -125,11 +136,24 @@ impl Policy {
         self.engine.load().bulkhead.clone()
     }
 
+    /// The rate limit, where there is one.
+    #[must_use]
+    pub fn rate_limit(&self) -> Option<Arc<RateLimiter>> {
+        self.engine.load().rate_limit.clone()
+    }
+
+    /// The adaptive concurrency limit, where there is one.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<Arc<ConcurrencyLimiter>> {
+        self.engine.load().concurrency.clone()
+    }
+
     /// Makes a call and judges its results by the [`Standard`] rule. The operation is called once for each attempt.
     ///
     /// # Errors
     /// The error of the operation; or what the policy says: [`CircuitOpen`](crate::CircuitOpen),
-    /// [`BulkheadFull`](crate::BulkheadFull), [`Elapsed`], [`DeadlineTooShort`](crate::DeadlineTooShort); after more
+    /// [`RateLimited`](crate::RateLimited), [`BulkheadFull`](crate::BulkheadFull), [`Overloaded`](crate::Overloaded),
+    /// [`Elapsed`], [`DeadlineTooShort`](crate::DeadlineTooShort); after more
     /// than one attempt within [`RetryExhausted`](crate::RetryExhausted).
     ///
     /// # Panics

@@ -173,6 +173,9 @@ impl<'a> PolicyLayers<'a> {
             retry: merge.retry(),
             circuit_breaker: merge.circuit_breaker(),
             bulkhead: merge.bulkhead(),
+            rate_limit: merge.rate_limit(),
+            concurrency: merge.concurrency(),
+            chaos: merge.chaos(),
             hedge: merge.hedge(),
             fallback: merge.fallback(),
         };
@@ -184,7 +187,7 @@ impl<'a> PolicyLayers<'a> {
 }
 
 /// How a value is written in configuration.
-trait Shown {
+pub(super) trait Shown {
     fn shown(&self) -> String;
 }
 
@@ -204,7 +207,7 @@ macro_rules! shown_by_display {
     )*};
 }
 
-shown_by_display!(bool, u32, f64, String, serde_json::Value);
+shown_by_display!(bool, u32, u64, f64, String, serde_json::Value);
 
 impl Shown for crate::config::WindowKind {
     fn shown(&self) -> String {
@@ -231,25 +234,55 @@ impl Shown for Vec<u16> {
     }
 }
 
+impl Shown for crate::config::ConcurrencyAlgorithm {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Shown for crate::config::ChaosErrorKind {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Shown for Vec<u32> {
+    fn shown(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 impl Shown for Vec<String> {
     fn shown(&self) -> String {
         format!("[{}]", self.join(", "))
     }
 }
 
-struct Merge<'l, 'a> {
+pub(super) struct Merge<'l, 'a> {
     layers: &'l [(Layer, PolicyConfig, Origins<'a>)],
     explanations: Vec<Explanation>,
 }
 
 impl Merge<'_, '_> {
     /// The value of the strongest layer that sets the field.
-    fn find<T>(&self, read: &impl Fn(&PolicyConfig) -> Option<T>) -> Option<(usize, T)> {
+    pub(super) fn find<T>(&self, read: &impl Fn(&PolicyConfig) -> Option<T>) -> Option<(usize, T)> {
         self.layers
             .iter()
             .enumerate()
             .rev()
             .find_map(|(index, (_, config, _))| read(config).map(|value| (index, value)))
+    }
+
+    /// Whoever asked for a limit says whose calls it counts: the layer of the number, else that of the switch.
+    pub(super) fn scope_of(
+        &self,
+        number: impl Fn(&PolicyConfig) -> Option<()>,
+        switch: impl Fn(&PolicyConfig) -> Option<()>,
+    ) -> Scope {
+        let asked = self.find(&number).or_else(|| self.find(&switch));
+        asked
+            .and_then(|(index, ())| self.layers.get(index))
+            .map_or(Scope::Service, |(layer, ..)| layer.scope())
     }
 
     fn note(&mut self, path: &'static str, value: String, index: Option<usize>) -> Scope {
@@ -283,7 +316,7 @@ impl Merge<'_, '_> {
     }
 
     /// A field that always has a value.
-    fn value<T: Shown>(
+    pub(super) fn value<T: Shown>(
         &mut self,
         path: &'static str,
         built_in: T,
@@ -293,7 +326,7 @@ impl Merge<'_, '_> {
     }
 
     /// A field that may stay without a value.
-    fn optional<T: Shown>(
+    pub(super) fn optional<T: Shown>(
         &mut self,
         path: &'static str,
         absent: &str,
@@ -459,13 +492,10 @@ impl Merge<'_, '_> {
         let enabled = self.optional("bulkhead.enabled", "if max_concurrent is set", |c| {
             c.bulkhead.enabled
         });
-        // Whoever asked for a limit says whose calls it counts: the layer of the number, else that of the switch.
-        let asked = self
-            .find(&|c: &PolicyConfig| c.bulkhead.max_concurrent.map(drop))
-            .or_else(|| self.find(&|c: &PolicyConfig| c.bulkhead.enabled.map(drop)));
-        let scope = asked
-            .and_then(|(index, ())| self.layers.get(index))
-            .map_or(Scope::Service, |(layer, ..)| layer.scope());
+        let scope = self.scope_of(
+            |c| c.bulkhead.max_concurrent.map(drop),
+            |c| c.bulkhead.enabled.map(drop),
+        );
         let limited = self
             .find(&|c: &PolicyConfig| c.bulkhead.max_concurrent)
             .is_some();

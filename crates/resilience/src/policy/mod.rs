@@ -1,14 +1,19 @@
 //! A policy in which every value is settled, and where each came from.
 
+mod disturbed;
 mod handle;
 mod hedged;
 mod layers;
+mod limits;
 mod run;
 
 use crate::breaker::BreakerSettings;
 use crate::bulkhead::BulkheadSettings;
+use crate::chaos::ChaosSettings;
+use crate::concurrency::ConcurrencySettings;
 use crate::fallback::FallbackSettings;
 use crate::hedge::HedgeSettings;
+use crate::ratelimit::RateLimitSettings;
 use crate::retry::RetrySettings;
 use crate::timeout::TimeoutSettings;
 
@@ -51,6 +56,12 @@ pub struct EffectivePolicy {
     pub circuit_breaker: Option<BreakerSettings>,
     /// How many calls may run at once; `None` where nothing limits them.
     pub bulkhead: Option<BulkheadSettings>,
+    /// How many calls may begin in a span of time; `None` where nothing limits them.
+    pub rate_limit: Option<RateLimitSettings>,
+    /// How many calls may run at once as far as the other side can take them; `None` where that is not found out.
+    pub concurrency: Option<ConcurrencySettings>,
+    /// What goes wrong on purpose; `None` where nothing does.
+    pub chaos: Option<ChaosSettings>,
     /// When a call is asked a second time beside the first; `None` where it never is.
     pub hedge: Option<HedgeSettings>,
     /// What answers when the call has failed for good; `None` where nothing does.
@@ -64,6 +75,9 @@ impl Default for EffectivePolicy {
             retry: RetrySettings::default(),
             circuit_breaker: Some(BreakerSettings::default()),
             bulkhead: None,
+            rate_limit: None,
+            concurrency: None,
+            chaos: None,
             hedge: None,
             fallback: None,
         }

@@ -1,4 +1,5 @@
-//! Carries a call through the policy: retry, breaker, bulkhead, attempt timeout, in this order from outside to inside.
+//! Carries a call through the policy: retry, breaker, rate limit, bulkhead, adaptive concurrency, attempt timeout, in this
+//! order from outside to inside.
 
 use std::future::Future;
 
@@ -8,8 +9,11 @@ use super::Engine;
 use crate::breaker::CircuitOpen;
 use crate::bulkhead::BulkheadFull;
 use crate::call::{Attempt, Call};
+use crate::chaos::InjectedFault;
+use crate::concurrency::{self, Overloaded};
 use crate::failure::{Classify, Outcome};
 use crate::observe::{Observers, Refusal};
+use crate::ratelimit::RateLimited;
 use crate::retry::{Bounds, Next, Plan, Reservation, RetryExhausted, Stopped};
 use crate::target::Target;
 use crate::timeout::{Deadline, DeadlineTooShort, Elapsed, Limit, limited};
@@ -17,7 +21,10 @@ use crate::timeout::{Deadline, DeadlineTooShort, Elapsed, Limit, limited};
 /// Errors that can say what a policy has to say. `trunkline_core::Error` can; so can any error with these conversions.
 pub trait PolicyError:
     From<CircuitOpen>
+    + From<RateLimited>
     + From<BulkheadFull>
+    + From<Overloaded>
+    + From<InjectedFault>
     + From<Elapsed>
     + From<DeadlineTooShort>
     + From<RetryExhausted<Self>>
@@ -26,7 +33,10 @@ pub trait PolicyError:
 
 impl<E> PolicyError for E where
     E: From<CircuitOpen>
+        + From<RateLimited>
         + From<BulkheadFull>
+        + From<Overloaded>
+        + From<InjectedFault>
         + From<Elapsed>
         + From<DeadlineTooShort>
         + From<RetryExhausted<E>>
@@ -148,6 +158,23 @@ impl<C> Run<'_, C> {
                 Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
             },
         };
+        let mut turn = None;
+        if let Some(limiter) = self.engine.rate_limit.as_deref() {
+            turn = limiter.try_enter(now);
+            if turn.is_none() {
+                match Box::pin(limiter.enter(now, Some(self.deadline.at))).await {
+                    Ok(won) => turn = Some(won),
+                    Err(limited) => return Step::Refused(limited.into(), Refusal::RateLimited),
+                }
+                now = Instant::now();
+                if let Some(permit) = &mut permit {
+                    permit.restart_clock();
+                }
+                if let Err(short) = self.enough_left(now) {
+                    return Step::Refused(short.into(), Refusal::DeadlineTooShort);
+                }
+            }
+        }
         let mut _place = None;
         if let Some(bulkhead) = self.engine.bulkhead.as_deref() {
             _place = bulkhead.try_acquire();
@@ -166,6 +193,17 @@ impl<C> Run<'_, C> {
                 }
             }
         }
+        let slot = match self.engine.concurrency.as_deref() {
+            None => None,
+            Some(limiter) => match limiter.enter(self.call.priority, now) {
+                Ok(slot) => Some(slot),
+                Err(full) => return Step::Refused(full.into(), Refusal::Overloaded),
+            },
+        };
+        // Now it is made: what was taken for it is used.
+        if let Some(turn) = turn {
+            turn.keep();
+        }
         if let Some(reservation) = reservation {
             reservation.commit(now);
         }
@@ -180,8 +218,20 @@ impl<C> Run<'_, C> {
             began: now,
             deadline: end.at,
         };
-        match limited(end.at, operation(attempt)).await {
+        let ended = match self.engine.chaos.as_deref() {
+            None => limited(end.at, operation(attempt)).await,
+            Some(chaos) => Box::pin(self.disturbed(chaos, attempt, operation)).await,
+        };
+        match ended {
             Ok(result) => {
+                if let Some(slot) = slot {
+                    let unfair = self.is_unfair(end, now) && self.judge.ran_out_of_time(&result);
+                    let outcome = match unfair {
+                        true => Outcome::Ignored,
+                        false => concurrency::outcome_of(self.judge, &result),
+                    };
+                    slot.record_at(outcome, Instant::now());
+                }
                 if let Some(permit) = permit {
                     let outcome = self.judge.outcome(&result);
                     let cut_short = outcome == Outcome::Failure
@@ -192,12 +242,15 @@ impl<C> Run<'_, C> {
                 Step::Made(result)
             }
             Err(_) => {
+                let outcome = match self.is_unfair(end, now) {
+                    true => Outcome::Ignored,
+                    false => Outcome::Failure,
+                };
+                if let Some(slot) = slot {
+                    slot.record_at(outcome, Instant::now());
+                }
                 if let Some(permit) = permit {
-                    permit.record(if self.is_unfair(end, now) {
-                        Outcome::Ignored
-                    } else {
-                        Outcome::Failure
-                    });
+                    permit.record(outcome);
                 }
                 Step::Made(Err(Elapsed::new(end.limit, end.left(now)).into()))
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use deadline::Deadline;
 pub(crate) use deadline::later;
 pub use error::{DeadlineTooShort, Elapsed, Limit};
-pub(crate) use limited::{Limited, limited};
+pub(crate) use limited::{Limited, Over, limited};
 pub use service::{ResponseFuture, Timeout, TimeoutLayer};
 
 /// The limits of a call, all of them settled.

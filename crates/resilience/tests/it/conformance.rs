@@ -260,8 +260,13 @@ mod layer {
     use super::{Arc, Ask};
     use trunkline_resilience::breaker::{Breaker, BreakerLayer, BreakerSettings};
     use trunkline_resilience::bulkhead::{Bulkhead, BulkheadLayer, BulkheadSettings};
+    use trunkline_resilience::chaos::{Chaos, ChaosLayer, ChaosSettings};
+    use trunkline_resilience::concurrency::{
+        ConcurrencyLayer, ConcurrencyLimiter, ConcurrencySettings,
+    };
     use trunkline_resilience::fallback::{Fallback, FallbackLayer};
     use trunkline_resilience::hedge::{Hedge, HedgeLayer, HedgeSettings};
+    use trunkline_resilience::ratelimit::{RateLimitLayer, RateLimitSettings, RateLimiter};
     use trunkline_resilience::retry::{RetryLayer, RetrySettings};
     use trunkline_resilience::timeout::{Deadline, TimeoutLayer};
     use trunkline_resilience::{
@@ -288,6 +293,28 @@ mod layer {
         let mut settings = BulkheadSettings::default();
         settings.max_concurrent = 1;
         BulkheadLayer::new(Arc::new(Bulkhead::new(settings)))
+    }
+
+    /// Waits now and then, and never for long.
+    pub(super) fn rate_limit() -> RateLimitLayer {
+        let mut settings = RateLimitSettings::per_second(10_000);
+        settings.burst = 1;
+        RateLimitLayer::new(Arc::new(RateLimiter::new(settings)))
+    }
+
+    /// Room for those that run at once in the cases, and hardly more.
+    pub(super) fn concurrency() -> ConcurrencyLayer {
+        let mut settings = ConcurrencySettings::default();
+        (settings.initial, settings.min) = (112, 112);
+        ConcurrencyLayer::new(Arc::new(ConcurrencyLimiter::new("x", settings)))
+    }
+
+    /// Everything is a little late.
+    pub(super) fn chaos() -> ChaosLayer {
+        let mut settings = ChaosSettings::default();
+        settings.latency_percent = 100.0;
+        settings.latency = Duration::from_millis(1);
+        ChaosLayer::new("x", Arc::new(Chaos::new(settings)))
     }
 
     pub(super) fn timeout() -> TimeoutLayer {
@@ -320,7 +347,10 @@ mod layer {
         impl trunkline_resilience::Describe<Ask> + Clone + Send + Sync,
     > {
         let config: PolicyConfig = serde_json::from_value(serde_json::json!({
-            "bulkhead": { "max_concurrent": 2, "max_queue": 100 }
+            "bulkhead": { "max_concurrent": 2, "max_queue": 100 },
+            "rate_limit": { "limit": 10_000, "burst": 1 },
+            "concurrency": { "algorithm": "gradient" },
+            "chaos": { "enabled": true, "latency": { "percent": 10, "delay": "1ms" } }
         }))
         .unwrap();
         let layers = PolicyLayers::new().push(Layer::Service("s".into()), config, |_| None);
@@ -332,6 +362,9 @@ mod layer {
 
 policy_conformance!(breaker, layer::breaker());
 policy_conformance!(bulkhead, layer::bulkhead());
+policy_conformance!(rate_limit, layer::rate_limit());
+policy_conformance!(concurrency, layer::concurrency());
+policy_conformance!(chaos, layer::chaos());
 policy_conformance!(timeout, layer::timeout());
 policy_conformance!(retry, layer::retry());
 policy_conformance!(hedge, layer::hedge());

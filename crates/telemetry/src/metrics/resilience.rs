@@ -64,6 +64,25 @@ impl ResilienceMetrics {
         rejections[reason as usize].get_or_init(make).add(1);
     }
 
+    /// The adaptive concurrency limit of an endpoint moved; `*` stands for all of them.
+    pub fn concurrency_limit(&self, endpoint: &str, limit: u32) {
+        let Service {
+            metrics, service, ..
+        } = &*self.0;
+        let gauge = table::gauge(metrics.table(), |t| {
+            t.concurrency_limit.series([service, endpoint])
+        });
+        gauge.set(limit.into());
+    }
+
+    /// Something was made to go wrong with a call: `latency`, `error`, `abort`.
+    pub fn chaos(&self, fault: &str) {
+        let Service {
+            metrics, service, ..
+        } = &*self.0;
+        table::counter(metrics.table(), |t| t.chaos_faults.series([service, fault])).add(1);
+    }
+
     /// The budget refused a retry.
     pub fn budget_exhausted(&self) {
         self.0.budget.add(1);
@@ -114,8 +133,12 @@ impl CircuitPosition {
 pub enum Rejection {
     /// The circuit is open.
     CircuitOpen,
+    /// More calls than the rate allows.
+    RateLimited,
     /// Too many calls are under way.
     BulkheadFull,
+    /// As many calls are under way as the other side can take.
+    Overloaded,
     /// No connection became free in time.
     PoolExhausted,
     /// No instance is known.
@@ -127,9 +150,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::CircuitOpen,
+        Self::RateLimited,
         Self::BulkheadFull,
+        Self::Overloaded,
         Self::PoolExhausted,
         Self::NoInstance,
         Self::Deadline,
@@ -139,7 +164,9 @@ impl Rejection {
     const fn as_str(self) -> &'static str {
         match self {
             Self::CircuitOpen => "circuit_open",
+            Self::RateLimited => "rate_limited",
             Self::BulkheadFull => "bulkhead_full",
+            Self::Overloaded => "overloaded",
             Self::PoolExhausted => "pool_exhausted",
             Self::NoInstance => "no_instance",
             Self::Deadline => "deadline",

@@ -7,11 +7,14 @@ use trunkline_resilience::PolicyConfig;
 use super::meaning::Found;
 use crate::config::diagnostics::closest;
 use crate::config::model::CommunicationConfig;
+use crate::config::profile::PRODUCTION;
 use crate::config::tree::join;
 
 pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
     for (name, policy) in &config.policies {
-        check_values(&join("policies", name), policy, found);
+        let path = join("policies", name);
+        check_values(&path, policy, found);
+        check_chaos(config, &path, policy, found);
     }
     check_services(config, "services", &config.services, found);
     gateway::check(config, found);
@@ -126,6 +129,7 @@ fn check_one(
     found: &mut Found<'_>,
 ) {
     check_values(path, policy, found);
+    check_chaos(config, path, policy, found);
     let Some(name) = named else { return };
     if !config.policies.contains_key(name) {
         let names: Vec<&str> = config.policies.keys().map(String::as_str).collect();
@@ -141,6 +145,25 @@ fn check_one(
             )
             .suggest(closest(name, names))
             .allow(known);
+    }
+}
+
+/// Who breaks things in production on purpose has to say so where it is switched on.
+fn check_chaos(
+    config: &CommunicationConfig,
+    path: &str,
+    policy: &PolicyConfig,
+    found: &mut Found<'_>,
+) {
+    let chaos = &policy.chaos;
+    let asked = chaos.allow_in_production.unwrap_or(false);
+    if config.environment == PRODUCTION && chaos.enabled == Some(true) && !asked {
+        found
+            .error(
+                &format!("{path}.chaos.enabled"),
+                "chaos is refused in the production profile",
+            )
+            .allow("false, or `allow_in_production: true` beside it");
     }
 }
 

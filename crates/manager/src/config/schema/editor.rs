@@ -138,7 +138,10 @@ fn short_form(section: &str) -> Option<Value> {
         "CircuitBreakerConfig" | "BudgetConfig" | "HealthCheckConfig" | "PublishRouteConfig" => {
             json!({"type": "boolean", "description": "Whether it is enabled."})
         }
-        "RetryConfig" | "BulkheadConfig" => json!({"type": ["boolean", "integer", "string"]}),
+        "ConcurrencyConfig" => json!({"type": ["boolean", "string"]}),
+        "RetryConfig" | "BulkheadConfig" | "RateLimitConfig" => {
+            json!({"type": ["boolean", "integer", "string"]})
+        }
         "LoadBalancerConfig"
         | "ServiceInfo"
         | "HttpClientConfig"

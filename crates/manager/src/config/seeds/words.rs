@@ -268,6 +268,9 @@ pub(crate) fn short_form(section: &str, text: &str) -> Option<&'static str> {
             Some("enabled")
         }
         "RetryConfig" => Some(if is_truth { "enabled" } else { "max_attempts" }),
+        "RateLimitConfig" => Some(if is_truth { "enabled" } else { "limit" }),
+        "ConcurrencyConfig" => Some(if is_truth { "enabled" } else { "algorithm" }),
+        "ChaosConfig" if is_truth => Some("enabled"),
         "BulkheadConfig" => Some(if is_truth {
             "enabled"
         } else {

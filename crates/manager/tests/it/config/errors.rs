@@ -252,3 +252,48 @@ fn a_warning_is_not_an_error() {
     assert_eq!(config.warnings().warnings().count(), 1);
     assert!(!config.warnings().has_errors());
 }
+
+#[test]
+fn chaos_in_production_has_to_be_asked_for_where_it_is_switched_on() {
+    let files = Files::new(&[(
+        "communication.yaml",
+        "\
+policies:
+  game-day:
+    chaos: { enabled: true, error: { percent: 5 }, allow_in_production: true }
+services:
+  users:
+    host: localhost
+    chaos: true
+    endpoints:
+      \"GET /users\": { chaos: { enabled: true } }
+",
+    )]);
+    assert!(files.check(&[]).is_empty());
+    let problems = files.check(&[("ENVIRONMENT", "production")]);
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    for (problem, place) in problems.iter().zip(["services.users.chaos:", "GET /users"]) {
+        assert!(problem.contains(place), "{problem}");
+        assert!(
+            problem.ends_with(
+                "chaos is refused in the production profile; allowed: false, or `allow_in_production: true` beside it"
+            ),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn limits_have_short_forms() {
+    let config = yaml(
+        "services: { users: { host: localhost, rate_limit: 50, concurrency: aimd, chaos: on } }",
+    )
+    .unwrap();
+    let users = config.services.values().next().unwrap();
+    assert_eq!(users.rate_limit.limit, Some(50));
+    assert_eq!(
+        users.concurrency.algorithm,
+        Some(trunkline_resilience::config::ConcurrencyAlgorithm::Aimd)
+    );
+    assert_eq!(users.chaos.enabled, Some(true));
+}
