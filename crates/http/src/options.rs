@@ -33,6 +33,8 @@ pub struct CallOptions {
     pub idempotent: Option<bool>,
     /// The endpoint, such as `GET /users/{id}`. Default: found by the path.
     pub endpoint: Option<Arc<str>>,
+    /// The method of an interface that makes the call: `Users::get_user`. Default: none does.
+    pub operation: Option<&'static str>,
     /// Whether the body of the answer may go on beyond the limit of the whole call, for as long as it moves; the limit is
     /// that of the answer's head then. Default: no.
     pub open_end: bool,

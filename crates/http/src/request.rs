@@ -232,6 +232,41 @@ impl<'a> RequestBuilder<'a> {
         Ok((self.draft, self.body))
     }
 
+    /// Takes all that a call may ask for, but keeps the operation and the endpoint that it is known to be.
+    pub(crate) fn options(mut self, options: CallOptions) -> Self {
+        let known = std::mem::take(&mut self.draft.options);
+        self.draft.options = options;
+        let now = &mut self.draft.options;
+        now.operation = now.operation.or(known.operation);
+        now.endpoint = now.endpoint.take().or(known.endpoint);
+        now.open_end |= known.open_end;
+        self
+    }
+
+    /// Says which method of an interface makes the call, and which endpoint it leads to.
+    pub(crate) fn of_operation(mut self, operation: &'static str, endpoint: &Arc<str>) -> Self {
+        let options = &mut self.draft.options;
+        options.operation = Some(operation);
+        options.endpoint.get_or_insert_with(|| Arc::clone(endpoint));
+        self
+    }
+
+    /// Sets a header unless it is set.
+    pub(crate) fn default_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.draft.headers.entry(name).or_insert(value);
+        self
+    }
+
+    pub(crate) fn open_end(self) -> Self {
+        self.option(CallOptions::with_open_end)
+    }
+
+    /// Replaces the path.
+    pub(crate) fn at(mut self, path: String) -> Self {
+        self.path = path;
+        self
+    }
+
     fn option(mut self, change: impl FnOnce(CallOptions) -> CallOptions) -> Self {
         self.draft.options = change(std::mem::take(&mut self.draft.options));
         self

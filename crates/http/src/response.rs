@@ -13,6 +13,7 @@ use trunkline_core::{Error, Origin, Problem, Result};
 use crate::body::Body;
 use crate::client::{Fallback, is_retried};
 use crate::error::{ServiceError, StatusError};
+use crate::interface::decode_json;
 
 /// Bytes of an answer with an error status that are read to learn what is wrong.
 const MOST_OF_A_PROBLEM: usize = 64 * 1024;
@@ -44,6 +45,10 @@ impl Response {
             service: Arc::clone(service),
             limit,
         }
+    }
+
+    pub(crate) fn service(&self) -> &str {
+        &self.service
     }
 
     /// The status.
@@ -116,7 +121,7 @@ impl Response {
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ServiceError> {
         let service = Arc::clone(&self.service);
         let bytes = self.read().await?;
-        serde_json::from_slice(&bytes).map_err(|error| undecodable(&service, error).into())
+        decode_json(&service, &bytes).map_err(ServiceError::from)
     }
 
     /// The body as a stream of pieces. Time limits apply; a limit of its size does not.
@@ -167,8 +172,8 @@ impl Response {
         let (status, service) = (self.status(), self.service.to_string());
         let retried = is_retried(self.headers());
         let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await?;
-        let problem = serde_json::from_slice(&bytes)
-            .map_err(|error| undecodable(&service, error).with_context("status", status))?;
+        let problem =
+            decode_json(&service, &bytes).map_err(|error| error.with_context("status", status))?;
         let error = StatusError::new(service, status, problem).retried(retried);
         Err(ServiceError::Status(Box::new(error)))
     }
@@ -220,11 +225,4 @@ fn is_error(status: StatusCode) -> bool {
 fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
-}
-
-fn undecodable(service: &str, error: serde_json::Error) -> Error {
-    Error::invalid(format!("the answer of {service} cannot be read: {error}"))
-        .with_origin(Origin::Remote)
-        .with_component(service.to_owned())
-        .with_source(error)
 }

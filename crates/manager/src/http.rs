@@ -9,17 +9,19 @@ use tokio::time::Instant;
 use trunkline_core::names::target;
 use trunkline_core::{Error, Health, Propagation, Result};
 use trunkline_discovery::{Discovery, DiscoveryBuilder, ServiceName};
+use trunkline_http::interface::{Caller, ServiceClient};
 use trunkline_http::{
     ClientBuilder, EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport,
     TransportConfig,
 };
-use trunkline_resilience::{EffectivePolicy, Observer, PolicyRegistry, Target};
+use trunkline_resilience::{Declared, EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
 
-use crate::CommunicationManager;
 use crate::circuits::CircuitHealth;
+use crate::config::fixed_segments;
 use crate::named::{DEFAULT, Missing};
 use crate::policies::{CurrentConfig, Origin, Policies};
+use crate::{CommunicationManager, PolicyExplanation};
 
 /// Most services that have a client of their own at once; names come from code, so this is only a guard.
 const MOST_CLIENTS: usize = 4096;
@@ -151,6 +153,23 @@ impl HttpClients {
         self.show(name, client.service_name())?;
         kept.insert(name.to_owned(), client.clone());
         Ok(client)
+    }
+
+    /// What the author of an interface wrote at the method that calls an endpoint, which is a template or a path.
+    fn declared(&self, service: &ServiceName, endpoint: &str) -> Option<(Target, Arc<Declared>)> {
+        let all = self.policies.registry().declarations();
+        let own = all
+            .into_iter()
+            .filter(|(target, _)| *target.service == *service.as_str());
+        own.filter_map(|(target, declared)| {
+            let names = target.endpoint.iter().chain(&declared.also);
+            let fixed = names
+                .filter_map(|name| fixed_segments(name, endpoint))
+                .max()?;
+            Some((fixed, target, declared))
+        })
+        .max_by_key(|(fixed, ..)| *fixed)
+        .map(|(_, target, declared)| (target, declared))
     }
 
     /// Closes the connections of every client; those in use until the deadline.
@@ -341,6 +360,38 @@ impl CommunicationManager {
     #[doc(alias = "get_http_client")]
     pub fn http_client(&self, name: &str) -> Result<EnhancedHttpClient> {
         self.0.http.client(name)
+    }
+
+    /// The client of a service interface, over the HTTP client of its service. Where that cannot be made, each call
+    /// says why.
+    ///
+    /// # Panics
+    /// As [`http_client`](Self::http_client).
+    #[must_use]
+    pub fn client<C: ServiceClient>(&self) -> C {
+        let connect = |service: &str| self.http_client(service);
+        C::from_caller(Caller::new(C::INTERFACE, connect))
+    }
+
+    /// Says for calls to a service, or to one of its endpoints, every value of the policy and where it came from: as
+    /// [`CommunicationConfig::explain`](crate::CommunicationConfig::explain) for the configuration that applies now, and
+    /// with what the authors of the interfaces in use wrote.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn explain_policy(
+        &self,
+        service: &str,
+        endpoint: Option<&str>,
+    ) -> Result<PolicyExplanation> {
+        let name = ServiceName::new(service)?;
+        let declared = endpoint.and_then(|asked| self.0.http.declared(&name, asked));
+        let known = declared
+            .as_ref()
+            .and_then(|(target, _)| target.endpoint.as_deref());
+        let declared = declared.as_ref().map(|(_, declared)| &**declared);
+        self.config()
+            .explain_declared(service, known.or(endpoint), declared)
     }
 
     /// The default HTTP client.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use trunkline_messaging::TopicName;
-use trunkline_resilience::{EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
+use trunkline_resilience::{Declared, EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
 
 use crate::CommunicationConfig;
 
@@ -64,7 +64,13 @@ impl Policies {
             .or_insert_with(|| origin.clone());
         let first = first.clone();
         drop(origins);
-        Arc::new(settled(&first.layers(&self.0.config.load(), target)))
+        let declared = self.0.registry.declared(target);
+        let config = self.0.config.load();
+        let layers = first.layers(&config, target, declared.as_deref());
+        Arc::new(match declared {
+            None => settled(&layers),
+            Some(declared) => settled(&layers.push_declared(Some(&declared))),
+        })
     }
 
     /// Gives every policy the values of the configuration that applies now. State is kept.
@@ -96,12 +102,25 @@ impl Origin {
         not(feature = "http"),
         expect(unused_variables, reason = "topics bring their own")
     )]
-    fn layers<'c>(&self, config: &'c CommunicationConfig, target: &Target) -> PolicyLayers<'c> {
+    fn layers<'c>(
+        &self,
+        config: &'c CommunicationConfig,
+        target: &Target,
+        declared: Option<&Declared>,
+    ) -> PolicyLayers<'c> {
+        // An endpoint that the author of an interface declared may be configured by its second name.
+        let second = declared.and_then(|declared| declared.also.as_deref());
+        let names: Vec<&str> = target
+            .endpoint
+            .as_deref()
+            .into_iter()
+            .chain(second)
+            .collect();
         match self {
             #[cfg(feature = "http")]
-            Self::Client(name) => config.client_policy_layers(name, target.endpoint.as_deref()),
+            Self::Client(name) => config.client_policy_layers_of(name, &names),
             #[cfg(feature = "http")]
-            Self::Service => config.policy_layers(&target.service, target.endpoint.as_deref()),
+            Self::Service => config.policy_layers_of(&target.service, &names),
             #[cfg(feature = "gateway")]
             Self::Gateway => {
                 config.gateway_policy_layers(&target.service, target.endpoint.as_deref())

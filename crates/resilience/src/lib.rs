@@ -65,6 +65,7 @@ mod call;
 pub mod chaos;
 pub mod concurrency;
 pub mod config;
+mod declared;
 mod failure;
 pub mod fallback;
 pub mod hedge;
@@ -87,6 +88,7 @@ pub use call::{Attempt, Call};
 pub use chaos::InjectedFault;
 pub use concurrency::{Overloaded, Priority};
 pub use config::{InvalidPolicy, PolicyConfig, Problem};
+pub use declared::Declared;
 pub use failure::{Classify, Outcome, RetriedBelow, RetryAfter, Standard, retry_after};
 pub use observe::{CircuitChange, Observer, Refusal};
 pub use policy::{

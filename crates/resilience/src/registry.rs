@@ -10,6 +10,7 @@ use crate::breaker::{Breaker, BreakerSettings, Control, Snapshot};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
 use crate::chaos::Chaos;
 use crate::concurrency::{ConcurrencyLimiter, Measured};
+use crate::declared::Declared;
 use crate::hedge::Latencies;
 use crate::observe::{Observer, Observers};
 use crate::policy::{EffectivePolicy, Engine, Hedging, Policy, Scope};
@@ -76,6 +77,8 @@ struct Inner {
 #[derive(Default)]
 struct States {
     policies: HashMap<Target, Arc<Policy>>,
+    /// What authors of interfaces wrote; not forgotten with the target, as it is part of the code.
+    declared: HashMap<Target, Arc<Declared>>,
     breakers: HashMap<Target, Arc<Breaker>>,
     /// Switched off by a reload. Kept so that the changes of a circuit go on being counted where it is switched on again.
     off: HashMap<Target, Arc<Breaker>>,
@@ -218,35 +221,90 @@ impl PolicyRegistry {
             states.policies.values().map(Arc::clone).collect()
         };
         for policy in policies {
-            let settings = settings(policy.target());
-            let mut states = self.0.write();
-            let engine = self.0.engine(&mut states, policy.target(), settings);
-            for (breaker, numbers) in engine.breaker.iter().zip(engine.settings.circuit_breaker) {
-                breaker.reconfigure(numbers);
-            }
-            for (budget, numbers) in engine.budget.iter().zip(engine.settings.retry.budget) {
-                budget.reconfigure(numbers);
-            }
-            for (bulkhead, numbers) in engine.bulkhead.iter().zip(engine.settings.bulkhead) {
-                bulkhead.reconfigure(numbers);
-            }
-            for (limiter, numbers) in engine.rate_limit.iter().zip(engine.settings.rate_limit) {
-                limiter.reconfigure(numbers);
-            }
-            for (limiter, numbers) in engine.concurrency.iter().zip(engine.settings.concurrency) {
-                limiter.reconfigure(numbers);
-            }
-            let switched_off = match &engine.breaker {
-                Some(_) => None,
-                None => states.switch_off(policy.target()),
-            };
-            policy.replace(engine);
-            drop(states);
-            // Outside the lock, as observers are told. Calls that run already no longer change it.
-            if let Some(breaker) = switched_off {
-                breaker.force(Control::Disabled);
-            }
+            self.renew(&policy, settings(policy.target()));
         }
+    }
+
+    /// Gives one policy new values and keeps its state.
+    fn renew(&self, policy: &Policy, settings: Arc<EffectivePolicy>) {
+        let mut states = self.0.write();
+        let engine = self.0.engine(&mut states, policy.target(), settings);
+        for (breaker, numbers) in engine.breaker.iter().zip(engine.settings.circuit_breaker) {
+            breaker.reconfigure(numbers);
+        }
+        for (budget, numbers) in engine.budget.iter().zip(engine.settings.retry.budget) {
+            budget.reconfigure(numbers);
+        }
+        for (bulkhead, numbers) in engine.bulkhead.iter().zip(engine.settings.bulkhead) {
+            bulkhead.reconfigure(numbers);
+        }
+        for (limiter, numbers) in engine.rate_limit.iter().zip(engine.settings.rate_limit) {
+            limiter.reconfigure(numbers);
+        }
+        for (limiter, numbers) in engine.concurrency.iter().zip(engine.settings.concurrency) {
+            limiter.reconfigure(numbers);
+        }
+        let switched_off = match &engine.breaker {
+            Some(_) => None,
+            None => states.switch_off(policy.target()),
+        };
+        policy.replace(engine);
+        drop(states);
+        // Outside the lock, as observers are told. Calls that run already no longer change it.
+        if let Some(breaker) = switched_off {
+            breaker.force(Control::Disabled);
+        }
+    }
+
+    /// Takes what the author of an interface wrote at the method that calls a target. A policy that is there already
+    /// gets its values anew from `settings`, which finds what was written by [`PolicyRegistry::declared`]. Of two
+    /// methods for one target the first one decides.
+    ///
+    /// # Errors
+    /// What another method declared before, where it is not the same.
+    pub fn declare(
+        &self,
+        target: &Target,
+        declared: Declared,
+        settings: impl Fn(&Target) -> Arc<EffectivePolicy>,
+    ) -> Result<(), Arc<Declared>> {
+        if let Some(known) = self.declared(target) {
+            return match known.policy == declared.policy {
+                true => Ok(()),
+                false => Err(known),
+            };
+        }
+        let policy = {
+            let mut states = self.0.write();
+            let declared = Arc::new(declared);
+            states.declared.entry(target.clone()).or_insert(declared);
+            // A policy that is being made meanwhile asks for its values again.
+            states.generation += 1;
+            states.policies.get(target).map(Arc::clone)
+        };
+        if let Some(policy) = policy {
+            self.renew(&policy, settings(target));
+        }
+        Ok(())
+    }
+
+    /// What the author of an interface wrote at the method that calls a target.
+    #[must_use]
+    pub fn declared(&self, target: &Target) -> Option<Arc<Declared>> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        states.declared.get(target).map(Arc::clone)
+    }
+
+    /// Everything that authors of interfaces wrote, by target.
+    #[must_use]
+    pub fn declarations(&self) -> Vec<(Target, Arc<Declared>)> {
+        let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+        let all = states.declared.iter();
+        let mut all: Vec<_> = all
+            .map(|(target, declared)| (target.clone(), Arc::clone(declared)))
+            .collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// Forgets the targets that are gone, such as instances that discovery no longer knows. Handles that are still held

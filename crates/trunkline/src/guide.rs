@@ -8,6 +8,7 @@ macro_rules! page {
 }
 
 page!(calling, "calling.md");
+page!(http, "http.md");
 page!(serving, "serving.md");
 page!(discovery, "discovery.md");
 page!(gateway, "gateway.md");

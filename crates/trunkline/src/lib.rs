@@ -33,6 +33,7 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `http` | yes | HTTP clients with policies |
+//! | `macros` | yes | `#[service_interface]`: typed clients from a trait |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
@@ -56,6 +57,8 @@ pub use trunkline_events as events;
 pub use trunkline_gateway as gateway;
 #[cfg(feature = "http")]
 pub use trunkline_http as http;
+#[cfg(feature = "macros")]
+pub use trunkline_macros::service_interface;
 pub use trunkline_messaging as messaging;
 pub use trunkline_resilience as resilience;
 #[cfg(feature = "server")]
@@ -63,6 +66,10 @@ pub use trunkline_server as server;
 #[cfg(feature = "embedded")]
 pub use trunkline_sqlite as sqlite;
 pub use trunkline_telemetry as telemetry;
+
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod __private;
 
 #[cfg(all(doctest, feature = "full"))]
 mod guide;

@@ -82,7 +82,7 @@ impl Edge<'_> {
     fn to_facade(&self) -> Verdict {
         match self.layer {
             Layer::App => Ok(()),
-            Layer::TestKit if self.is_dev() => Ok(()),
+            Layer::TestKit | Layer::Macros if self.is_dev() => Ok(()),
             _ => Err("nothing below the facade names it"),
         }
     }
@@ -274,6 +274,8 @@ mod tests {
         }
         refused("trunkline", MACROS_CORE, Normal, "only the facade");
         refused(MACROS, "trunkline-core", Normal, "macros know nothing");
+        refused(MACROS, "trunkline", Normal, "nothing below the facade");
+        fine(MACROS, "trunkline", Dev);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use trunkline_core::{Error, Propagation, Result};
 use trunkline_discovery::{Discovery, EndpointConfig, Instances, ServiceConfig, ServiceName};
-use trunkline_resilience::{EffectivePolicy, Layer, PolicyLayers, PolicyRegistry, Target};
+use trunkline_resilience::{
+    Declared, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
+};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::HttpClientMetrics;
 
@@ -193,25 +195,27 @@ impl<C> ClientBuilder<C> {
             Some((registry, settings)) if with_policies => (registry, settings),
             Some((_, settings)) => (PolicyRegistry::default(), plain(settings)),
             None => {
-                let own = self.own_policies(&endpoints)?;
+                let mut registry = PolicyRegistry::builder();
                 if with_policies {
-                    let observer = PolicyMetrics::new(&self.metrics);
-                    (PolicyRegistry::builder().observer(observer).build(), own)
-                } else {
-                    (PolicyRegistry::default(), plain(own))
+                    registry = registry.observer(PolicyMetrics::new(&self.metrics));
                 }
+                let registry = registry.build();
+                let own = self.own_policies(&endpoints, &registry)?;
+                let own = if with_policies { own } else { plain(own) };
+                (registry, own)
             }
         };
         let templates = endpoints.keys().map(|text| Template::parse(text));
         let templates = templates.collect::<Result<Vec<_>>>()?;
         let metrics = self.metrics.http_client(&place.service);
-        let maker = Maker {
+        let maker = Arc::new(Maker {
             registry: registry.clone(),
             service: Arc::clone(&place.service),
             settings,
             metrics: metrics.clone(),
             all_metrics: self.metrics.clone(),
-        };
+        });
+        let declaring = Arc::clone(&maker);
         let transport = match self.transport {
             Some(transport) => transport,
             None => Transport::new(&TransportConfig::from(&self.config))?,
@@ -232,6 +236,7 @@ impl<C> ClientBuilder<C> {
             propagation: self.propagation,
             headers: headers(&self.config)?,
             endpoints: Endpoints::new(templates, move |name| maker.endpoint(name)),
+            maker: declaring,
             metrics,
             max_response_size: self.config.max_response_size.as_usize(),
             replay_limit: self.replay_limit,
@@ -273,32 +278,39 @@ impl<C> ClientBuilder<C> {
     }
 
     /// The policies that the settings of this client alone make, each value checked now.
-    fn own_policies(&self, endpoints: &IndexMap<String, EndpointConfig>) -> Result<Settings> {
-        let of = |endpoint: Option<(&String, &EndpointConfig)>| {
-            let nowhere = |_: &str| None;
-            let mut layers = PolicyLayers::new()
-                .push(
-                    service_layer(),
-                    self.service_config.policy_config(),
-                    nowhere,
-                )
-                .push(service_layer(), self.config.policy_config(), nowhere);
-            if let Some((name, config)) = endpoint {
-                let layer = Layer::Endpoint(name.clone());
-                layers = layers.push(layer, config.policy_config(), nowhere);
-            }
-            let explained = layers.resolve().map_err(Error::from)?;
-            Ok::<_, Error>(Arc::new(explained.policy))
+    fn own_policies(
+        &self,
+        endpoints: &IndexMap<String, EndpointConfig>,
+        registry: &PolicyRegistry,
+    ) -> Result<Settings> {
+        let own = Own {
+            service: self.service_config.policy_config(),
+            client: self.config.policy_config(),
+            registry: registry.clone(),
         };
-        let whole = of(None)?;
-        let mut known: IndexMap<String, Arc<EffectivePolicy>> = IndexMap::new();
-        for endpoint in endpoints {
-            known.insert(endpoint.0.clone(), of(Some(endpoint))?);
+        let whole = own.settle(None, None)?;
+        let mut known = Vec::with_capacity(endpoints.len());
+        for (name, config) in endpoints {
+            let policy = own.settle(Some((name, config)), None)?;
+            known.push((Template::parse(name)?, config.clone(), policy));
         }
         Ok(Box::new(move |target| {
-            let endpoint = target.endpoint.as_deref();
-            let own = endpoint.and_then(|endpoint| known.get(endpoint));
-            Arc::clone(own.unwrap_or(&whole))
+            let declared = own.registry.declared(target);
+            let second = declared.as_ref().and_then(|declared| declared.also.clone());
+            let names = target.endpoint.iter().chain(&second);
+            let found = names.filter_map(|name| Template::parse(name).ok());
+            let found = found
+                .filter_map(|asked| known.iter().find(|(known, ..)| known.is_same_as(&asked)))
+                .next();
+            match (declared, found) {
+                (None, None) => Arc::clone(&whole),
+                (None, Some((.., policy))) => Arc::clone(policy),
+                (Some(declared), found) => {
+                    let name = target.endpoint.as_deref().unwrap_or_default().to_owned();
+                    let endpoint = found.map(|(_, config, _)| (&name, config));
+                    own.settle_or_leave(endpoint, &declared)
+                }
+            }
         }))
     }
 }
@@ -348,8 +360,51 @@ fn plain(settings: Settings) -> Settings {
     })
 }
 
+/// The settings of one client, where nothing else speaks of its targets.
+struct Own {
+    service: PolicyConfig,
+    client: PolicyConfig,
+    registry: PolicyRegistry,
+}
+
+impl Own {
+    fn settle(
+        &self,
+        endpoint: Option<(&String, &EndpointConfig)>,
+        declared: Option<&Declared>,
+    ) -> Result<Arc<EffectivePolicy>> {
+        let nowhere = |_: &str| None;
+        let mut layers = PolicyLayers::new()
+            .push(service_layer(), self.service.clone(), nowhere)
+            .push(service_layer(), self.client.clone(), nowhere)
+            .push_declared(declared);
+        if let Some((name, config)) = endpoint {
+            let layer = Layer::Endpoint(name.clone());
+            layers = layers.push(layer, config.policy_config(), nowhere);
+        }
+        let explained = layers.resolve().map_err(Error::from)?;
+        Ok(Arc::new(explained.policy))
+    }
+
+    /// What an author wrote comes when the client is there already: what cannot be used is left out, and said.
+    fn settle_or_leave(
+        &self,
+        endpoint: Option<(&String, &EndpointConfig)>,
+        declared: &Declared,
+    ) -> Arc<EffectivePolicy> {
+        self.settle(endpoint, Some(declared))
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    target: "trunkline", method = %declared.method, place = %declared.place,
+                    error = %error.report(), "the policy of an interface cannot be used"
+                );
+                self.settle(endpoint, None).unwrap_or_default()
+            })
+    }
+}
+
 /// Makes what is kept for each endpoint.
-struct Maker {
+pub(super) struct Maker {
     registry: PolicyRegistry,
     service: Arc<str>,
     settings: Settings,
@@ -358,6 +413,18 @@ struct Maker {
 }
 
 impl Maker {
+    /// Takes what the author of an interface wrote at the method that calls an endpoint.
+    pub(super) fn declare(&self, endpoint: &Arc<str>, declared: Declared) {
+        let target = Target::service(Arc::clone(&self.service)).with_endpoint(Arc::clone(endpoint));
+        let (method, place) = (Arc::clone(&declared.method), Arc::clone(&declared.place));
+        if let Err(known) = self.registry.declare(&target, declared, &self.settings) {
+            tracing::warn!(
+                target: "trunkline", %target, first = ?known, second = %format_args!("{method} ({place})"),
+                "two methods call one endpoint and say different things of its policy; the first one decides"
+            );
+        }
+    }
+
     fn endpoint(&self, name: Option<&Arc<str>>) -> Endpoint {
         let target = Target::service(Arc::clone(&self.service));
         let target = match name {

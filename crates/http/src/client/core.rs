@@ -10,11 +10,12 @@ use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
 use trunkline_resilience::timeout::Deadline;
-use trunkline_resilience::{Call, EffectivePolicy, Policy};
+use trunkline_resilience::{Call, Declared, EffectivePolicy, Policy};
 use trunkline_telemetry::metrics::{
     HttpClientEndpointMetrics, HttpClientMetrics, Rejection, ResilienceMetrics,
 };
 
+use super::builder::Maker;
 use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
 use super::inject::Injector;
@@ -32,13 +33,14 @@ pub(crate) struct Core {
     /// Where the fallback's services are found.
     pub(super) discovery: Option<Discovery>,
     /// Path that every request begins with; without a slash at its end.
-    pub(super) prefix: Box<str>,
+    pub(crate) prefix: Box<str>,
     pub(crate) transport: Transport,
     pub(super) propagation: Propagation,
     pub(super) injector: Injector,
     /// Sent unless the request brings its own.
     pub(super) headers: HeaderMap,
     pub(super) endpoints: Endpoints<Endpoint>,
+    pub(super) maker: Arc<Maker>,
     pub(super) metrics: HttpClientMetrics,
     pub(super) refusals: ResilienceMetrics,
     pub(crate) max_response_size: usize,
@@ -65,6 +67,13 @@ impl fmt::Debug for Core {
 }
 
 impl Core {
+    /// Takes what the author of an interface wrote at a method, and says by which name its endpoint goes.
+    pub(crate) fn declare(&self, endpoint: &str, declared: Declared) -> Arc<str> {
+        let name = self.endpoints.name_of(endpoint);
+        self.maker.declare(&name, declared);
+        name
+    }
+
     /// The context of the running scope, or a new one.
     pub(super) fn current_context(&self) -> Context {
         self.propagation.current_or_new()

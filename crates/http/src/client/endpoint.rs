@@ -88,6 +88,11 @@ impl Template {
         })
     }
 
+    /// Whether two templates stand for the same requests: they differ in the names of parameters only.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.method == other.method && self.segments == other.segments
+    }
+
     fn fits(&self, method: &Method, path: &str) -> bool {
         if self.method.as_ref().is_some_and(|own| own != method) {
             return false;
@@ -200,6 +205,16 @@ impl<T> Endpoints<T> {
         fitting.map_or(&self.whole, |(_, kept)| kept)
     }
 
+    /// The name of an endpoint: that of the template that stands for the same requests, where there is one.
+    pub(crate) fn name_of(&self, name: &str) -> Arc<str> {
+        let same = Template::parse(name).ok().and_then(|asked| {
+            let known = self.templates.iter().map(|(template, _)| template);
+            let mut same = known.filter(|template| template.is_same_as(&asked));
+            same.next().map(|template| Arc::clone(&template.text))
+        });
+        same.unwrap_or_else(|| name.into())
+    }
+
     /// What is kept for an endpoint that the caller names.
     pub(crate) fn named(&self, name: &str) -> Arc<T> {
         let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
@@ -280,6 +295,16 @@ mod tests {
                 "{text}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn the_names_of_parameters_make_no_other_endpoint() {
+        let known = endpoints(&["GET /users/{id}", "GET /users"]);
+        assert_eq!(*known.name_of("GET /users/{user_id}"), *"GET /users/{id}");
+        assert_eq!(
+            *known.name_of("PUT /users/{user_id}"),
+            *"PUT /users/{user_id}"
+        );
     }
 
     #[test]

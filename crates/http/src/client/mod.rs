@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 use trunkline_core::{BoxError, BoxFuture, Error, Result};
-use trunkline_resilience::{CircuitStatus, PolicyRegistry};
+use trunkline_resilience::{CircuitStatus, Declared, PolicyRegistry};
 
 pub use builder::ClientBuilder;
 pub(crate) use core::Core;
@@ -228,6 +228,16 @@ impl EnhancedHttpClient {
         let mut states = self.registry.circuit_states();
         states.retain(|state| *state.target.service == *self.service_name());
         states
+    }
+
+    /// Takes what the author of an interface wrote at a method, and says by which name its endpoint goes.
+    pub(crate) fn declare(&self, endpoint: &str, declared: Declared) -> Arc<str> {
+        self.handle.core().declare(endpoint, declared)
+    }
+
+    /// The path that every request begins with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.handle.core().prefix
     }
 
     /// The policies that this client's calls go through, and their state.

@@ -6,6 +6,8 @@ use http::StatusCode;
 use trunkline_core::{Error, ErrorKind, Origin, Problem, Retry};
 use trunkline_resilience::{CircuitOpen, RetriedBelow, RetryExhausted};
 
+use super::Mismatch;
+
 /// A call to a service failed. `B` is what the body of an answer with an error status is read as.
 ///
 /// ```
@@ -121,6 +123,12 @@ where
     /// Every attempt, when there was more than one or another one was refused.
     #[must_use]
     pub fn retry_exhausted(&self) -> Option<&RetryExhausted> {
+        self.error()?.find()
+    }
+
+    /// What does not have the form that it has to have, place by place.
+    #[must_use]
+    pub fn mismatch(&self) -> Option<&Mismatch> {
         self.error()?.find()
     }
 

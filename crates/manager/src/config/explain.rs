@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use trunkline_core::Result;
 use trunkline_discovery::ServiceName;
-use trunkline_resilience::{EffectivePolicy, Explanation};
+use trunkline_resilience::{Declared, EffectivePolicy, Explanation};
 
 use super::diagnostics::closest;
 use super::layers::find_endpoint;
@@ -27,15 +27,30 @@ impl CommunicationConfig {
     /// # Errors
     /// `Invalid` when the name is no service name; `Config` when a policy set in code holds values out of range.
     pub fn explain(&self, service: &str, endpoint: Option<&str>) -> Result<PolicyExplanation> {
+        self.explain_declared(service, endpoint, None)
+    }
+
+    /// The same with what the author of an interface wrote at the method that calls the endpoint.
+    pub(crate) fn explain_declared(
+        &self,
+        service: &str,
+        endpoint: Option<&str>,
+        declared: Option<&Declared>,
+    ) -> Result<PolicyExplanation> {
         let name = ServiceName::new(service)?;
-        let explained = self.policy_layers(service, endpoint).resolve()?;
+        let second = declared.and_then(|declared| declared.also.as_deref());
+        let names: Vec<&str> = endpoint.into_iter().chain(second).collect();
+        let layers = self.policy_layers_of(service, &names);
+        let explained = layers.push_declared(declared).resolve()?;
         let settings = self.services.get(&name);
-        let matched = settings
-            .zip(endpoint)
-            .and_then(|(settings, endpoint)| find_endpoint(&settings.endpoints, endpoint));
+        let matched = settings.and_then(|settings| {
+            let mut names = names.iter();
+            names.find_map(|name| find_endpoint(&settings.endpoints, name))
+        });
         let note = match (settings, endpoint, matched) {
+            (None, ..) if declared.is_some() => None,
             (None, ..) => Some(self.unknown_service(&name)),
-            (Some(_), Some(endpoint), None) => Some(format!(
+            (Some(_), Some(endpoint), None) if declared.is_none() => Some(format!(
                 "`{endpoint}` has no settings of its own; those of the service apply"
             )),
             _ => None,

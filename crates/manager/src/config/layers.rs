@@ -17,6 +17,11 @@ impl CommunicationConfig {
     /// configured has only the first.
     #[must_use]
     pub fn policy_layers(&self, service: &str, endpoint: Option<&str>) -> PolicyLayers<'_> {
+        self.policy_layers_of(service, endpoint.as_slice())
+    }
+
+    /// The same for an endpoint that goes by several names: the first one that is configured applies.
+    pub(crate) fn policy_layers_of(&self, service: &str, endpoint: &[&str]) -> PolicyLayers<'_> {
         let name = ServiceName::new(service).ok();
         let settings = name
             .as_ref()
@@ -36,6 +41,7 @@ impl CommunicationConfig {
     #[cfg(feature = "gateway")]
     #[must_use]
     pub fn gateway_policy_layers(&self, service: &str, endpoint: Option<&str>) -> PolicyLayers<'_> {
+        let endpoint = endpoint.as_slice();
         let Ok(name) = ServiceName::new(service) else {
             return Stack::new(self).default_only();
         };
@@ -56,6 +62,16 @@ impl CommunicationConfig {
     #[cfg(feature = "http")]
     #[must_use]
     pub fn client_policy_layers(&self, client: &str, endpoint: Option<&str>) -> PolicyLayers<'_> {
+        self.client_policy_layers_of(client, endpoint.as_slice())
+    }
+
+    /// The same for an endpoint that goes by several names.
+    #[cfg(feature = "http")]
+    pub(crate) fn client_policy_layers_of(
+        &self,
+        client: &str,
+        endpoint: &[&str],
+    ) -> PolicyLayers<'_> {
         let stack = Stack::new(self);
         let Some(settings) = self.http_clients.get(client) else {
             return stack.default_only();
@@ -160,6 +176,17 @@ pub(crate) fn find_endpoint<'c>(
         .map(|(_, key, found)| (key.as_str(), found))
 }
 
+/// How many segments of a template (`GET /users/{id}`) are fixed, if what is asked for (`GET /users/1`, or a template)
+/// falls under it.
+#[cfg(feature = "http")]
+pub(crate) fn fixed_segments(template: &str, asked: &str) -> Option<usize> {
+    let asked = asked.trim();
+    let asked = asked.split_once('?').map_or(asked, |(path, _)| path);
+    let (method, path) = asked.split_once(' ')?;
+    let (known, template) = template.split_once(' ')?;
+    matches_template(template, path).filter(|_| known.eq_ignore_ascii_case(method))
+}
+
 /// How many segments are fixed and equal, if the path falls under the template.
 fn matches_template(template: &str, path: &str) -> Option<usize> {
     let mut fixed = 0;
@@ -235,11 +262,7 @@ impl<'c> Stack<'c> {
     }
 
     /// The service, in each place that speaks of it, and the endpoint.
-    fn service(
-        &self,
-        places: &[(String, &ServiceConfig)],
-        endpoint: Option<&str>,
-    ) -> PolicyLayers<'c> {
+    fn service(&self, places: &[(String, &ServiceConfig)], endpoint: &[&str]) -> PolicyLayers<'c> {
         self.layers(places, None, endpoint)
     }
 
@@ -247,12 +270,14 @@ impl<'c> Stack<'c> {
         &self,
         places: &[(String, &ServiceConfig)],
         own: Option<Own<'_>>,
-        endpoint: Option<&str>,
+        endpoint: &[&str],
     ) -> PolicyLayers<'c> {
         let endpoints: Vec<_> = places
             .iter()
             .filter_map(|(path, service)| {
-                let (key, found) = find_endpoint(&service.endpoints, endpoint?)?;
+                let mut names = endpoint.iter();
+                let (key, found) =
+                    names.find_map(|name| find_endpoint(&service.endpoints, name))?;
                 Some((join(&format!("{path}.endpoints"), key), found))
             })
             .collect();

@@ -32,6 +32,8 @@ mod tree;
 pub use builder::ConfigBuilder;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity};
 pub use explain::{PolicyExplanation, Setting};
+#[cfg(feature = "http")]
+pub(crate) use layers::fixed_segments;
 pub use loader::ConfigLoader;
 pub use model::{CommunicationConfig, EmbeddedConfig, HealthConfig, ServiceInfo};
 pub use place::{Place, Source};

@@ -10,6 +10,7 @@ use super::{EffectivePolicy, Scope};
 use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
 use crate::config::{InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy};
+use crate::declared::Declared;
 use crate::fallback::FallbackSettings;
 use crate::hedge::HedgeSettings;
 use crate::retry::{BudgetSettings, RetrySettings};
@@ -149,6 +150,19 @@ impl<'a> PolicyLayers<'a> {
         self.layers
             .insert(place, (layer, config, Box::new(origins)));
         self
+    }
+
+    /// Adds what the author of an interface wrote at a method, if anything.
+    #[must_use]
+    pub fn push_declared(self, declared: Option<&Declared>) -> Self {
+        match declared {
+            None => self,
+            Some(declared) => {
+                let place = declared.place.to_string();
+                let layer = Layer::Attribute(declared.method.to_string());
+                self.push(layer, declared.policy.clone(), move |_| Some(place.clone()))
+            }
+        }
     }
 
     /// Merges the layers.

@@ -1,0 +1,163 @@
+//! A call of an interface's method, to be awaited.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use trunkline_core::{BoxFuture, Context, Error, Problem};
+
+use super::answer::{Answer, Refusal, recast};
+use crate::error::ServiceError;
+use crate::options::CallOptions;
+use crate::request::RequestBuilder;
+use crate::response::Response;
+
+type Kinds<K, E, B> = fn() -> (K, E, B);
+type Instead<K, E> = fn(E) -> Result<<K as Answer>::Output, E>;
+
+/// A call of a method that has not been sent: `.await` sends it. What is set here applies to this call alone and wins
+/// over configuration and attributes.
+///
+/// `K` is the kind of answer, `E` the method's error, `B` what an answer with an error status holds.
+#[must_use = "a call is made when it is awaited"]
+pub struct Call<'c, K: Answer, E = ServiceError, B = Problem> {
+    request: Result<RequestBuilder<'c>, Error>,
+    instead: Option<Instead<K, E>>,
+    kind: PhantomData<Kinds<K, E, B>>,
+}
+
+impl<K: Answer, E, B> fmt::Debug for Call<'_, K, E, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'c, K: Answer, E, B: Refusal> Call<'c, K, E, B> {
+    pub(super) fn new(request: Result<RequestBuilder<'c>, Error>) -> Self {
+        Self {
+            request,
+            instead: None,
+            kind: PhantomData,
+        }
+    }
+
+    /// Answers by a function, which is told the cause, when the call has failed for good.
+    pub fn or_else(mut self, instead: fn(E) -> Result<K::Output, E>) -> Self {
+        self.instead = Some(instead);
+        self
+    }
+
+    /// Limits the whole call.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.change(|request| request.timeout(timeout))
+    }
+
+    /// Limits each attempt.
+    pub fn request_timeout(self, timeout: Duration) -> Self {
+        self.change(|request| request.request_timeout(timeout))
+    }
+
+    /// Makes one attempt only.
+    pub fn no_retry(self) -> Self {
+        self.change(RequestBuilder::no_retry)
+    }
+
+    /// Sets the number of attempts, the first one included.
+    pub fn max_attempts(self, attempts: u32) -> Self {
+        self.change(|request| request.max_attempts(attempts))
+    }
+
+    /// Says whether a second time does no harm, whatever the method says.
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.change(|request| request.idempotent(idempotent))
+    }
+
+    /// Sends this `Idempotency-Key`, which makes a repetition safe, also one of a later call that has the same.
+    pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
+        self.change(|request| request.idempotency_key(key))
+    }
+
+    /// Sends a header more.
+    pub fn header<N, V>(self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Into<http::Error>,
+        V: TryInto<HeaderValue>,
+        V::Error: Into<http::Error>,
+    {
+        self.change(|request| request.header(name, value))
+    }
+
+    /// Sends a token: `Authorization: Bearer …`, kept out of every log.
+    pub fn bearer(self, token: impl AsRef<str>) -> Self {
+        self.change(|request| request.bearer(token))
+    }
+
+    /// Uses a context in place of that of the running scope.
+    pub fn context(self, context: Context) -> Self {
+        self.change(|request| request.context(context))
+    }
+
+    /// Takes all that one call may ask for from elsewhere, in place of what was set before.
+    pub fn options(self, options: CallOptions) -> Self {
+        self.change(|request| request.options(options))
+    }
+
+    /// Sends the request and gives the answer as it came, whatever its status.
+    ///
+    /// # Errors
+    /// Why there is no answer, or why the request cannot be sent.
+    ///
+    /// # Cancel safety
+    /// As [`RequestBuilder::send`].
+    pub async fn response(self) -> Result<Response, ServiceError<B>> {
+        let request = self.request?;
+        request.send().await.map_err(recast)
+    }
+
+    /// Sends the request and reads the answer. `.await` on the call does the same.
+    ///
+    /// # Errors
+    /// Why there is no answer, `Status` for one with an error status, `Validation` for one, or for a request, that does
+    /// not have the form that it has to have; after the method's fallback, if it has one.
+    ///
+    /// # Cancel safety
+    /// As [`RequestBuilder::send`].
+    pub async fn send(self) -> Result<K::Output, E>
+    where
+        E: From<ServiceError<B>>,
+    {
+        let instead = self.instead;
+        let result = match self.response().await {
+            Ok(response) => K::read::<B>(response).await,
+            Err(error) => Err(error),
+        };
+        match (result, instead) {
+            (Ok(answer), _) => Ok(answer),
+            (Err(error), None) => Err(error.into()),
+            (Err(error), Some(instead)) => instead(error.into()),
+        }
+    }
+
+    fn change(mut self, change: impl FnOnce(RequestBuilder<'c>) -> RequestBuilder<'c>) -> Self {
+        self.request = self.request.map(change);
+        self
+    }
+}
+
+impl<'c, K, E, B> IntoFuture for Call<'c, K, E, B>
+where
+    K: Answer + 'c,
+    E: From<ServiceError<B>> + Send + 'c,
+    B: Refusal,
+{
+    type Output = Result<K::Output, E>;
+    type IntoFuture = BoxFuture<'c, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

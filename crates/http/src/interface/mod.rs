@@ -1,0 +1,24 @@
+//! What the clients that `#[service_interface]` generates are made of.
+//!
+//! The attribute writes a struct that holds a [`Caller`], and for each method of the trait a function that fills a
+//! [`Making`] and gives a [`Call`]: `users.get_user(7).await`, or `users.get_user(7).timeout(SECOND).await`. All that is
+//! done at run time is here, so that what is generated stays short, and so that it can be read and tested.
+
+mod answer;
+mod call;
+mod caller;
+mod fault;
+mod making;
+mod operation;
+mod parameter;
+
+pub use answer::{Answer, Maybe, Nothing, Raw, Refusal, Streamed, Value};
+pub use call::Call;
+pub use caller::{Caller, ServiceClient};
+pub use making::Making;
+pub use operation::{Interface, Operation};
+pub use parameter::Parameter;
+
+pub(crate) use fault::decode_json;
+#[doc(hidden)]
+pub use serde_json::json;

@@ -1,0 +1,5 @@
+//! Typed interfaces.
+
+mod client;
+mod policy;
+mod server;
