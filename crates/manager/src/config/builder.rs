@@ -63,7 +63,6 @@ impl ConfigBuilder {
     /// assert!(builder.build()?.debug_mode);
     /// # Ok::<(), trunkline_core::Error>(())
     /// ```
-    #[must_use]
     pub fn change(mut self, change: impl FnOnce(&mut CommunicationConfig)) -> Self {
         change(&mut self.config);
         self
