@@ -55,6 +55,26 @@ pub struct HttpClientConfig {
     /// File with further root certificates, PEM. Default: none, only the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// Whether the system's root certificates are trusted; without them those of `ca_file` alone are. Default true.
+    pub system_roots: bool,
+    /// File with the certificate that this side shows to services, and what leads from it to a root, PEM. Read again when
+    /// it changes, as `ca_file` and `client_key` are. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<PathBuf>,
+    /// File with the private key of `client_certificate`, PEM. Default: the file of the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
+    /// URL of a proxy: `http://user:password@proxy:3128`, `socks5://proxy:1080`, or `socks5h://proxy:1080`, where the proxy
+    /// looks up names; `none` for none. Default: as HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Hosts, domains, addresses and networks that are reached without `proxy`; this machine always is. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub no_proxy: Vec<String>,
+    /// Whether connections that are not encrypted speak HTTP/2 without asking. Default false.
+    pub http2_prior_knowledge: bool,
+    /// Whether public addresses alone are dialled: for URLs that come from outside. Default false.
+    pub deny_private_addresses: bool,
     /// One of the `policies`, by name. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -96,6 +116,13 @@ impl Default for HttpClientConfig {
             headers: BTreeMap::new(),
             max_response_size: ByteSize::mib(16),
             ca_file: None,
+            system_roots: true,
+            client_certificate: None,
+            client_key: None,
+            proxy: None,
+            no_proxy: Vec::new(),
+            http2_prior_knowledge: false,
+            deny_private_addresses: false,
             policy: None,
             timeout: TimeoutConfig::default(),
             request_timeout: None,
@@ -123,6 +150,13 @@ impl fmt::Debug for HttpClientConfig {
             .field("headers", &self.headers.keys())
             .field("max_response_size", &self.max_response_size)
             .field("ca_file", &self.ca_file)
+            .field("system_roots", &self.system_roots)
+            .field("client_certificate", &self.client_certificate)
+            .field("client_key", &self.client_key)
+            .field("proxy", &self.proxy.as_deref().map(without_user))
+            .field("no_proxy", &self.no_proxy)
+            .field("http2_prior_knowledge", &self.http2_prior_knowledge)
+            .field("deny_private_addresses", &self.deny_private_addresses)
             .field("policy", &self.policy)
             .field("timeout", &self.timeout)
             .field("request_timeout", &self.request_timeout)

@@ -3,8 +3,8 @@
 //! Use [`EnhancedHttpClient`] to call a service: it finds the instances, limits time, connections and load, repeats what
 //! may be repeated, stops calling what keeps failing, and tells the next hop who asks and how long they will wait. Use
 //! [`HttpClient`] where only the time limits and the context are wanted. [`Transport`] below both sends single requests
-//! to single places; the gateway is built on the same parts. Whoever wants cookies, redirects or proxies for the open
-//! web is better served by a browser-like client such as reqwest.
+//! to single places; the gateway is built on the same parts. Whoever wants cookies or redirects for the open web is
+//! better served by a browser-like client such as reqwest.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -68,7 +68,7 @@ mod wire;
 pub use body::{Body, BodyTooLarge};
 pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, HttpClient};
 pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};
-pub use connect::{ConnectFailed, ConnectStage};
+pub use connect::{AddressDenied, ConnectFailed, ConnectStage, ProxyRules};
 pub use error::{FieldMismatch, Mismatch, NoAnswer, ServiceError, Silence, SlowHead, StatusError};
 /// The words of HTTP itself, as this crate's interface uses them.
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};

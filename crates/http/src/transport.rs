@@ -12,11 +12,11 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use trunkline_core::{Error, Result, Retry};
+use trunkline_core::{Error, Result, Retry, Secret};
 
 use crate::body::{Body, Received, Source, Upload};
 use crate::config::HttpClientConfig;
-use crate::connect::{Connector, Meter, Tls};
+use crate::connect::{Connector, Meter, ProxyRules, Tls, TlsFiles};
 use crate::error::{self, Moved};
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
@@ -40,8 +40,40 @@ pub struct TransportConfig {
     pub max_waiting: Option<usize>,
     /// File with further root certificates, PEM. Default: only the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whether the system's roots are trusted. Default: yes; without them those of `ca_file` alone are.
+    pub system_roots: bool,
+    /// File with the certificate that this side shows, and what leads from it to a root, PEM. Default: none.
+    pub client_certificate: Option<PathBuf>,
+    /// File with its private key, PEM. Default: the file of the certificate.
+    pub client_key: Option<PathBuf>,
+    /// URL of a proxy, such as `http://user:password@proxy:3128` or `socks5h://proxy:1080`; `none` for none. Default: as
+    /// [`TransportConfig::with_proxy_rules`] says, or none.
+    pub proxy: Option<Secret>,
+    /// Hosts, domains, addresses and networks that are reached without `proxy`. What runs on this machine always is.
+    pub no_proxy: Vec<String>,
+    /// Whether public addresses alone are dialled, for URLs that come from outside. Default: no.
+    pub deny_private_addresses: bool,
     /// Whether connections that are not encrypted speak HTTP/2 without asking. Default: no, they speak HTTP/1.1.
     pub http2_prior_knowledge: bool,
+    /// What applies without `proxy`.
+    rules: ProxyRules,
+}
+
+impl TransportConfig {
+    /// Sets what goes through which proxy where `proxy` says nothing, such as what the environment says.
+    #[must_use]
+    pub fn with_proxy_rules(mut self, rules: ProxyRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    fn proxy_rules(&self) -> Result<ProxyRules> {
+        match self.proxy.as_ref().map(|url| url.expose().as_str()) {
+            None => Ok(self.rules.clone()),
+            Some("none") => Ok(ProxyRules::default()),
+            Some(url) => ProxyRules::all(url, &self.no_proxy),
+        }
+    }
 }
 
 impl Default for TransportConfig {
@@ -59,7 +91,14 @@ impl From<&HttpClientConfig> for TransportConfig {
             keepalive_expiry: config.keepalive_expiry,
             max_waiting: None,
             ca_file: config.ca_file.clone(),
-            http2_prior_knowledge: false,
+            system_roots: config.system_roots,
+            client_certificate: config.client_certificate.clone(),
+            client_key: config.client_key.clone(),
+            proxy: config.proxy.clone().map(Secret::from),
+            no_proxy: config.no_proxy.clone(),
+            deny_private_addresses: config.deny_private_addresses,
+            http2_prior_knowledge: config.http2_prior_knowledge,
+            rules: ProxyRules::default(),
         }
     }
 }
@@ -87,22 +126,32 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Makes a transport without connections. Reads `ca_file`.
+    /// Makes a transport without connections. Reads the files of certificates; when they change, connections that are
+    /// opened later use what is in them then.
     ///
     /// # Errors
-    /// `Config` when `ca_file` cannot be read or holds no certificate.
+    /// `Config` when a file cannot be read or does not hold what it should, when key and certificate do not belong
+    /// together, or when `proxy` or `no_proxy` cannot be read.
     pub fn new(config: &TransportConfig) -> Result<Self> {
-        Ok(Self::with_tls(config, Tls::new(config.ca_file.as_deref())?))
+        let tls = Tls::new(TlsFiles {
+            ca: config.ca_file.clone(),
+            system_roots: config.system_roots,
+            certificate: config.client_certificate.clone(),
+            key: config.client_key.clone(),
+        })?;
+        Self::with_tls(config, tls)
     }
 
     /// Makes a transport that encrypts by the application's own settings: other roots, a certificate of its own, other
-    /// protocols by ALPN. `ca_file` is not read.
-    #[must_use]
-    pub fn with_rustls(config: &TransportConfig, settings: rustls::ClientConfig) -> Self {
+    /// protocols by ALPN. No file is read.
+    ///
+    /// # Errors
+    /// `Config` when `proxy` or `no_proxy` cannot be read.
+    pub fn with_rustls(config: &TransportConfig, settings: rustls::ClientConfig) -> Result<Self> {
         Self::with_tls(config, Tls::with_settings(settings))
     }
 
-    fn with_tls(config: &TransportConfig, tls: Tls) -> Self {
+    fn with_tls(config: &TransportConfig, tls: Tls) -> Result<Self> {
         let open = config.max_connections.max(1);
         let limits = pool::Limits {
             open,
@@ -112,10 +161,15 @@ impl Transport {
                 .max_waiting
                 .unwrap_or(open.saturating_mul(WAITING_PER_CONNECTION)),
         };
-        let connector = Connector::new(tls, config.http2_prior_knowledge);
-        Self {
+        let connector = Connector {
+            tls,
+            prior_knowledge: config.http2_prior_knowledge,
+            proxy: config.proxy_rules()?,
+            public_only: config.deny_private_addresses,
+        };
+        Ok(Self {
             pool: Pool::new(limits, connector),
-        }
+        })
     }
 
     /// Connections and requests that wait for one, now.

@@ -11,8 +11,8 @@ use trunkline_core::{Error, Health, Propagation, Result};
 use trunkline_discovery::{Discovery, DiscoveryBuilder, ServiceName};
 use trunkline_http::interface::{Caller, ServiceClient};
 use trunkline_http::{
-    ClientBuilder, EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, Transport,
-    TransportConfig,
+    ClientBuilder, EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, ProxyRules,
+    Transport, TransportConfig,
 };
 use trunkline_resilience::{Declared, EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
@@ -25,6 +25,16 @@ use crate::{CommunicationManager, PolicyExplanation};
 
 /// Most services that have a client of their own at once; names come from code, so this is only a guard.
 const MOST_CLIENTS: usize = 4096;
+
+/// The connections of a client: through the proxies of the environment, unless its settings say otherwise.
+fn transport_of(settings: &HttpClientConfig) -> Result<Transport> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this crate is the one that reads the environment"
+    )]
+    let rules = ProxyRules::from_variables(|name| std::env::var(name).ok())?;
+    Transport::new(&TransportConfig::from(settings).with_proxy_rules(rules))
+}
 
 /// Asks instances how they are, for whoever has discovery check them; over connections of its own.
 pub(crate) struct Probing(Result<Transport, Missing>);
@@ -115,7 +125,7 @@ impl HttpClients {
             .get(DEFAULT)
             .cloned()
             .unwrap_or_default();
-        let transport = Transport::new(&TransportConfig::from(&settings))?;
+        let transport = transport_of(&settings)?;
         *shared = Some(transport.clone());
         Ok(transport)
     }
@@ -244,6 +254,10 @@ impl HttpClients {
             .service_config(behind.unwrap_or_default())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
+            .transport(
+                transport_of(&settings)
+                    .map_err(|error| error.with_component(format!("http_client_{name}")))?,
+            )
             .policies(
                 self.policies.registry(),
                 self.settings_of(Origin::Client(name.into())),

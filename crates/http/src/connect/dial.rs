@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use trunkline_core::{Error, Result};
 
 use super::error::{ConnectFailed, ConnectStage};
+use super::guard::{self, AddressDenied};
 
 /// When the next address is tried although the last one has not failed yet (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -18,9 +19,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Addresses of one host that are tried; more come from a mistake in the zone.
 const MOST_ADDRESSES: usize = 16;
 
-/// Connects to a host. The caller bounds the time.
-pub(super) async fn tcp(host: &str, port: u16) -> Result<TcpStream> {
-    let addresses = resolve(host, port).await?;
+/// Connects to a host, if need be to a public address alone. The caller bounds the time.
+pub(super) async fn tcp(host: &str, port: u16, public_only: bool) -> Result<TcpStream> {
+    let addresses = addresses(host, port, public_only).await?;
     let authority = format!("{host}:{port}");
     let mut addresses = interleave(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -46,6 +47,19 @@ pub(super) async fn tcp(host: &str, port: u16) -> Result<TcpStream> {
         ConnectStage::Connect,
         cause,
     ))
+}
+
+/// The addresses of a host that may be dialled; at least one.
+pub(super) async fn addresses(host: &str, port: u16, public_only: bool) -> Result<Vec<SocketAddr>> {
+    let mut found = resolve(host, port).await?;
+    if public_only {
+        let first = found.first().map(SocketAddr::ip);
+        found.retain(|address| guard::is_public(address.ip()));
+        if let (true, Some(first)) = (found.is_empty(), first) {
+            return Err(AddressDenied::error(&format!("{host}:{port}"), &first));
+        }
+    }
+    Ok(found)
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -94,7 +108,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn addresses(text: &[&str]) -> Vec<SocketAddr> {
+    fn parsed(text: &[&str]) -> Vec<SocketAddr> {
         text.iter()
             .map(|one| SocketAddr::new(one.parse().unwrap(), 80))
             .collect()
@@ -102,10 +116,10 @@ mod tests {
 
     #[test]
     fn families_take_turns() {
-        let mixed = interleave(addresses(&["::1", "::2", "::3", "127.0.0.1", "127.0.0.2"]));
+        let mixed = interleave(parsed(&["::1", "::2", "::3", "127.0.0.1", "127.0.0.2"]));
         assert_eq!(
             mixed,
-            addresses(&["::1", "127.0.0.1", "::2", "127.0.0.2", "::3"])
+            parsed(&["::1", "127.0.0.1", "::2", "127.0.0.2", "::3"])
         );
         assert!(interleave(Vec::new()).is_empty());
     }
@@ -114,6 +128,6 @@ mod tests {
     fn the_number_of_addresses_is_bounded() {
         let many: Vec<String> = (0..100).map(|last| format!("10.0.0.{last}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(interleave(addresses(&many)).len(), MOST_ADDRESSES);
+        assert_eq!(interleave(parsed(&many)).len(), MOST_ADDRESSES);
     }
 }

@@ -13,6 +13,8 @@ pub enum ConnectStage {
     Resolve,
     /// Opening the socket.
     Connect,
+    /// Asking a proxy for a way.
+    Proxy,
     /// Agreeing on encryption.
     Tls,
     /// Agreeing on HTTP.
@@ -24,6 +26,7 @@ impl ConnectStage {
         match self {
             Self::Resolve => "looking up the host",
             Self::Connect => "connecting",
+            Self::Proxy => "asking the proxy for a way",
             Self::Tls => "the TLS handshake",
             Self::Handshake => "the HTTP handshake",
         }

@@ -2,18 +2,23 @@
 
 mod dial;
 mod error;
+mod guard;
+mod proxy;
 mod stream;
 mod tls;
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use trunkline_core::Result;
 
 pub(crate) use stream::{Meter, Socket, Stream};
-pub(crate) use tls::Tls;
+pub(crate) use tls::{Tls, TlsFiles};
 
 pub use error::{ConnectFailed, ConnectStage};
+pub use guard::AddressDenied;
+pub use proxy::ProxyRules;
 
 use crate::origin::{Origin, Place as Target};
 use crate::pool::Place;
@@ -28,19 +33,15 @@ pub(crate) enum Version {
 /// How connections are made.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    tls: Tls,
+    pub(crate) tls: Tls,
     /// HTTP/2 without asking on connections that are not encrypted.
-    prior_knowledge: bool,
+    pub(crate) prior_knowledge: bool,
+    pub(crate) proxy: ProxyRules,
+    /// Whether public addresses alone are dialled.
+    pub(crate) public_only: bool,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: Tls, prior_knowledge: bool) -> Self {
-        Self {
-            tls,
-            prior_knowledge,
-        }
-    }
-
     /// Whether a connection there may turn out to be shared by many requests.
     pub(crate) fn may_share(&self, origin: &Origin) -> bool {
         origin.is_tls() || self.prior_knowledge
@@ -60,6 +61,10 @@ impl Connector {
             Version::One
         };
         match origin.place() {
+            Target::Unix(path) if self.public_only => Err(AddressDenied::error(
+                &path.display().to_string(),
+                &"a Unix socket",
+            )),
             #[cfg(unix)]
             Target::Unix(path) => {
                 let connected = timeout_at(until, tokio::net::UnixStream::connect(path)).await;
@@ -76,16 +81,27 @@ impl Connector {
             ))),
             Target::Tcp { tls, host, port } => {
                 let stage = ConnectStage::Connect;
-                let socket = timeout_at(until, dial::tcp(host, *port))
-                    .await
-                    .map_err(|_| ConnectFailed::timed_out(origin.authority(), stage, limit))??;
+                let late = |_| ConnectFailed::timed_out(origin.authority(), stage, limit);
+                let dialled = timeout_at(until, self.dial(origin, *tls, host, *port));
+                let socket = dialled.await.map_err(late)??;
                 if !tls {
                     return Ok((Stream::new(Socket::Tcp(socket), place), plain));
                 }
-                let stage = ConnectStage::Tls;
-                let socket = timeout_at(until, self.tls.connect(origin, socket))
-                    .await
-                    .map_err(|_| ConnectFailed::timed_out(origin.authority(), stage, limit))??;
+                let late =
+                    |_| ConnectFailed::timed_out(origin.authority(), ConnectStage::Tls, limit);
+                let encrypted = timeout_at(until, self.tls.connect(origin, socket));
+                let socket = match encrypted.await.map_err(late)? {
+                    Ok(socket) => socket,
+                    // The other side may have changed its certificates a moment before ours are looked at again.
+                    Err(_) if self.tls.look_now().await => {
+                        let again = async {
+                            let socket = self.dial(origin, *tls, host, *port).await?;
+                            self.tls.connect(origin, socket).await
+                        };
+                        timeout_at(until, again).await.map_err(late)??
+                    }
+                    Err(error) => return Err(error),
+                };
                 let version = match socket.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Version::Two,
                     _ => Version::One,
@@ -93,5 +109,27 @@ impl Connector {
                 Ok((Stream::new(Socket::Tls(Box::new(socket)), place), version))
             }
         }
+    }
+
+    /// A socket whose other end is the host, whatever is on the way.
+    async fn dial(&self, origin: &Origin, tls: bool, host: &str, port: u16) -> Result<TcpStream> {
+        let Some(proxy) = self.proxy.on_the_way(tls, host, port) else {
+            return dial::tcp(host, port, self.public_only).await;
+        };
+        // What the proxy looks up by itself cannot be checked here, so it is told the address.
+        let address = if proxy.wants_addresses() || self.public_only {
+            let found = dial::addresses(host, port, self.public_only).await?;
+            found.first().map(|address| address.ip().to_string())
+        } else {
+            None
+        };
+        let mut socket = dial::tcp(proxy.host(), proxy.port(), false).await?;
+        let target = address.as_deref().unwrap_or(host);
+        let refused = |cause| ConnectFailed::error(origin.authority(), ConnectStage::Proxy, cause);
+        proxy
+            .tunnel(&mut socket, target, port)
+            .await
+            .map_err(refused)?;
+        Ok(socket)
     }
 }

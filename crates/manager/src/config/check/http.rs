@@ -108,6 +108,15 @@ mod clients {
         limits.max_keepalive_connections = client.max_keepalive_connections;
         limits.keepalive_expiry = client.keepalive_expiry;
         limits.ca_file.clone_from(&client.ca_file);
+        limits.system_roots = client.system_roots;
+        limits
+            .client_certificate
+            .clone_from(&client.client_certificate);
+        limits.client_key.clone_from(&client.client_key);
+        limits.proxy.clone_from(&client.proxy);
+        limits.no_proxy.clone_from(&client.no_proxy);
+        limits.http2_prior_knowledge = client.http2_prior_knowledge;
+        limits.deny_private_addresses = client.deny_private_addresses;
         *client == limits
     }
 
@@ -129,11 +138,47 @@ mod clients {
 
     /// Read as the client reads it: a path that is wrong here is wrong there.
     fn check_roots(path: &str, client: &HttpClientConfig, found: &mut Found<'_>) {
-        if client.ca_file.is_none() {
-            return;
+        for key in ["ca_file", "client_certificate", "client_key", "proxy"] {
+            let mut one = HttpClientConfig::default();
+            match key {
+                "ca_file" => one.ca_file.clone_from(&client.ca_file),
+                "client_certificate" if client.client_key.is_none() => {
+                    one.client_certificate
+                        .clone_from(&client.client_certificate);
+                }
+                "client_key" if client.client_key.is_some() => {
+                    one.client_certificate
+                        .clone_from(&client.client_certificate);
+                    one.client_key.clone_from(&client.client_key);
+                }
+                "proxy" => {
+                    one.proxy.clone_from(&client.proxy);
+                    one.no_proxy.clone_from(&client.no_proxy);
+                }
+                _ => continue,
+            }
+            if one == HttpClientConfig::default() {
+                continue;
+            }
+            if let Err(error) = Transport::new(&TransportConfig::from(&one)) {
+                found.error(&format!("{path}.{key}"), error.report().to_string());
+            }
         }
-        if let Err(error) = Transport::new(&TransportConfig::from(client)) {
-            found.error(&format!("{path}.ca_file"), error.report().to_string());
+        if client.proxy.is_none() && !client.no_proxy.is_empty() {
+            found
+                .warning(
+                    &format!("{path}.no_proxy"),
+                    "there is no `proxy` beside it, so it has no effect",
+                )
+                .allow("`proxy` beside it, or NO_PROXY in the environment");
+        }
+        if !client.system_roots && client.ca_file.is_none() {
+            found
+                .error(
+                    &format!("{path}.system_roots"),
+                    "no root certificate would be trusted",
+                )
+                .allow("`ca_file` beside it");
         }
     }
 }

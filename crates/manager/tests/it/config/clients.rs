@@ -81,6 +81,41 @@ fn cfg6_root_certificates_are_read_when_checking() {
 }
 
 #[test]
+fn what_connections_cannot_be_made_with_is_refused() {
+    for (settings, key, why) in [
+        (
+            "client_certificate: /nowhere/own.pem",
+            "client_certificate",
+            "cannot be read",
+        ),
+        (
+            "client_key: /nowhere/own.key",
+            "client_key",
+            "without client_certificate",
+        ),
+        ("system_roots: false", "system_roots", "no root certificate"),
+        (
+            "proxy: \"ftp://me:secret@proxy\"",
+            "proxy",
+            "write http://host:port",
+        ),
+        (
+            "proxy: \"http://proxy:3128\", no_proxy: [\"a b\"]",
+            "proxy",
+            "`a b` is no host",
+        ),
+    ] {
+        let text = format!("http_client: {{base_url: https://a, {settings}}}\n");
+        assert_line(
+            &check_yaml(&text),
+            &[&format!("communication.yaml:1: http_client.{key}: "), why],
+        );
+    }
+    let fine = "http_client: {base_url: https://a, proxy: none, deny_private_addresses: true, http2_prior_knowledge: true}\n";
+    assert_eq!(check_yaml(fine), Vec::<String>::new());
+}
+
+#[test]
 fn cfg6_a_client_leads_somewhere() {
     assert_line(
         &errors_in("http_clients: {a: {service: \"user service\"}}\n"),

@@ -1,0 +1,219 @@
+//! A certificate of one's own, and certificates that change while requests go on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Response;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use trunkline_core::ErrorKind;
+use trunkline_http::{Body, Origin, Transport, TransportConfig};
+
+use crate::rig::{Count, fetch, get, in_time, serve, spawn};
+
+/// An authority.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM.
+struct Identity {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn identity(&self) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = params.signed_by(&key, &self.0).unwrap();
+        Identity {
+            certificate: leaf.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+/// What a server shows, and whom it lets in.
+fn server_settings(own: &Identity, trusted: &[&Authority]) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in trusted {
+        roots.add(authority.0.der().clone()).unwrap();
+    }
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    Arc::new(config)
+}
+
+/// Answers with what the other side showed, in PEM, under settings that can be replaced.
+async fn mutual(settings: Arc<ServerConfig>) -> (Origin, Arc<Mutex<Arc<ServerConfig>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let shared = Arc::new(Mutex::new(settings));
+    let current = Arc::clone(&shared);
+    spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = TlsAcceptor::from(Arc::clone(&*current.lock().unwrap()));
+            spawn(async move {
+                let Ok(socket) = acceptor.accept(socket).await else {
+                    return;
+                };
+                let shown = socket.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+                let answer = move |_| {
+                    let shown = shown.clone();
+                    async move { Response::new(Body::from(shown)) }
+                };
+                serve(socket, Count::default(), answer).await;
+            });
+        }
+    });
+    (Origin::https("localhost", port).unwrap(), shared)
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    // As a secret that is mounted changes: the whole file at once.
+    let fresh = directory.join(format!("{name}.new"));
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(fresh, directory.join(name)).unwrap();
+}
+
+fn write_identity(directory: &Path, identity: &Identity) {
+    let both = format!("{}{}", identity.certificate, identity.key);
+    write(directory, "client.pem", &both);
+}
+
+/// Opens a connection for every request, so that each one needs the certificates.
+fn config(directory: &Path) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config.ca_file = Some(directory.join("ca.pem"));
+    config.system_roots = false;
+    config.client_certificate = Some(directory.join("client.pem"));
+    config.max_keepalive_connections = 0;
+    config
+}
+
+async fn shown(transport: &Transport, origin: &Origin) -> Vec<u8> {
+    let limits = trunkline_http::Limits::default();
+    let response = in_time(transport.send(origin, get("/"), &limits)).await;
+    let body = response.expect("no request fails").into_body();
+    body.bytes(1 << 16).await.unwrap().to_vec()
+}
+
+fn der(identity: &Identity) -> Vec<u8> {
+    let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
+    der.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn the_own_certificate_is_shown() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "ca.pem", &authority.0.pem());
+    let own = authority.identity();
+    write_identity(directory.path(), &own);
+    let (origin, _) = mutual(server_settings(&authority.identity(), &[&authority])).await;
+    let transport = Transport::new(&config(directory.path())).unwrap();
+    assert_eq!(shown(&transport, &origin).await, der(&own));
+
+    // Whom the server does not know, or who shows nothing, is not answered.
+    write_identity(directory.path(), &stranger.identity());
+    let unknown = Transport::new(&config(directory.path())).unwrap();
+    in_time(fetch(&unknown, &origin, get("/")))
+        .await
+        .unwrap_err();
+    let mut nobody = config(directory.path());
+    nobody.client_certificate = None;
+    let nobody = Transport::new(&nobody).unwrap();
+    in_time(fetch(&nobody, &origin, get("/")))
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test]
+async fn certificates_and_roots_change_while_requests_go_on() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write(path, "ca.pem", &old.0.pem());
+    let (first, second) = (old.identity(), new.identity());
+    write_identity(path, &first);
+    let (origin, server) = mutual(server_settings(&old.identity(), &[&old, &new])).await;
+    let transport = Transport::new(&config(path)).unwrap();
+    assert_eq!(shown(&transport, &origin).await, der(&first));
+
+    // The new root comes beside the old one, and the server shows its new certificate in the same moment.
+    write(path, "ca.pem", &format!("{}{}", old.0.pem(), new.0.pem()));
+    *server.lock().unwrap() = server_settings(&new.identity(), &[&old, &new]);
+    assert_eq!(shown(&transport, &origin).await, der(&first));
+
+    // A certificate whose key has not come yet changes nothing.
+    write(path, "client.pem", &second.certificate);
+    for _ in 0..5 {
+        assert_eq!(shown(&transport, &origin).await, der(&first));
+    }
+    write_identity(path, &second);
+    while shown(&transport, &origin).await != der(&second) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // The old authority is gone from both sides.
+    write(path, "ca.pem", &new.0.pem());
+    *server.lock().unwrap() = server_settings(&new.identity(), &[&new]);
+    assert_eq!(shown(&transport, &origin).await, der(&second));
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_refused_when_the_transport_is_made() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write(path, "ca.pem", &authority.0.pem());
+    let (one, other) = (authority.identity(), authority.identity());
+    write(path, "one.pem", &one.certificate);
+    write(path, "other.key", &other.key);
+    type Change = fn(&mut TransportConfig, &Path);
+    let cases: [(&str, Change); 4] = [
+        ("no private key", |config, path| {
+            config.client_certificate = Some(path.join("one.pem"));
+        }),
+        ("does not belong to", |config, path| {
+            config.client_certificate = Some(path.join("one.pem"));
+            config.client_key = Some(path.join("other.key"));
+        }),
+        ("without client_certificate", |config, path| {
+            config.client_certificate = None;
+            config.client_key = Some(path.join("other.key"));
+        }),
+        ("cannot be read", |config, path| {
+            config.client_certificate = Some(path.join("missing.pem"));
+        }),
+    ];
+    for (what, change) in cases {
+        let mut config = config(path);
+        change(&mut config, path);
+        let error = Transport::new(&config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(what), "{what}: {error}");
+    }
+}
