@@ -163,6 +163,11 @@ impl Call {
                 let section = text::markdown(entry, &outcome.report, &machine);
                 let path = Path::new(program.document);
                 document::write_section(path, program.heading, entry.name, &section)?;
+                for (path, svg) in &outcome.report.pictures {
+                    let written = std::fs::write(path, svg);
+                    written
+                        .with_context(|| format!("cannot write {path} (run it from the root)"))?;
+                }
             }
             outcomes.push(outcome);
         }

@@ -10,6 +10,9 @@ pub struct Report {
     pub(crate) targets: Vec<Target>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) notes: Vec<String>,
+    /// Pictures for the guide, by their path from the root.
+    #[serde(skip)]
+    pub(crate) pictures: Vec<(&'static str, String)>,
 }
 
 /// A statement that holds or does not.
@@ -43,6 +46,11 @@ impl Report {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds a picture that `--write` puts there, seen from the root.
+    pub fn picture(&mut self, path: &'static str, svg: String) {
+        self.pictures.push((path, svg));
     }
 
     /// Adds a table.

@@ -7,6 +7,7 @@ mod demo;
 mod graceful_stop;
 mod http_faults;
 mod kill_anything;
+mod retry_storm;
 mod seed_configs;
 mod servers;
 pub(crate) mod system;
@@ -23,4 +24,5 @@ pub static ALL: &[&Entry] = &[
     &kill_anything::ENTRY,
     &http_faults::ENTRY,
     &breaker_fuzz::ENTRY,
+    &retry_storm::ENTRY,
 ];

@@ -21,8 +21,8 @@ pub mod header {
     pub const GRPC_TIMEOUT: &str = "grpc-timeout";
     /// Makes an unsafe request repeatable (IETF httpapi draft).
     pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
-    /// On an answer that failed: whoever answers has called on, retried and given up, so that retrying once more one hop
-    /// further would only multiply the load.
+    /// On an answer that failed: whoever answers has called on, retried and given up, or its circuit is open. Retrying once
+    /// more one hop further would only multiply the load, and who answers is not who fails.
     pub const RETRIES_EXHAUSTED: &str = "X-Retries-Exhausted";
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, broadcast, watch};
@@ -16,6 +17,9 @@ use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
 use crate::check::{Results, Running, ServiceHealthChange};
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::{Freshness, InstanceSet};
+
+/// Instances are not compared more often than this, whatever the configuration says.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The instances of one service. Cheap to clone; clones share one view of the service.
 ///
@@ -350,6 +354,28 @@ impl Pool {
         }
     }
 
+    /// Compares the instances with each other, and takes those out that do worse than the others.
+    pub(crate) fn compare(&self, now: Instant) {
+        let config = &self.balance.ejection;
+        let set = self.set.load_full();
+        let outliers = {
+            // Two that find that it is time at the same moment: the second sees that nothing was counted since.
+            let _replacing = self.replacing();
+            let counts: Vec<_> = set.members.iter().map(|it| it.load.take_counts()).collect();
+            config.outliers(&counts)
+        };
+        for (at, why) in outliers {
+            if let Some(member) = set.members.get(at) {
+                self.eject(member, why.why());
+            }
+        }
+        let every = config.interval.max(SHORTEST_INTERVAL);
+        let next = now.checked_add(every).unwrap_or(now);
+        for member in set.members.iter() {
+            member.load.compare_at(next);
+        }
+    }
+
     fn eject(&self, member: &Member, why: &'static str) {
         let replacing = self.replacing();
         let set = self.set.load_full();
@@ -464,7 +490,12 @@ impl Pool {
         let stayed = before.filter(|before| {
             before.instance.host == instance.host && before.instance.port == instance.port
         });
-        let load = stayed.map_or_else(|| Arc::new(Load::new()), |before| Arc::clone(&before.load));
+        let every = self.balance.ejection.compares();
+        let every = every.then_some(self.balance.ejection.interval.max(SHORTEST_INTERVAL));
+        let load = stayed.map_or_else(
+            || Arc::new(Load::new(every)),
+            |before| Arc::clone(&before.load),
+        );
         Arc::new(Member {
             instance: Arc::new(instance),
             load,
@@ -483,7 +514,9 @@ impl Pool {
         };
         let mut rotation = among(Member::is_sound);
         let mut panicking = false;
-        if rotation.is_empty() {
+        let usable = set.members.iter().filter(|it| it.is_usable()).count();
+        let few = usable * usize::from(self.balance.ejection.panic_percent);
+        if rotation.is_empty() || rotation.len() * 100 < few {
             rotation = among(Member::is_usable);
             panicking = !rotation.is_empty();
         }

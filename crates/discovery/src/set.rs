@@ -109,8 +109,8 @@ impl InstanceSet {
         self.revision
     }
 
-    /// Whether every instance was taken out for failing requests or checks, so that all of them are used for want of
-    /// better ones.
+    /// Whether nearly every instance (`panic_percent`) was taken out for failing requests or checks, so that all of them
+    /// are used for want of better ones.
     #[must_use]
     pub fn is_panicking(&self) -> bool {
         self.panicking

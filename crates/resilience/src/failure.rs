@@ -158,7 +158,7 @@ impl<T, E: 'static> Classify<Result<T, E>> for Standard {
 /// covered up.
 fn replaceable(error: &Error) -> bool {
     error.kind() == ErrorKind::Rejected
-        || outcome_of(error) == Outcome::Failure
+        || said_by_kind(error) == Outcome::Failure
         || error.find::<DeadlineTooShort>().is_some()
 }
 
@@ -173,6 +173,15 @@ fn known<E: 'static>(error: &E) -> Option<&Error> {
 
 /// What an error says about the other side, by the rule of [`Standard`].
 fn outcome_of(error: &Error) -> Outcome {
+    // Whoever says so works; its own circuits know what does not. Were it counted, the circuits of all tiers would open and
+    // a probe of one would be refused by the next, which opens it again.
+    if error.find::<RetriedBelow>().is_some() {
+        return Outcome::Ignored;
+    }
+    said_by_kind(error)
+}
+
+fn said_by_kind(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::Rejected | ErrorKind::Cancelled | ErrorKind::Config | ErrorKind::Unsupported => {
             Outcome::Ignored
@@ -220,31 +229,38 @@ pub fn retry_after(error: &Error) -> Option<Duration> {
     asked.or_else(open).or_else(limited).or_else(shed)
 }
 
-/// Whoever was asked has called on, retried and given up: a typed cause for [`Error::with_source`]. Retries at each of
-/// three tiers would make 27 attempts of one request just when the last tier is in trouble; only the tier next to the
-/// trouble retries.
+/// Whoever was asked has called on in vain, and has dealt with that: retried and given up, or was refused by its own open
+/// circuit. A typed cause for [`Error::with_source`].
+///
+/// It is not retried: retries at each of three tiers would make 27 attempts of one request just when the last tier is in
+/// trouble, so only the tier next to the trouble retries. And it speaks neither for nor against who was asked: only the
+/// circuit next to the trouble opens, and when that closes all tiers work again.
 ///
 /// ```
 /// use trunkline_core::{Error, Retry};
-/// use trunkline_resilience::{Classify, RetriedBelow, Standard};
+/// use trunkline_resilience::{Classify, Outcome, RetriedBelow, Standard};
 ///
-/// let error = Error::unavailable("503 from users").with_source(RetriedBelow);
-/// assert_eq!(Standard.retry(&Err::<(), _>(error)), Retry::Never);
+/// let answered = Err::<(), _>(Error::unavailable("503 from users").with_source(RetriedBelow));
+/// assert_eq!(Standard.retry(&answered), Retry::Never);
+/// assert_eq!(Standard.outcome(&answered), Outcome::Ignored);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetriedBelow;
 
 impl RetriedBelow {
-    /// Whether an error says that it was retried before, there or here.
+    /// Whether an error says that retries and circuits, here or there, have had their say: what is answered because of it
+    /// should carry this mark.
     #[must_use]
     pub fn is_in(error: &Error) -> bool {
-        error.find::<Self>().is_some() || error.find::<RetryExhausted>().is_some()
+        error.find::<Self>().is_some()
+            || error.find::<RetryExhausted>().is_some()
+            || error.find::<CircuitOpen>().is_some()
     }
 }
 
 impl fmt::Display for RetriedBelow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("retried already by who was asked")
+        f.write_str("who was asked has retried already, or has its own circuit open")
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is going on at one instance, as seen from here.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::ejection::EjectionState;
 use super::latency::LatencyEstimate;
+use super::outlier::{Counts, Tally};
 use crate::instance::ServiceInstance;
 use crate::instances::Pool;
 
@@ -38,17 +39,28 @@ pub(crate) struct Load {
     active: AtomicU32,
     failures: AtomicU32,
     latency: LatencyEstimate,
+    /// For the comparison with the others.
+    tally: Tally,
+    /// Where `due` is counted from.
+    origin: Instant,
+    /// Milliseconds since then at which it is compared with the others; `u64::MAX` for never.
+    due: AtomicU64,
     failing_checks: AtomicBool,
     ejected: AtomicBool,
     ejection: Mutex<EjectionState>,
 }
 
 impl Load {
-    pub(crate) fn new() -> Self {
+    /// `every` says how often it is compared with the others; `None` for never.
+    pub(crate) fn new(every: Option<Duration>) -> Self {
+        let due = every.map_or(u64::MAX, millis);
         Self {
             active: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             latency: LatencyEstimate::new(Instant::now()),
+            tally: Tally::default(),
+            origin: Instant::now(),
+            due: AtomicU64::new(due),
             failing_checks: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
             ejection: Mutex::default(),
@@ -85,17 +97,42 @@ impl Load {
             self.failures.store(0, Ordering::Relaxed);
         }
         self.latency.observe(latency, now);
+        self.tally.success(latency);
     }
 
     /// A request had no answer for so long.
     pub(super) fn overtaken(&self, after: Duration, now: Instant) {
         self.latency.observe_at_least(after, now);
+        self.tally.took(after);
     }
 
     /// A request failed. Returns how many have in a row.
     pub(super) fn failed(&self, latency: Duration, now: Instant) -> u32 {
         self.latency.observe_failure(latency, now);
+        self.tally.failure();
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether it is time to compare the instances. Only one of those who ask at that time is told so.
+    pub(super) fn is_time_to_compare(&self, now: Instant) -> bool {
+        let due = self.due.load(Ordering::Relaxed);
+        let since = now.saturating_duration_since(self.origin);
+        millis(since) >= due
+            && self
+                .due
+                .compare_exchange(due, u64::MAX, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// It is compared with the others again after this time.
+    pub(crate) fn compare_at(&self, at: Instant) {
+        let since = at.saturating_duration_since(self.origin);
+        self.due.store(millis(since), Ordering::Relaxed);
+    }
+
+    /// What was counted since this was asked last.
+    pub(crate) fn take_counts(&self) -> Counts {
+        self.tally.take()
     }
 
     pub(crate) fn passes_checks(&self) -> bool {
@@ -130,4 +167,8 @@ impl Load {
     fn ejection(&self) -> MutexGuard<'_, EjectionState> {
         self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX - 1)
 }

@@ -8,6 +8,7 @@ mod draw;
 mod ejection;
 mod latency;
 mod load;
+mod outlier;
 mod pick;
 mod rotation;
 mod schedule;

@@ -91,13 +91,28 @@ impl Picked {
         }
         match outcome {
             Outcome::Ignored => {}
-            Outcome::Success => self.member.load.succeeded(latency, Instant::now()),
+            Outcome::Success => {
+                let now = Instant::now();
+                self.member.load.succeeded(latency, now);
+                self.compare(now);
+            }
             Outcome::Failure => {
-                let failures = self.member.load.failed(latency, Instant::now());
+                let now = Instant::now();
+                let failures = self.member.load.failed(latency, now);
                 if let Some(pool) = self.member.pool.upgrade() {
                     pool.failed(&self.member, failures);
                 }
+                self.compare(now);
             }
+        }
+    }
+
+    /// Compares the instances with each other when it is time.
+    fn compare(&self, now: Instant) {
+        if self.member.load.is_time_to_compare(now)
+            && let Some(pool) = self.member.pool.upgrade()
+        {
+            pool.compare(now);
         }
     }
 

@@ -286,9 +286,76 @@ pub struct EjectionConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub max_time: Duration,
-    /// Most instances that may be out at a time, in percent of those that take requests. Default 50.
+    /// Most instances that may be out at a time, in percent of those that take requests, computed as it would be with one
+    /// more. The last one in rotation stays whatever this says. Default 50.
     #[schemars(range(max = 100))]
     pub max_percent: u8,
+    /// With fewer instances that nothing speaks against than this, in percent of those that take requests, all get
+    /// requests: they may work, and the few left could not bear everything. 0 means only when there is none. Default 10.
+    #[schemars(range(max = 100))]
+    pub panic_percent: u8,
+    /// How often instances are compared with each other by `success_rate` and `latency`. Default `10s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub interval: Duration,
+    /// Leaves an instance out whose requests fail more often than those of the others.
+    pub success_rate: SuccessRateConfig,
+    /// Leaves an instance out that answers more slowly than the others. Off unless `factor` is given.
+    pub latency: LatencyOutlierConfig,
+}
+
+/// Leaves an instance out whose requests fail more often than those of the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct SuccessRateConfig {
+    /// Whether they are compared. Default true.
+    pub enabled: bool,
+    /// An instance goes when its share of successes is so many percent points below that of all the others together.
+    /// Default 30.
+    #[schemars(range(min = 1, max = 100))]
+    pub below_others: u8,
+    /// With fewer requests than this in an interval an instance is not judged. Default 20.
+    #[schemars(range(min = 1))]
+    pub minimum_requests: u32,
+}
+
+impl Default for SuccessRateConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            below_others: 30,
+            minimum_requests: 20,
+        }
+    }
+}
+
+/// Leaves an instance out that answers more slowly than the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct LatencyOutlierConfig {
+    /// An instance goes when its mean latency is so many times that of all the others together. 0, the default, means
+    /// never: balancing by load gives a slow instance fewer requests anyway.
+    #[schemars(range(max = 1000))]
+    pub factor: u32,
+    /// What takes less than this is not slow, whatever the others take. Default `100ms`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub at_least: Duration,
+    /// With fewer answers than this in an interval an instance is not judged. Default 20.
+    #[schemars(range(min = 1))]
+    pub minimum_requests: u32,
+}
+
+impl Default for LatencyOutlierConfig {
+    fn default() -> Self {
+        Self {
+            factor: 0,
+            at_least: Duration::from_millis(100),
+            minimum_requests: 20,
+        }
+    }
 }
 
 impl Default for EjectionConfig {
@@ -299,6 +366,10 @@ impl Default for EjectionConfig {
             base_time: Duration::from_secs(10),
             max_time: Duration::from_secs(300),
             max_percent: 50,
+            panic_percent: 10,
+            interval: Duration::from_secs(10),
+            success_rate: SuccessRateConfig::default(),
+            latency: LatencyOutlierConfig::default(),
         }
     }
 }

@@ -173,3 +173,106 @@ async fn failures_of_requests_that_were_under_way_do_not_count_after_it_is_back(
     }
     assert_eq!(in_rotation(&instances).len(), 2, "the row begins anew");
 }
+
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// So many requests to each instance; what they come to is said by instance and number.
+fn requests(instances: &Instances, each: usize, outcome: impl Fn(&str, usize) -> (Outcome, u64)) {
+    let set = instances.snapshot();
+    let ids: Vec<String> = set.in_rotation().map(|it| it.id.clone()).collect();
+    for number in 0..each {
+        for id in &ids {
+            let (outcome, millis) = outcome(id, number);
+            // By now it may be out.
+            if in_rotation(instances).contains(id) {
+                pick(instances, id).finish(outcome, Duration::from_millis(millis));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fails_more_often_than_the_others_goes_although_never_in_a_row() {
+    let instances = instances(3);
+    let half = |id: &str, number: usize| match (id, number % 2) {
+        ("i1", 1) => (Outcome::Failure, 1),
+        _ => (Outcome::Success, 1),
+    };
+    requests(&instances, 30, half);
+    assert_eq!(in_rotation(&instances).len(), 3, "not compared yet");
+    tokio::time::advance(INTERVAL).await;
+    requests(&instances, 1, |_, _| (Outcome::Success, 1));
+    assert_eq!(in_rotation(&instances), ["i0", "i2"]);
+    tokio::time::advance(BASE).await;
+    assert_eq!(in_rotation(&instances).len(), 3, "its time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_fail_alike_nobody_is_an_outlier() {
+    let instances = instances(3);
+    for _ in 0..3 {
+        requests(&instances, 30, |_, number| match number % 2 {
+            0 => (Outcome::Failure, 1),
+            _ => (Outcome::Success, 1),
+        });
+        tokio::time::advance(INTERVAL).await;
+    }
+    assert_eq!(in_rotation(&instances).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_much_slower_than_the_others_goes_where_that_is_asked_for() {
+    let slow = |id: &str, _| (Outcome::Success, if id == "i2" { 800 } else { 20 });
+    for (factor, left) in [(0, 3), (5, 2)] {
+        let mut config = EjectionConfig::default().with_base_time(BASE);
+        config.latency.factor = factor;
+        let instances = with(3, config);
+        requests(&instances, 30, slow);
+        tokio::time::advance(INTERVAL).await;
+        requests(&instances, 1, slow);
+        assert_eq!(in_rotation(&instances).len(), left, "factor {factor}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outliers_too_leave_the_share_and_the_last_one_in() {
+    let instances = instances(4);
+    // Three of four fail half of their requests; no more than half of them may go, the worst ones first.
+    let bad = |id: &str, number: usize| match id {
+        "i0" => (Outcome::Success, 1),
+        _ if number.is_multiple_of(2) => (Outcome::Failure, 1),
+        _ => (Outcome::Success, 1),
+    };
+    for _ in 0..3 {
+        requests(&instances, 40, bad);
+        tokio::time::advance(INTERVAL - Duration::from_secs(1)).await;
+        requests(&instances, 1, |_, _| (Outcome::Success, 1));
+        assert!(in_rotation(&instances).len() >= 2);
+        assert!(in_rotation(&instances).contains(&"i0".to_owned()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_too_few_left_all_are_asked() {
+    let mut config = EjectionConfig::default()
+        .with_base_time(BASE)
+        .with_max_percent(100);
+    config.panic_percent = 40;
+    let instances = with(5, config);
+    for id in ["i0", "i1", "i2"] {
+        for _ in 0..5 {
+            fail(&instances, id);
+        }
+    }
+    assert_eq!(in_rotation(&instances), ["i3", "i4"], "40 % are left");
+    for _ in 0..5 {
+        fail(&instances, "i3");
+    }
+    let set = instances.snapshot();
+    assert!(set.is_panicking() && set.is_healthy());
+    assert_eq!(in_rotation(&instances).len(), 5);
+    tokio::time::advance(BASE).await;
+    drop(pick(&instances, "i0"));
+    assert!(!instances.snapshot().is_panicking());
+}

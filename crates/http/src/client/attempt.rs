@@ -10,7 +10,7 @@ use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
 
 use super::core::Core;
 use super::destination::{Destination, Peer, Tried};
-use super::judge::outcome_of_status;
+use super::judge::outcome_of_answer;
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::connect::ConnectFailed;
@@ -137,7 +137,7 @@ pub(super) fn report(
 
 pub(super) fn outcome(result: &Result<Response<Body>>) -> Outcome {
     match result {
-        Ok(response) => outcome_of_status(response.status()),
+        Ok(response) => outcome_of_answer(response),
         Err(_) => Standard.outcome(result),
     }
 }

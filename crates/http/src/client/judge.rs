@@ -30,10 +30,18 @@ pub(crate) fn outcome_of_status(status: StatusCode) -> Outcome {
     }
 }
 
+/// The same; but one that was retried at the tier below, or refused by its circuit, speaks neither way.
+pub(crate) fn outcome_of_answer(response: &Response<Body>) -> Outcome {
+    match outcome_of_status(response.status()) {
+        Outcome::Failure if is_retried(response.headers()) => Outcome::Ignored,
+        outcome => outcome,
+    }
+}
+
 impl Classify<Answered> for Judge<'_> {
     fn outcome(&self, result: &Answered) -> Outcome {
         match result {
-            Ok(response) => outcome_of_status(response.status()),
+            Ok(response) => outcome_of_answer(response),
             Err(_) => Standard.outcome(result),
         }
     }

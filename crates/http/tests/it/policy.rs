@@ -707,6 +707,12 @@ async fn what_was_retried_at_the_tier_below_is_not_retried_here() {
     let answer = client.get("/").await.unwrap();
     assert_eq!(answer.headers()[HEADER], "true", "it is told further up");
     assert_eq!(below.count.requests(), 1);
+    // And nobody blames who stands in between: its circuit is not the one to open.
+    for _ in 0..10 {
+        client.get("/").await.unwrap();
+    }
+    assert_eq!(client.circuit_states()[0].circuit.state, State::Closed);
+    assert_eq!(below.count.requests(), 11);
 
     // Who stands next to the trouble retries, and then says so in the answer and in what becomes of it.
     let broken = Server::start(|_| async { status(503) }).await;
