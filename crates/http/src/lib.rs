@@ -54,6 +54,7 @@ mod connect;
 mod error;
 pub mod interface;
 mod limits;
+mod middleware;
 mod observe;
 mod options;
 mod origin;
@@ -62,6 +63,7 @@ mod probe;
 mod query;
 mod request;
 mod response;
+mod sdk;
 mod transport;
 mod wire;
 
@@ -74,6 +76,7 @@ pub use error::{FieldMismatch, Mismatch, NoAnswer, ServiceError, Silence, SlowHe
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use interface::{Call, ServiceClient};
 pub use limits::Limits;
+pub use middleware::{MiddlewareResult, Next, ServiceRequest};
 pub use observe::PolicyMetrics;
 pub use options::CallOptions;
 pub use origin::Origin;
@@ -81,4 +84,8 @@ pub use pool::{PoolFull, PoolStats, PoolTimeout};
 pub use probe::HttpProbe;
 pub use request::RequestBuilder;
 pub use response::Response;
+pub use sdk::{
+    Batch, BatchResults, BatchTuple, CircuitConfig, ErrorContext, Job, Outcome, ServiceCall,
+    ServiceClients, ServiceFetch, ServiceResult, ServiceSdk, ServiceSdkBuilder, ServiceSdkConfig,
+};
 pub use transport::{Transport, TransportConfig};

@@ -1,12 +1,14 @@
 //! What one call asks for, over the settings of its client.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Uri};
 use trunkline_core::Context;
 
 use crate::body::Body;
+use crate::middleware::Hooks;
 
 /// What one call asks for, over the settings of its client. Put it into the extensions of a request that goes through
 /// the client as a tower service; [`RequestBuilder`](crate::RequestBuilder) has a method for each.
@@ -38,6 +40,10 @@ pub struct CallOptions {
     /// Whether the body of the answer may go on beyond the limit of the whole call, for as long as it moves; the limit is
     /// that of the answer's head then. Default: no.
     pub open_end: bool,
+    /// The client's middleware around attempts.
+    pub(crate) around: Option<Hooks>,
+    /// Counts the attempts that were sent, for who asks.
+    pub(crate) sent: Option<Arc<AtomicU32>>,
 }
 
 impl CallOptions {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,11 +55,29 @@ const UNSAFE: &AsciiSet = &CONTROLS
 /// ```
 #[must_use = "a request is sent by `send` or `.await`"]
 pub struct RequestBuilder<'a> {
-    handle: &'a Handle,
+    handle: Held<'a>,
     draft: Box<Draft>,
     path: String,
     body: Body,
     wrong: Option<Error>,
+}
+
+/// The client that a request goes through.
+#[derive(Clone)]
+enum Held<'a> {
+    Borrowed(&'a Handle),
+    Owned(Arc<Handle>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        match self {
+            Self::Borrowed(handle) => handle,
+            Self::Owned(handle) => handle,
+        }
+    }
 }
 
 impl fmt::Debug for RequestBuilder<'_> {
@@ -72,6 +91,15 @@ impl fmt::Debug for RequestBuilder<'_> {
 
 impl<'a> RequestBuilder<'a> {
     pub(crate) fn new(handle: &'a Handle, method: Method, path: &str) -> Self {
+        Self::held(Held::Borrowed(handle), method, path)
+    }
+
+    /// One that keeps the client it goes through.
+    pub(crate) fn owned(handle: Handle, method: Method, path: &str) -> RequestBuilder<'static> {
+        RequestBuilder::held(Held::Owned(Arc::new(handle)), method, path)
+    }
+
+    fn held(handle: Held<'a>, method: Method, path: &str) -> Self {
         Self {
             handle,
             draft: Draft::new(method),
@@ -213,7 +241,7 @@ impl<'a> RequestBuilder<'a> {
     /// # Cancel safety
     /// Dropping it gives up the call and the connection in use; the request may have been processed.
     pub async fn send(self) -> Result<Response, ServiceError> {
-        let handle = self.handle;
+        let handle = self.handle.clone();
         let (draft, body) = self.finish()?;
         let response = handle.call(draft, body).await?;
         let core = handle.core();

@@ -47,8 +47,14 @@ impl Response {
         }
     }
 
-    pub(crate) fn service(&self) -> &str {
+    /// Who answered.
+    pub(crate) fn service(&self) -> &Arc<str> {
         &self.service
+    }
+
+    /// What goes along with the answer inside the process.
+    pub(crate) fn extensions_mut(&mut self) -> &mut http::Extensions {
+        self.inner.extensions_mut()
     }
 
     /// The status.
@@ -61,6 +67,11 @@ impl Response {
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         self.inner.headers()
+    }
+
+    /// The headers, for a middleware to change.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.inner.headers_mut()
     }
 
     /// The first value of a header, if it is text.

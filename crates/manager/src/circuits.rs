@@ -48,7 +48,7 @@ impl CommunicationManager {
     /// What keeps the circuits of this process.
     pub(crate) fn registries(&self) -> Vec<PolicyRegistry> {
         let registry = |policies: &Policies| policies.registry().clone();
-        self.policies().map(registry).into()
+        self.policies().iter().map(registry).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use trunkline_http::{
     ClientBuilder, EnhancedHttpClient, HttpClientConfig, HttpProbe, PolicyMetrics, ProxyRules,
     Transport, TransportConfig,
 };
+use trunkline_resilience::config::PolicyConfig;
 use trunkline_resilience::{Declared, EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
 
@@ -21,6 +22,7 @@ use crate::circuits::CircuitHealth;
 use crate::config::fixed_segments;
 use crate::named::{DEFAULT, Missing};
 use crate::policies::{CurrentConfig, Origin, Policies};
+use crate::sdk::AdjustedPolicies;
 use crate::{CommunicationManager, PolicyExplanation};
 
 /// Most services that have a client of their own at once; names come from code, so this is only a guard.
@@ -68,6 +70,7 @@ pub(crate) struct HttpClients {
     clients: Mutex<HashMap<String, EnhancedHttpClient>>,
     /// Shared by clients without limits of their own.
     transport: Mutex<Option<Transport>>,
+    adjusted: AdjustedPolicies,
     probing: Probing,
     closed: AtomicBool,
 }
@@ -95,6 +98,7 @@ impl HttpClients {
             metrics,
             clients: Mutex::default(),
             transport: Mutex::default(),
+            adjusted: AdjustedPolicies::default(),
             probing,
             closed: AtomicBool::new(false),
         }
@@ -104,13 +108,13 @@ impl HttpClients {
         &self.policies
     }
 
-    /// How calls to what a part of the configuration speaks of are carried.
-    fn settings_of(
-        &self,
-        origin: Origin,
-    ) -> impl Fn(&Target) -> Arc<EffectivePolicy> + Send + Sync + use<> {
-        let policies = self.policies.clone();
-        move |target| policies.settings(target, &origin)
+    /// Those of clients with settings of their own.
+    pub(crate) fn adjusted(&self) -> Vec<Policies> {
+        self.adjusted.all()
+    }
+
+    pub(crate) fn discovery(&self) -> Result<Discovery> {
+        self.discovery.as_ref().cloned().map_err(Missing::error)
     }
 
     /// Connections for what has no limits of its own: service clients and the gateway.
@@ -260,7 +264,7 @@ impl HttpClients {
             )
             .policies(
                 self.policies.registry(),
-                self.settings_of(Origin::Client(name.into())),
+                settings_of(&self.policies, Origin::Client(name.into())),
             );
         self.under_its_name(builder, name, &settings)
             .and_then(ClientBuilder::<EnhancedHttpClient>::build)
@@ -290,7 +294,38 @@ impl HttpClients {
         }
     }
 
+    /// A client of a service with some values over those that the configuration has for it, and with circuits of its own.
+    pub(crate) fn adjusted_client(
+        &self,
+        name: &str,
+        over: &PolicyConfig,
+    ) -> Result<EnhancedHttpClient> {
+        let origin = Origin::Adjusted(Arc::new(over.clone()));
+        let config = self.config.load();
+        let service = ServiceName::new(name)?;
+        origin
+            .layers(&config, &Target::service(service.as_str()), None)
+            .resolve()
+            .map_err(Error::from)?;
+        let registry = PolicyRegistry::builder()
+            .observer(PolicyMetrics::new(&self.metrics))
+            .build();
+        let policies = Policies::new(Arc::clone(&self.config), registry);
+        let client = self.service_client(name, &policies, origin)?;
+        self.adjusted.add(policies);
+        Ok(client)
+    }
+
     fn for_service(&self, name: &str) -> Result<EnhancedHttpClient> {
+        self.service_client(name, &self.policies, Origin::Service)
+    }
+
+    fn service_client(
+        &self,
+        name: &str,
+        policies: &Policies,
+        origin: Origin,
+    ) -> Result<EnhancedHttpClient> {
         let service = ServiceName::new(name).map_err(|_| self.unknown(name))?;
         let discovery = self.discovery.as_ref().map_err(Missing::error)?;
         let config = self.config.load();
@@ -302,7 +337,7 @@ impl HttpClients {
             .transport(self.transport()?)
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(self.policies.registry(), self.settings_of(Origin::Service))
+            .policies(policies.registry(), settings_of(policies, origin))
             .build()
             .map_err(|error| error.with_component(format!("http_client_{service}")))
     }
@@ -353,7 +388,10 @@ impl HttpClients {
             .transport(transport.clone())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(self.policies.registry(), self.settings_of(Origin::Gateway))
+            .policies(
+                self.policies.registry(),
+                settings_of(&self.policies, Origin::Gateway),
+            )
             .build()
             .and_then(|client| {
                 self.show(service.as_str(), client.service_name())?;
@@ -361,6 +399,15 @@ impl HttpClients {
             })
             .map_err(|error| error.with_component(format!("gateway {service}")))
     }
+}
+
+/// How calls to what a part of the configuration speaks of are carried.
+fn settings_of(
+    policies: &Policies,
+    origin: Origin,
+) -> impl Fn(&Target) -> Arc<EffectivePolicy> + Send + Sync + use<> {
+    let policies = policies.clone();
+    move |target| policies.settings(target, &origin)
 }
 
 impl CommunicationManager {

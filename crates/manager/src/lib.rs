@@ -62,6 +62,8 @@ mod policies;
 mod prefix;
 mod relay;
 mod reload;
+#[cfg(feature = "http")]
+mod sdk;
 #[cfg(feature = "server")]
 mod service;
 mod signal;
@@ -86,4 +88,6 @@ pub use config::{
 pub use global::{communication_manager, initialize_communication, shutdown_communication};
 pub use manager::CommunicationManager;
 pub use reload::AppliedConfig;
+#[cfg(feature = "http")]
+pub use sdk::call_service;
 pub use stages::Stage;

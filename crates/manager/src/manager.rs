@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) propagation: Propagation,
     pub(crate) parts: Parts,
     pub(crate) http: Arc<HttpClients>,
+    #[cfg(feature = "http")]
+    pub(crate) sdk: trunkline_http::ServiceSdk,
     pub(crate) stages: Stages,
     callbacks: Arc<Callbacks>,
     pub(crate) tasks: Scope,
@@ -111,6 +113,8 @@ impl CommunicationManager {
             metrics: assembled.metrics,
             propagation: assembled.propagation,
             parts: assembled.parts,
+            #[cfg(feature = "http")]
+            sdk: crate::sdk::of_clients(&assembled.http),
             http: assembled.http,
             stages: Stages::default(),
             callbacks: Arc::default(),
@@ -440,13 +444,15 @@ impl CommunicationManager {
 
     /// The policies of calls and of publishing.
     #[cfg(feature = "http")]
-    pub(crate) fn policies(&self) -> [&Policies; 2] {
-        [self.0.http.policies(), &self.0.publishing]
+    pub(crate) fn policies(&self) -> Vec<Policies> {
+        let mut all = vec![self.0.http.policies().clone(), self.0.publishing.clone()];
+        all.extend(self.0.http.adjusted());
+        all
     }
 
     #[cfg(not(feature = "http"))]
-    pub(crate) fn policies(&self) -> [&Policies; 1] {
-        [&self.0.publishing]
+    pub(crate) fn policies(&self) -> Vec<Policies> {
+        vec![self.0.publishing.clone()]
     }
 
     fn set_phase(&self, phase: &mut Phase, next: Phase) {

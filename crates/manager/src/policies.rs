@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use trunkline_messaging::TopicName;
 use trunkline_resilience::{Declared, EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
+#[cfg(feature = "http")]
+use trunkline_resilience::{Layer, config::PolicyConfig};
 
 use crate::CommunicationConfig;
 
@@ -13,7 +15,7 @@ use crate::CommunicationConfig;
 pub(crate) type CurrentConfig = Arc<ArcSwap<CommunicationConfig>>;
 
 /// Which part of the configuration speaks of a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Origin {
     /// A configured HTTP client.
     #[cfg(feature = "http")]
@@ -21,6 +23,9 @@ pub(crate) enum Origin {
     /// A service that is called by its name.
     #[cfg(feature = "http")]
     Service,
+    /// The same with values of its own over those of the service.
+    #[cfg(feature = "http")]
+    Adjusted(Arc<PolicyConfig>),
     /// A service behind the gateway.
     #[cfg(feature = "gateway")]
     Gateway,
@@ -102,7 +107,7 @@ impl Origin {
         not(feature = "http"),
         expect(unused_variables, reason = "topics bring their own")
     )]
-    fn layers<'c>(
+    pub(crate) fn layers<'c>(
         &self,
         config: &'c CommunicationConfig,
         target: &Target,
@@ -121,6 +126,13 @@ impl Origin {
             Self::Client(name) => config.client_policy_layers_of(name, &names),
             #[cfg(feature = "http")]
             Self::Service => config.policy_layers_of(&target.service, &names),
+            #[cfg(feature = "http")]
+            Self::Adjusted(over) => {
+                // Of two layers of a service the later one is the stronger.
+                let layer = Layer::Service("client_with".to_owned());
+                let written = config.policy_layers_of(&target.service, &names);
+                written.push(layer, PolicyConfig::clone(over), |_| None)
+            }
             #[cfg(feature = "gateway")]
             Self::Gateway => {
                 config.gateway_policy_layers(&target.service, target.endpoint.as_deref())

@@ -1,5 +1,7 @@
 //! One attempt of a call: choose an instance, write the context, send, and say how it went.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Response;
@@ -16,6 +18,7 @@ use crate::body::Body;
 use crate::connect::ConnectFailed;
 use crate::error::NoAnswer;
 use crate::limits::Limits;
+use crate::middleware::About;
 
 /// How often a request is sent again at once because the connection had been closed for being unused.
 const STALE: usize = 2;
@@ -63,14 +66,26 @@ impl Core {
         mut limits: Limits,
     ) -> Result<Response<Body>> {
         limits.given_up = Some(attempt.deadline);
+        if let Some(sent) = &outgoing.options().sent {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
         let mut stale = 0;
         loop {
             let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
-            match self
-                .transport
-                .send_boxed(&peer.origin, request, &limits)
-                .await
-            {
+            let sent = match &outgoing.options().around {
+                None => {
+                    self.transport
+                        .send_boxed(&peer.origin, request, &limits)
+                        .await
+                }
+                Some(hooks) => {
+                    let about = self.about(outgoing, attempt);
+                    let sent = hooks.send(about, &self.transport, &peer.origin, *request, limits);
+                    // In a box of its own: without middleware no call is as large.
+                    Box::pin(sent).await
+                }
+            };
+            match sent {
                 // Not a failure of the service, so not an attempt: it closed a connection that it saw unused. RFC 9110
                 // (9.2.2) lets a client repeat at once what is idempotent.
                 Err(error)
@@ -104,6 +119,24 @@ impl Drop for Overtaken {
     fn drop(&mut self) {
         if let (Some(mut picked), Some(began)) = (self.picked.take(), self.began) {
             picked.overtaken(began.elapsed());
+        }
+    }
+}
+
+impl Core {
+    /// What a middleware around an attempt is told.
+    fn about(&self, outgoing: &Outgoing<'_>, attempt: Attempt) -> About {
+        let options = outgoing.options();
+        About {
+            service: Arc::clone(&self.service),
+            endpoint: options
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| self.endpoint_name(outgoing.method(), outgoing.written_path())),
+            operation: options.operation,
+            attempt: Some(attempt.number),
+            context: outgoing.context.clone(),
+            limit: self.max_response_size,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Response, Uri};
+use http::{HeaderMap, Method, Response, Uri};
 use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
@@ -75,8 +75,13 @@ impl Core {
     }
 
     /// The context of the running scope, or a new one.
-    pub(super) fn current_context(&self) -> Context {
+    pub(crate) fn current_context(&self) -> Context {
         self.propagation.current_or_new()
+    }
+
+    /// The name of the endpoint that a request belongs to.
+    pub(crate) fn endpoint_name(&self, method: &Method, path: &str) -> Arc<str> {
+        Arc::clone(&self.endpoints.of(method, path).name)
     }
 
     /// Makes a call.

@@ -13,6 +13,7 @@ mod outgoing;
 mod stack;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
@@ -33,6 +34,7 @@ pub(crate) use stack::Handle;
 
 use crate::body::Body;
 use crate::config::HttpClientConfig;
+use crate::middleware::{Hook, MiddlewareResult, Next, ServiceRequest, hook};
 use crate::options::Draft;
 use crate::request::RequestBuilder;
 use crate::transport::Transport;
@@ -161,6 +163,45 @@ macro_rules! client {
                 self
             }
 
+            /// Puts a middleware around every call, outside the policy. The first one added is the outermost, layers
+            /// included.
+            ///
+            /// ```
+            /// use trunkline_http::{Next, ServiceRequest};
+            /// use tokio::time::Instant;
+            ///
+            #[doc = concat!("let client = trunkline_http::", stringify!($client), "::new(\"http://localhost:8001\")?")]
+            ///     .middleware(async |request: ServiceRequest, next: Next| {
+            ///         let (began, endpoint) = (Instant::now(), request.endpoint().to_owned());
+            ///         let answer = next.run(request).await;
+            ///         println!("{endpoint} took {:?}", began.elapsed());
+            ///         answer
+            ///     });
+            /// # let _ = client;
+            /// # Ok::<(), trunkline_core::Error>(())
+            /// ```
+            #[must_use]
+            pub fn middleware<F, Fut>(mut self, middleware: F) -> Self
+            where
+                F: FnOnce(ServiceRequest, Next) -> Fut + Clone + Send + Sync + 'static,
+                Fut: Future<Output = MiddlewareResult> + Send + 'static,
+            {
+                self.handle.add_hook(hook(middleware));
+                self
+            }
+
+            /// Puts a middleware around every attempt, inside the policy: it knows the attempt's number, and its time
+            /// counts. The first one added is the outermost. The other service of a fallback is not asked through it.
+            #[must_use]
+            pub fn attempt_middleware<F, Fut>(mut self, middleware: F) -> Self
+            where
+                F: FnOnce(ServiceRequest, Next) -> Fut + Clone + Send + Sync + 'static,
+                Fut: Future<Output = MiddlewareResult> + Send + 'static,
+            {
+                self.handle.add_attempt_hook(hook(middleware));
+                self
+            }
+
             /// The connections.
             #[must_use]
             pub fn transport(&self) -> &Transport {
@@ -214,6 +255,19 @@ impl HttpClient {
 }
 
 impl EnhancedHttpClient {
+    /// A request that keeps its client.
+    pub(crate) fn into_request(self, method: Method, path: &str) -> RequestBuilder<'static> {
+        RequestBuilder::owned(self.handle, method, path)
+    }
+
+    pub(crate) fn add_hook(&mut self, hook: Hook) {
+        self.handle.add_hook(hook);
+    }
+
+    pub(crate) fn add_attempt_hook(&mut self, hook: Hook) {
+        self.handle.add_attempt_hook(hook);
+    }
+
     fn of(core: Core, registry: PolicyRegistry) -> Self {
         Self {
             handle: Handle::new(Arc::new(core)),

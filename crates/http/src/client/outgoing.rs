@@ -59,6 +59,11 @@ impl<'a> Outgoing<'a> {
         self.body().as_ref().is_some_and(|body| !body.is_stream())
     }
 
+    /// The path as the caller wrote it.
+    pub(crate) fn written_path(&self) -> &str {
+        self.draft.uri.path()
+    }
+
     /// Whether the body can be sent once more.
     pub(crate) fn can_repeat(&self) -> bool {
         self.body().as_ref().is_some_and(Body::can_repeat)

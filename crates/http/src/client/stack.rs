@@ -12,12 +12,13 @@ use trunkline_core::{BoxError, Error, Result};
 
 use super::core::Core;
 use crate::body::Body;
+use crate::middleware::{Hook, Hooks, around_call};
 use crate::options::Draft;
 
 /// What a user's layer is put around.
 pub type ClientService = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
 
-type Wrap = Arc<dyn Fn(ClientService) -> ClientService + Send + Sync>;
+type Wrap = Arc<dyn Fn(ClientService, &Arc<Core>) -> ClientService + Send + Sync>;
 
 /// A client's core with the layers around it.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Handle {
     layers: Vec<Wrap>,
     /// All of them around the core; `None` without layers.
     stack: Option<ClientService>,
+    /// Around every attempt; `None` without any.
+    hooks: Option<Hooks>,
 }
 
 impl Handle {
@@ -35,6 +38,7 @@ impl Handle {
             core,
             layers: Vec::new(),
             stack: None,
+            hooks: None,
         }
     }
 
@@ -43,7 +47,10 @@ impl Handle {
     }
 
     /// Makes a call through the layers.
-    pub(crate) async fn call(&self, draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
+    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
+        if let Some(hooks) = &self.hooks {
+            draft.options.around = Some(hooks.clone());
+        }
         match &self.stack {
             None => self.core.call(draft, body).await,
             Some(stack) => Box::pin(self.through(stack.clone(), draft, body)).await,
@@ -72,7 +79,7 @@ impl Handle {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.layers.push(Arc::new(move |inner| {
+        self.wrap(Arc::new(move |inner, _| {
             let wrapped = ServiceBuilder::new()
                 .map_response(|response: Response<B>| response.map(Body::new))
                 .map_err(|error: <L::Service as Service<Request<Body>>>::Error| {
@@ -81,8 +88,22 @@ impl Handle {
                 .service(layer.layer(inner));
             BoxCloneSyncService::new(wrapped)
         }));
+    }
+
+    /// Adds a middleware inside the layers that are there.
+    pub(crate) fn add_hook(&mut self, hook: Hook) {
+        self.wrap(Arc::new(move |inner, core| around_call(inner, core, &hook)));
+    }
+
+    /// Adds a middleware around attempts, inside those that are there.
+    pub(crate) fn add_attempt_hook(&mut self, hook: Hook) {
+        self.hooks = Some(Hooks::with(self.hooks.as_ref(), hook));
+    }
+
+    fn wrap(&mut self, wrap: Wrap) {
+        self.layers.push(wrap);
         let innermost = self.innermost();
-        let around = |inner, wrap: &Wrap| wrap(inner);
+        let around = |inner, wrap: &Wrap| wrap(inner, &self.core);
         self.stack = Some(self.layers.iter().rev().fold(innermost, around));
     }
 

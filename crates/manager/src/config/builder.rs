@@ -121,6 +121,32 @@ impl ConfigBuilder {
         self
     }
 
+    /// Takes the settings of a service SDK: they become `policies.default`, `service_discovery` and `enable_metrics`.
+    #[cfg(feature = "http")]
+    #[doc(alias = "sdk_config")]
+    pub fn service_sdk(mut self, sdk: &trunkline_http::ServiceSdkConfig) -> Self {
+        let said = sdk.policy_config();
+        let policy = self
+            .config
+            .policies
+            .entry("default".to_owned())
+            .or_default();
+        policy.timeout.total = said.timeout.total;
+        policy.retry.max_attempts = said.retry.max_attempts;
+        policy.circuit_breaker.enabled = said.circuit_breaker.enabled;
+        let usual = ServiceDiscoveryConfig::default();
+        let interval = sdk.health_check_interval;
+        let says_discovery =
+            !sdk.service_discovery_enabled || interval != usual.health_check.interval;
+        if says_discovery || self.config.service_discovery.is_some() {
+            let discovery = self.config.service_discovery.get_or_insert(usual);
+            discovery.enabled = sdk.service_discovery_enabled;
+            discovery.health_check.interval = interval;
+        }
+        self.config.enable_metrics = sdk.metrics_enabled;
+        self
+    }
+
     /// Sets where services are found.
     pub fn service_discovery(mut self, discovery: ServiceDiscoveryConfig) -> Self {
         self.config.service_discovery = Some(discovery);

@@ -26,6 +26,8 @@ mod prefix;
 mod recovery;
 mod reload;
 mod scripted;
+#[cfg(feature = "server")]
+mod sdk;
 mod signals;
 #[cfg(feature = "server")]
 mod web;
