@@ -224,7 +224,10 @@ async fn injected_errors_are_seen_by_retry_and_breaker() {
     policy
         .run(Call::default(), |attempt| {
             sent.fetch_add(1, Ordering::SeqCst);
-            async move { Ok::<_, Error>(assert_eq!(attempt.number, 2)) }
+            async move {
+                assert_eq!(attempt.number, 2);
+                Ok::<_, Error>(())
+            }
         })
         .await
         .unwrap();
