@@ -12,9 +12,11 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use trunkline_core::{BoxFuture, Context, Error, Result};
 
-use crate::body::Body;
+use crate::body::{Body, Progress};
 use crate::client::{Handle, IDEMPOTENCY_KEY};
 use crate::error::ServiceError;
+use crate::events::EventStream;
+use crate::multipart::Multipart;
 use crate::options::{CallOptions, Draft};
 use crate::query;
 use crate::response::Response;
@@ -174,6 +176,35 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
+    /// Sends a form with texts and files, with its content type.
+    ///
+    /// ```no_run
+    /// # use trunkline_http::{EnhancedHttpClient, Multipart};
+    /// # async fn send(client: EnhancedHttpClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let form = Multipart::new().text("title", "Report").file("report", "text/csv", "report.csv").await?;
+    /// let stored = client.post("/reports").multipart(form).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn multipart(mut self, form: Multipart) -> Self {
+        let content_type = HeaderValue::try_from(form.content_type());
+        match (content_type, form.into_body()) {
+            (Ok(content_type), Ok(body)) => {
+                self.body = body;
+                self.draft.headers.insert(CONTENT_TYPE, content_type);
+            }
+            (Err(error), _) => self.refuse("the content type cannot be sent", error),
+            (_, Err(error)) => drop(self.wrong.get_or_insert(error)),
+        }
+        self
+    }
+
+    /// Is told how much of the body has passed, whenever a piece of it is handed to the connection. To be called after the
+    /// body is set; see [`Body::with_progress`].
+    pub fn on_progress(mut self, tell: impl FnMut(Progress) + Send + Unpin + 'static) -> Self {
+        self.body = self.body.with_progress(tell);
+        self
+    }
+
     /// Sends a body as it is, without a content type.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
@@ -250,6 +281,26 @@ impl<'a> RequestBuilder<'a> {
             &core.service,
             core.max_response_size,
         ))
+    }
+
+    /// Asks for server-sent events: a stream that connects again by itself and goes on where it was.
+    ///
+    /// ```no_run
+    /// # async fn follow(client: trunkline_http::EnhancedHttpClient) -> Result<(), trunkline_http::ServiceError> {
+    /// let mut events = client.get("/orders/events").events()?;
+    /// while let Some(event) = events.next().await {
+    ///     let event = event?;
+    ///     println!("{} {}", event.event, event.data);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// What is wrong with a part of the request; nothing is sent yet.
+    pub fn events(self) -> Result<EventStream, ServiceError> {
+        let handle = self.handle.clone();
+        let (draft, body) = self.finish()?;
+        Ok(EventStream::new(&handle, *draft, body)?)
     }
 
     fn finish(mut self) -> Result<(Box<Draft>, Body)> {

@@ -1,5 +1,7 @@
 //! Bodies of requests and of answers.
 
+mod length;
+mod progress;
 mod received;
 mod replay;
 mod uploading;
@@ -22,6 +24,8 @@ use trunkline_core::{BoxError, Error, ErrorKind, Result};
 use crate::error::broken_body;
 use crate::origin::Origin;
 
+pub(crate) use length::WithLength;
+pub use progress::Progress;
 pub(crate) use received::{Received, Source};
 pub(crate) use replay::Replay;
 pub(crate) use uploading::Upload;
@@ -161,6 +165,21 @@ impl Body {
     pub(crate) fn hold(&mut self, guard: impl Send + 'static) {
         if let Kind::Received(received) = &mut self.0 {
             received.hold(guard);
+        }
+    }
+
+    /// Tells how much of it has passed, whenever a piece of at most 64 KiB is handed to the connection. The body is a stream
+    /// from then on: where an attempt is repeated, it is told from the start again only of what had been kept.
+    #[must_use]
+    pub fn with_progress(self, tell: impl FnMut(Progress) + Send + Unpin + 'static) -> Self {
+        Self::of_frames(progress::Progressing::new(self, tell))
+    }
+
+    /// What is here already; nothing of a stream.
+    pub(crate) fn here(self) -> Bytes {
+        match self.0 {
+            Kind::Bytes(bytes) => bytes,
+            _ => Bytes::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod deadline;
+mod events;
 mod hedge;
 mod http2;
 mod limits;
@@ -18,4 +19,5 @@ mod rotation;
 mod sdk;
 mod streaming;
 mod tls;
+mod upload;
 mod wire;
