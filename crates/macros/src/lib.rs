@@ -1,6 +1,6 @@
 //! The attribute `#[service_interface]`. Use it as `trunkline::service_interface`, where it is documented.
 //!
-//! `parse` reads a trait into a [`Contract`](parse::Contract) and reports every mistake at once, each at its token;
+//! `parse` reads a trait into a `Contract` and reports every mistake at once, each at its token;
 //! `expand` writes one half after the other from it. What is written names `::trunkline::__private` only, and does as
 //! little as it can: what is done at run time is in `trunkline_http::interface` and `trunkline_server::interface`.
 

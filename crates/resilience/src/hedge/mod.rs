@@ -3,7 +3,7 @@
 //! It cuts the slow tail of latencies: of calls that are answered in 10 ms but for one in a hundred, which takes a
 //! second, nearly all are answered in 20 ms, for a few percent more requests. It is part of the retry, outside breaker,
 //! bulkhead and attempt timeout, so that each request sent is counted and limited by itself; inside them, one place would
-//! be held by two requests. A hedge is paid from the [`RetryBudget`](crate::retry::RetryBudget) that retries of the same
+//! be held by two requests. A hedge is paid from the [`RetryBudget`] that retries of the same
 //! destination use: when everything is slow at once, hedging would only add load, and the budget ends it. What runs
 //! already goes on when the budget is used up.
 //!
