@@ -38,6 +38,13 @@ impl fmt::Debug for Response {
     }
 }
 
+/// An answer made here, such as one that an implementation of an interface gives.
+impl From<http::Response<Body>> for Response {
+    fn from(inner: http::Response<Body>) -> Self {
+        Self::new(inner, &Arc::from(""), 16 * 1024 * 1024)
+    }
+}
+
 impl Response {
     pub(crate) fn new(inner: http::Response<Body>, service: &Arc<str>, limit: usize) -> Self {
         Self {

@@ -27,8 +27,13 @@ use proc_macro2::TokenStream;
 /// A method returns `Result<T, ServiceError>`: a value, `Option<T>` (`None` for 404), `Response`, `Body` (a stream) or
 /// `()`. Its error is `ServiceError`, `ServiceError<YourProblem>`, or any type that is `From` of one.
 ///
+/// # Halves
+/// `server`: `UsersServer::router(implementation)`, an axum router. `mock`: `UsersMock`, for tests. `openapi`:
+/// `UsersOpenApi::document()`, where all types are `schemars::JsonSchema`. `validate`: bodies before they are sent, and
+/// answers, keep the rules that `garde::Validate` derived for them; features `server` and `validate` of trunkline.
+///
 /// # Policy
-/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `fallback` and `idempotent` are the author's defaults: configuration
+/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `rate_limit`, `hedge`, `fallback` and `idempotent` are the author's defaults: configuration
 /// overrides them field by field, and their order means nothing.
 #[proc_macro_attribute]
 pub fn service_interface(

@@ -44,6 +44,8 @@
 mod app;
 mod config;
 pub mod extract;
+#[cfg(feature = "interface")]
+pub mod interface;
 pub mod layers;
 mod problem;
 pub mod routes;

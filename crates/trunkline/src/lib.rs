@@ -34,6 +34,7 @@
 //! |---|---|---|
 //! | `http` | yes | HTTP clients with policies |
 //! | `macros` | yes | `#[service_interface]`: typed clients from a trait |
+//! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |

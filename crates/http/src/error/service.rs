@@ -57,7 +57,7 @@ where
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatusError<B = Problem> {
-    /// The service.
+    /// The service; empty for an answer that is to be given here.
     pub service: String,
     /// The status.
     pub status: StatusCode,
@@ -105,6 +105,12 @@ impl<B> ServiceError<B>
 where
     B: fmt::Debug + fmt::Display + Send + Sync + 'static,
 {
+    /// An answer to give: what an implementation of an interface returns, for the server's half to send as it is. An
+    /// [`Error`] of [`trunkline_core`] does as well, and becomes the status that its kind is.
+    pub fn answer(status: StatusCode, problem: B) -> Self {
+        Self::Status(Box::new(StatusError::new(String::new(), status, problem)))
+    }
+
     /// The status of the answer, if there was one.
     #[must_use]
     pub fn status_code(&self) -> Option<StatusCode> {

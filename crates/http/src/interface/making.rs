@@ -206,7 +206,7 @@ impl<'c> Making<'c> {
         self.request = self.request.take().map(change);
     }
 
-    fn refuse(&mut self, error: Error) {
+    pub(super) fn refuse(&mut self, error: Error) {
         self.wrong.get_or_insert(error);
     }
 }

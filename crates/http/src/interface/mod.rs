@@ -9,8 +9,12 @@ mod call;
 mod caller;
 mod fault;
 mod making;
+pub mod mock;
+pub mod openapi;
 mod operation;
 mod parameter;
+#[cfg(feature = "validate")]
+pub mod validate;
 
 pub use answer::{Answer, Maybe, Nothing, Raw, Refusal, Streamed, Value};
 pub use call::Call;
@@ -21,4 +25,4 @@ pub use parameter::Parameter;
 
 pub(crate) use fault::decode_json;
 #[doc(hidden)]
-pub use serde_json::json;
+pub use serde_json::{Value as JsonValue, json};

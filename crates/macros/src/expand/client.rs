@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 
-use super::runtime;
+use super::{kind, problem, runtime};
 use crate::parse::{
     BodyKind, Contract, Method, Parameter, Place, QueryKind, Segment, default_tokens, span_of,
 };
@@ -158,15 +158,11 @@ fn operation(contract: &Contract, method: &Method) -> TokenStream {
 fn call(contract: &Contract, index: usize, method: &Method) -> TokenStream {
     let rt = runtime(contract);
     let Method {
-        name,
-        docs,
-        answer,
-        error,
-        ..
+        name, docs, error, ..
     } = method;
     let visibility = &contract.visibility;
     let parameters = parameters(method);
-    let kind = answer.kind(&rt);
+    let kind = kind(contract, method);
     let problem = problem(contract, method);
     let path = path(method);
     let rest = method
@@ -210,14 +206,6 @@ fn parameters(method: &Method) -> Vec<TokenStream> {
         .iter()
         .map(|Parameter { name, ty, .. }| quote!(#name: #ty));
     each.collect()
-}
-
-fn problem(contract: &Contract, method: &Method) -> TokenStream {
-    let rt = runtime(contract);
-    match &method.problem {
-        Some(ty) => quote!(#ty),
-        None => quote!(#rt::Problem),
-    }
 }
 
 fn notes(contract: &Contract, method: &Method) -> Vec<String> {

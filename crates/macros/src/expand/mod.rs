@@ -2,21 +2,53 @@
 
 mod client;
 mod contract;
+mod mock;
+mod openapi;
+mod server;
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
 
-use crate::parse::Contract;
+use crate::parse::{Contract, Method};
 
 /// Everything that was asked for.
 pub(crate) fn all(contract: &Contract) -> TokenStream {
+    let krate = &contract.krate;
     let traits = contract::expand(contract);
     let client = client::expand(contract);
-    quote!(#traits #client)
+    let server = contract.halves.server.map(|_| server::expand(contract));
+    let mock = contract.halves.mock.map(|_| mock::expand(contract));
+    let openapi = contract.halves.openapi.map(|_| openapi::expand(contract));
+    // Where the crate was built without what a half needs, it says so at the half's word.
+    let validate = contract.halves.validate;
+    let validate = validate.map(|span| quote_spanned!(span=> #krate::__private_needs_validate!();));
+    quote!(#traits #client #server #mock #openapi #validate)
 }
 
 /// The path of what generated code may name.
 fn runtime(contract: &Contract) -> TokenStream {
     let krate = &contract.krate;
     quote!(#krate::__private)
+}
+
+/// What an answer with an error status is read as.
+fn problem(contract: &Contract, method: &Method) -> TokenStream {
+    let rt = runtime(contract);
+    match &method.problem {
+        Some(ty) => quote!(#ty),
+        None => quote!(#rt::Problem),
+    }
+}
+
+/// The kind of answer of a method.
+fn kind(contract: &Contract, method: &Method) -> TokenStream {
+    let rt = runtime(contract);
+    let kind = method.answer.kind(&rt);
+    match (contract.halves.validate, method.answer.is_checked()) {
+        (Some(_), true) => {
+            let span = crate::parse::span_of(&method.ok);
+            quote_spanned!(span=> #rt::validate::Sound<#kind>)
+        }
+        _ => kind,
+    }
 }

@@ -464,6 +464,36 @@ fn borrowed(ty: &Type) -> Option<Span> {
 }
 
 impl Answer {
+    /// Whether it holds a value that may have rules; numbers, texts and the like have none.
+    pub(crate) fn is_checked(&self) -> bool {
+        const PLAIN: [&str; 18] = [
+            "bool",
+            "char",
+            "String",
+            "u8",
+            "u16",
+            "u32",
+            "u64",
+            "u128",
+            "usize",
+            "i8",
+            "i16",
+            "i32",
+            "i64",
+            "i128",
+            "isize",
+            "f32",
+            "f64",
+            "JsonValue",
+        ];
+        match self {
+            Self::Value(ty) | Self::Maybe(ty) => {
+                types::name(ty).is_none_or(|name| !PLAIN.contains(&name.as_str()))
+            }
+            Self::Raw | Self::Stream | Self::Nothing => false,
+        }
+    }
+
     /// The kind of answer, of the runtime at this path.
     pub(crate) fn kind(&self, runtime: &TokenStream) -> TokenStream {
         match self {

@@ -13,9 +13,10 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Error, Ident, ItemTrait, Path, Result, TraitItem, Visibility};
 
 pub(crate) use arguments::Halves;
-pub(crate) use method::Method;
+pub(crate) use method::{Answer, Method};
 pub(crate) use parameter::{BodyKind, Parameter, Place, QueryKind, tokens as default_tokens};
 pub(crate) use template::Segment;
+pub(crate) use types::{Owned, kept_item};
 
 /// An interface as it was read.
 pub(crate) struct Contract {
@@ -79,6 +80,7 @@ pub(crate) fn contract(arguments: TokenStream, item: TokenStream) -> Result<Cont
             mistakes.push(Error::new(method.template.span, text));
         }
     }
+    check_halves(&arguments.halves, &methods, &mut mistakes);
     mistakes.into_result()?;
     let supertraits = &item.supertraits;
     Ok(Contract {
@@ -97,6 +99,25 @@ pub(crate) fn contract(arguments: TokenStream, item: TokenStream) -> Result<Cont
         attributes: item.attrs,
         methods,
     })
+}
+
+/// What a client can do and another half cannot.
+fn check_halves(halves: &Halves, methods: &[Method], mistakes: &mut Mistakes) {
+    if halves.server.is_some() {
+        for method in methods.iter().filter(|method| method.service.is_some()) {
+            let text = "the server's half answers for one service: leave `service` out, or make two traits";
+            mistakes.at(method.template.span, text);
+        }
+    }
+    if halves.server.is_none() && halves.mock.is_none() && halves.openapi.is_none() {
+        return;
+    }
+    for parameter in methods.iter().flat_map(|method| &method.parameters) {
+        if types::lends_within(&parameter.ty) {
+            let text = "the server's half, mocks and documents keep arguments: only the whole may be borrowed, as `&str`, `&[T]` or `&T`";
+            mistakes.add(&parameter.ty, text);
+        }
+    }
 }
 
 /// The trait without the attributes that only this macro knows.

@@ -1,7 +1,7 @@
 //! The attributes that say how a call is carried: each becomes fields of a `PolicyConfig`.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
-use quote::quote;
+use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
@@ -40,7 +40,7 @@ pub(super) const NAMES: [&str; 11] = [
 ];
 
 /// Those that this version does not carry out: refused, never ignored.
-const NOT_SERVED: [&str; 5] = ["cached", "rate_limit", "hedge", "health_check", "version"];
+const NOT_SERVED: [&str; 3] = ["cached", "health_check", "version"];
 
 pub(super) fn is_policy(attribute: &Attribute) -> bool {
     NAMES.iter().any(|name| attribute.path().is_ident(name))
@@ -59,12 +59,73 @@ enum Kind {
     Text,
     Statuses,
     Methods,
-    /// One of these words, each with the name of its variant of `WindowKind`.
-    Window,
+    /// One of these words.
+    Word(&'static Words),
+    /// Several of these words.
+    Words(&'static Words),
     /// Anything that is JSON.
     Json,
     /// A function.
     Function,
+}
+
+/// The words of a type of the runtime, each with its variant.
+struct Words {
+    ty: &'static str,
+    variants: &'static [(&'static str, &'static str)],
+}
+
+const WINDOWS: Words = Words {
+    ty: "WindowKind",
+    variants: &[
+        ("consecutive", "Consecutive"),
+        ("count", "Count"),
+        ("time", "Time"),
+    ],
+};
+
+const STRATEGIES: Words = Words {
+    ty: "Strategy",
+    variants: &[
+        ("fixed", "Fixed"),
+        ("linear", "Linear"),
+        ("exponential", "Exponential"),
+        ("decorrelated", "Decorrelated"),
+    ],
+};
+
+const KINDS: Words = Words {
+    ty: "RetryableKind",
+    variants: &[
+        ("unavailable", "Unavailable"),
+        ("timeout", "Timeout"),
+        ("rate_limited", "RateLimited"),
+        ("rejected", "Rejected"),
+        ("conflict", "Conflict"),
+        ("exhausted", "Exhausted"),
+        ("internal", "Internal"),
+    ],
+};
+
+impl Words {
+    fn read(&self, literal: &Lit) -> Result<TokenStream> {
+        let known = || self.variants.iter().map(|(word, _)| *word);
+        let near = match literal {
+            Lit::Str(text) => {
+                let word = text.value();
+                let found = self.variants.iter().find(|(known, _)| *known == word);
+                if let Some((_, variant)) = found {
+                    let (ty, variant) = (format_ident!("{}", self.ty), format_ident!("{variant}"));
+                    return Ok(quote!(rt::#ty::#variant));
+                }
+                hint(&word, known())
+            }
+            _ => String::new(),
+        };
+        let known: Vec<String> = known().map(|word| format!("\"{word}\"")).collect();
+        let text = format!("give one of {}{near}", known.join(", "));
+        Err(Error::new(literal.span(), text))
+    }
 }
 
 struct Field {
@@ -91,12 +152,14 @@ const TIMEOUT: &[Field] = &[
 const RETRY: &[Field] = &[
     field("enabled", "retry.enabled", Kind::Switch),
     field("max_attempts", "retry.max_attempts", Kind::Whole(1, 100)),
+    field("strategy", "retry.strategy", Kind::Word(&STRATEGIES)),
     field("delay", "retry.delay", Kind::SpanOrZero),
     field("backoff", "retry.backoff", Kind::Number(1.0, 100.0)),
     field("max_delay", "retry.max_delay", Kind::SpanOrZero),
     field("jitter", "retry.jitter", Kind::Switch),
     field("max_elapsed", "retry.max_elapsed", Kind::Span),
     field("on_status", "retry.on_status", Kind::Statuses),
+    field("on_error", "retry.on_error", Kind::Words(&KINDS)),
     field("methods", "retry.methods", Kind::Methods),
     field("budget.enabled", "retry.budget.enabled", Kind::Switch),
     field(
@@ -134,7 +197,11 @@ const CIRCUIT_BREAKER: &[Field] = &[
         Kind::Whole(1, U32),
     ),
     field("probe_timeout", "circuit_breaker.probe_timeout", Kind::Span),
-    field("window.type", "circuit_breaker.window.kind", Kind::Window),
+    field(
+        "window.type",
+        "circuit_breaker.window.kind",
+        Kind::Word(&WINDOWS),
+    ),
     field(
         "window.size",
         "circuit_breaker.window.size",
@@ -183,6 +250,28 @@ const BULKHEAD: &[Field] = &[
     field("max_wait", "bulkhead.max_wait", Kind::SpanOrZero),
 ];
 
+const RATE_LIMIT: &[Field] = &[
+    field("enabled", "rate_limit.enabled", Kind::Switch),
+    field("limit", "rate_limit.limit", Kind::Whole(1, 1_000_000)),
+    field("per", "rate_limit.per", Kind::Span),
+    field("burst", "rate_limit.burst", Kind::Whole(1, 1_000_000)),
+    field("max_wait", "rate_limit.max_wait", Kind::SpanOrZero),
+];
+
+const HEDGE: &[Field] = &[
+    field("enabled", "hedge.enabled", Kind::Switch),
+    field("delay", "hedge.delay", Kind::Span),
+    field("percentile", "hedge.percentile", Kind::Number(50.0, 99.9)),
+    field("min_delay", "hedge.min_delay", Kind::SpanOrZero),
+    field(
+        "minimum_calls",
+        "hedge.minimum_calls",
+        Kind::Whole(1, 1_000_000),
+    ),
+    field("max_hedges", "hedge.max_hedges", Kind::Whole(1, 5)),
+    field("methods", "hedge.methods", Kind::Methods),
+];
+
 const FALLBACK: &[Field] = &[
     field("service", "fallback.service", Kind::Text),
     field("value", "fallback.value", Kind::Json),
@@ -220,6 +309,8 @@ impl Policy {
             "circuit_breaker" => CIRCUIT_BREAKER,
             "bulkhead" => BULKHEAD,
             "fallback" => FALLBACK,
+            "rate_limit" => RATE_LIMIT,
+            "hedge" => HEDGE,
             _ => return self.idempotent(attribute),
         };
         self.retries |= name == "retry";
@@ -436,24 +527,13 @@ fn value(field: &Field, input: ParseStream<'_>) -> Result<TokenStream> {
             let names = names.collect::<Result<Vec<_>>>()?;
             Ok(quote!(::std::vec![#(#names),*]))
         }
-        Kind::Window => match literal(input, "a text")? {
-            Lit::Str(word) => match word.value().as_str() {
-                "consecutive" => Ok(quote!(rt::WindowKind::Consecutive)),
-                "count" => Ok(quote!(rt::WindowKind::Count)),
-                "time" => Ok(quote!(rt::WindowKind::Time)),
-                other => {
-                    let near = hint(other, ["consecutive", "count", "time"]);
-                    Err(Error::new(
-                        word.span(),
-                        format!("a window is consecutive, count or time{near}"),
-                    ))
-                }
-            },
-            other => Err(Error::new(
-                other.span(),
-                "a window is \"consecutive\", \"count\" or \"time\"",
-            )),
-        },
+        Kind::Word(words) => words.read(&literal(input, "a text")?),
+        Kind::Words(words) => {
+            let found = list(input)?;
+            let found = found.iter().map(|one| words.read(one));
+            let found = found.collect::<Result<Vec<_>>>()?;
+            Ok(quote!(::std::vec![#(#found),*]))
+        }
         Kind::Json => {
             let one: TokenTree = input.parse()?;
             match &one {

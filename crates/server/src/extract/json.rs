@@ -72,7 +72,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 /// `application/json` or anything that ends in `+json`.
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let named = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -101,7 +101,7 @@ pub(crate) fn too_large() -> ProblemResponse {
     )
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ProblemResponse> {
+pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ProblemResponse> {
     use serde_json::error::Category;
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

@@ -1,5 +1,7 @@
 //! Typed interfaces.
 
 mod client;
+mod halves;
 mod policy;
+mod seeds;
 mod server;

@@ -1,0 +1,21 @@
+use serde::{Deserialize, Serialize};
+use trunkline::http::ServiceError;
+use trunkline::service_interface;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct User {
+    pub name: String,
+}
+
+#[service_interface("user-service", "/api/v1")]
+pub trait Users {
+    #[get("/users/{id}")]
+    #[idempotent]
+    async fn get_user(&self, id: u64) -> Result<User, ServiceError>;
+
+    #[post("/users")]
+    #[idempotent]
+    async fn create(&self, #[header("Idempotency-Key")] key: &str, #[body] user: User) -> Result<User, ServiceError>;
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+use serde::{Deserialize, Serialize};
+use trunkline::http::ServiceError;
+use trunkline::service_interface;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct User {
+    pub name: String,
+}
+
+#[service_interface("user-service", "/api/v1")]
+pub trait Users {
+    #[post("/users")]
+    async fn create(&self, #[body] user: User, #[body] other: User) -> Result<User, ServiceError>;
+}
+
+fn main() {}

@@ -1,0 +1,67 @@
+//! What an interface may say.
+#![deny(warnings, missing_docs, unreachable_pub)]
+#![allow(dead_code, reason = "compiled only")]
+
+mod users {
+    use serde::{Deserialize, Serialize};
+    use trunkline::http::{Body, Response, ServiceError};
+    use trunkline::service_interface;
+
+    #[derive(Debug, Clone, Serialize, Deserialize)]
+    pub(crate) struct User {
+        name: String,
+    }
+
+    /// Users.
+    #[service_interface("user-service", "/api/v1")]
+    pub(crate) trait Users: Send {
+        /// One user.
+        #[get("/users/{user_id}")]
+        #[timeout("5s")]
+        #[retry(max_attempts = 2, delay = 0.5, on_status = [429, 503], budget(percent = 10), strategy = "linear", on_error = ["timeout"])]
+        #[rate_limit(limit = 10, per = "1s")]
+        #[hedge(percentile = 95, max_hedges = 2)]
+        #[circuit_breaker(
+            failure_threshold = 3,
+            recovery_timeout = "30s",
+            window(type = "time"),
+            slow_call(duration = "1s")
+        )]
+        #[bulkhead(max_concurrent = 10)]
+        #[fallback(service = "user-archive", value = {"name": "nobody"}, reserve = "100ms")]
+        async fn get_user(&self, user_id: u64) -> Result<User, ServiceError>;
+
+        #[get("/users")]
+        async fn list(
+            &self,
+            #[query(default = 20)] limit: Option<u32>,
+            names: &[&str],
+            #[header("X-Tenant", default = "none")] tenant: Option<&str>,
+        ) -> Result<Option<Vec<User>>, ServiceError>;
+
+        #[post("/users", service = "writer-service")]
+        #[idempotent]
+        async fn create(&self, #[body] user: &User) -> Result<User, ServiceError<String>>;
+
+        #[put("/files/{path...}")]
+        async fn upload(
+            &self,
+            path: &str,
+            #[body(stream)] content: Body,
+        ) -> Result<(), ServiceError>;
+
+        #[patch("/users/{user-id}")]
+        async fn rename(
+            &self,
+            #[path("user-id")] id: u64,
+            #[body(form)] user: User,
+        ) -> Result<Response, ServiceError>;
+
+        #[delete("/users/{type}")]
+        async fn remove(&self, r#type: u64) -> Result<Body, ServiceError>;
+    }
+}
+
+fn main() {
+    let _: fn(trunkline::http::EnhancedHttpClient) -> users::UsersClient = users::UsersClient::new;
+}
