@@ -98,6 +98,8 @@ pub mod metric {
     pub const HEDGES: &str = "trunkline_hedges";
     /// Counter: of those, the ones whose answer was taken, by service and endpoint.
     pub const HEDGES_WON: &str = "trunkline_hedges_won";
+    /// Counter: calls that were passed on to another version of the service, by service and endpoint.
+    pub const VERSION_FALLBACKS: &str = "trunkline_version_fallbacks";
     /// Counter: retries and hedges that the budget refused, by service.
     pub const RETRY_BUDGET_EXHAUSTED: &str = "trunkline_retry_budget_exhausted";
     /// Counter: changes of a circuit, by service, endpoint and new state.

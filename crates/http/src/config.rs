@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
 use trunkline_resilience::config::{
     BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
-    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
+    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig, VersionsConfig,
 };
 
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
@@ -101,6 +101,8 @@ pub struct HttpClientConfig {
     pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
+    /// Which versions of the service are asked, and when the next one has its turn.
+    pub versions: VersionsConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -133,6 +135,7 @@ impl Default for HttpClientConfig {
             concurrency: ConcurrencyConfig::default(),
             chaos: ChaosConfig::default(),
             hedge: HedgeConfig::default(),
+            versions: VersionsConfig::default(),
             fallback: FallbackConfig::default(),
         }
     }
@@ -167,6 +170,7 @@ impl fmt::Debug for HttpClientConfig {
             .field("concurrency", &self.concurrency)
             .field("chaos", &self.chaos)
             .field("hedge", &self.hedge)
+            .field("versions", &self.versions)
             .field("fallback", &self.fallback)
             .finish()
     }
@@ -215,6 +219,7 @@ impl HttpClientConfig {
         policy.concurrency = self.concurrency.clone();
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
+        policy.versions = self.versions.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -301,6 +306,13 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_hedge(mut self, hedge: HedgeConfig) -> Self {
         self.hedge = hedge;
+        self
+    }
+
+    /// Sets which versions of the service are asked.
+    #[must_use]
+    pub fn with_versions(mut self, versions: VersionsConfig) -> Self {
+        self.versions = versions;
         self
     }
 

@@ -17,8 +17,8 @@ pub(crate) const WHOLE: &str = "*";
 
 /// Shows a circuit from its start, not from its first change.
 pub(crate) fn show_circuit(metrics: &Metrics, target: &Target) {
-    let endpoint = target.endpoint.as_deref().unwrap_or(WHOLE);
-    drop(metrics.resilience(&target.service).circuit(endpoint));
+    let circuits = metrics.resilience(&target.service);
+    drop(circuits.circuit(&target.endpoint_label()));
 }
 
 /// Targets whose handles are remembered; the others are looked up each time.
@@ -57,7 +57,7 @@ impl PolicyMetrics {
         let endpoint = target.endpoint.as_deref().unwrap_or(WHOLE);
         let service = self.metrics.resilience(&target.service);
         let handles = Arc::new(Handles {
-            circuit: service.circuit(endpoint),
+            circuit: service.circuit(&target.endpoint_label()),
             endpoint: self.metrics.http_client(&target.service).endpoint(endpoint),
             service,
         });

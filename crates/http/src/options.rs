@@ -40,6 +40,9 @@ pub struct CallOptions {
     /// Whether the body of the answer may go on beyond the limit of the whole call, for as long as it moves; the limit is
     /// that of the answer's head then. Default: no.
     pub open_end: bool,
+    /// Versions of the service that are asked, the preferred one first, in place of those of the settings. One alone is
+    /// asked for and nothing else; an empty list names none. Default: as the settings say.
+    pub versions: Option<Arc<[Arc<str>]>>,
     /// The client's middleware around attempts.
     pub(crate) around: Option<Hooks>,
     /// Counts the attempts that were sent, for who asks.
@@ -92,6 +95,22 @@ impl CallOptions {
     #[must_use]
     pub const fn with_open_end(mut self) -> Self {
         self.open_end = true;
+        self
+    }
+
+    /// Asks for one version of the service and no other.
+    #[must_use]
+    pub fn with_version(self, version: impl Into<Arc<str>>) -> Self {
+        self.with_versions([version])
+    }
+
+    /// Asks for these versions of the service, the preferred one first.
+    #[must_use]
+    pub fn with_versions<V: Into<Arc<str>>>(
+        mut self,
+        versions: impl IntoIterator<Item = V>,
+    ) -> Self {
+        self.versions = Some(versions.into_iter().map(Into::into).collect());
         self
     }
 

@@ -242,6 +242,16 @@ impl<'a> RequestBuilder<'a> {
         self.option(|options| options.with_idempotent(idempotent))
     }
 
+    /// Asks for one version of the service and no other, named where `versions.by` of the settings says.
+    pub fn version(self, version: impl Into<Arc<str>>) -> Self {
+        self.option(|options| options.with_version(version))
+    }
+
+    /// Asks for these versions of the service, the preferred one first, in place of those of the settings.
+    pub fn versions<V: Into<Arc<str>>>(self, versions: impl IntoIterator<Item = V>) -> Self {
+        self.option(|options| options.with_versions(versions))
+    }
+
     /// Names the endpoint whose policy, circuit and measures apply.
     pub fn endpoint(self, endpoint: impl Into<Arc<str>>) -> Self {
         self.option(|options| options.with_endpoint(endpoint))

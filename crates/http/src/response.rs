@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use trunkline_core::{Error, Origin, Problem, Result};
 
 use crate::body::Body;
-use crate::client::{Fallback, is_retried};
+use crate::client::{Fallback, ServedVersion, is_retried};
 use crate::error::{ServiceError, StatusError};
 use crate::interface::decode_json;
 
@@ -97,6 +97,13 @@ impl Response {
     #[must_use]
     pub fn fallback(&self) -> Option<Fallback> {
         self.inner.extensions().get().copied()
+    }
+
+    /// Which version of the service answered, where the request named one.
+    #[must_use]
+    pub fn service_version(&self) -> Option<&str> {
+        let served = self.inner.extensions().get::<ServedVersion>();
+        served.map(|served| &*served.0)
     }
 
     /// The body, whole.

@@ -37,8 +37,8 @@ impl Observer for CircuitMetrics {
         let mut circuits = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
         let known = circuits.get(&change.target).cloned();
         let circuit = known.unwrap_or_else(|| {
-            let endpoint = change.target.endpoint.as_deref().unwrap_or("*");
-            let circuit = self.of(&change.target).circuit(endpoint);
+            let endpoint = change.target.endpoint_label();
+            let circuit = self.of(&change.target).circuit(&endpoint);
             if circuits.len() < MOST_CIRCUITS {
                 circuits.insert(change.target.clone(), circuit.clone());
             }

@@ -19,7 +19,8 @@ use crate::policies::Policies;
 pub struct CircuitInfo {
     /// The service called; for a broker the name of its component, such as `message_broker_default`.
     pub service: String,
-    /// One endpoint of it, for a broker a topic, or all of them together.
+    /// One endpoint of it, for a broker a topic, or all of them together; behind the version where several versions are
+    /// called: `v2 GET /users/{id}`.
     pub endpoint: Option<String>,
     /// One instance of it, or all of them together.
     pub instance: Option<String>,
@@ -68,7 +69,8 @@ pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
         let wait = u64::try_from(circuit.retry_after.as_millis()).unwrap_or(u64::MAX);
         CircuitInfo {
             service: target.service.to_string(),
-            endpoint: target.endpoint.map(|endpoint| endpoint.to_string()),
+            endpoint: (target.endpoint.is_some() || target.version.is_some())
+                .then(|| target.endpoint_label().into_owned()),
             instance: target.instance.map(|instance| instance.to_string()),
             state: circuit.state.as_str(),
             failure_count: circuit.failure_count,

@@ -212,6 +212,7 @@ fn is_policy(path: &[&str]) -> bool {
                 | "concurrency"
                 | "chaos"
                 | "hedge"
+                | "versions"
                 | "fallback"
         ),
         [] => false,

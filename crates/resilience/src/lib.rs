@@ -80,6 +80,7 @@ mod stack;
 mod sync;
 mod target;
 pub mod timeout;
+pub mod versions;
 mod window;
 
 pub use breaker::CircuitOpen;

@@ -274,25 +274,32 @@ impl PolicyRegistry {
                 false => Err(known),
             };
         }
-        let policy = {
+        let target = target.unversioned();
+        let policies: Vec<Arc<Policy>> = {
             let mut states = self.0.write();
             let declared = Arc::new(declared);
             states.declared.entry(target.clone()).or_insert(declared);
             // A policy that is being made meanwhile asks for its values again.
             states.generation += 1;
-            states.policies.get(target).map(Arc::clone)
+            let known = states.policies.iter();
+            let same = known.filter(|(known, _)| known.unversioned() == target);
+            same.map(|(_, policy)| Arc::clone(policy)).collect()
         };
-        if let Some(policy) = policy {
-            self.renew(&policy, settings(target));
+        for policy in policies {
+            self.renew(&policy, settings(policy.target()));
         }
         Ok(())
     }
 
-    /// What the author of an interface wrote at the method that calls a target.
+    /// What the author of an interface wrote at the method that calls a target, in whichever version.
     #[must_use]
     pub fn declared(&self, target: &Target) -> Option<Arc<Declared>> {
         let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
-        states.declared.get(target).map(Arc::clone)
+        let declared = match &target.version {
+            None => states.declared.get(target),
+            Some(_) => states.declared.get(&target.unversioned()),
+        };
+        declared.map(Arc::clone)
     }
 
     /// Everything that authors of interfaces wrote, by target.

@@ -1,11 +1,12 @@
 //! Whose state it is.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// What a breaker, a budget or a bulkhead belongs to: a service, one of its endpoints, one of its instances.
+/// What a breaker, a budget or a bulkhead belongs to: a service, one of its endpoints, instances or versions.
 ///
 /// An *endpoint* is `METHOD /template`, an *instance* is `host:port`.
 ///
@@ -27,6 +28,12 @@ pub struct Target {
     /// The instance; `None` for all of them together.
     #[serde(serialize_with = "optional_text")]
     pub instance: Option<Arc<str>>,
+    /// The version of the service, where several are called; `None` for all of them together.
+    #[serde(
+        serialize_with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub version: Option<Arc<str>>,
 }
 
 impl Target {
@@ -37,6 +44,7 @@ impl Target {
             service: name.into(),
             endpoint: None,
             instance: None,
+            version: None,
         }
     }
 
@@ -45,6 +53,33 @@ impl Target {
     pub fn with_endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
         self.endpoint = Some(endpoint.into());
         self
+    }
+
+    /// One version of it.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// The same in all versions: what configuration and attributes speak of.
+    #[must_use]
+    pub fn unversioned(&self) -> Self {
+        Self {
+            version: None,
+            ..self.clone()
+        }
+    }
+
+    /// The endpoint as one text, with the version where there is one: `v2 GET /users/{id}`; `*` stands for the whole
+    /// service.
+    #[must_use]
+    pub fn endpoint_label(&self) -> Cow<'_, str> {
+        let endpoint = self.endpoint.as_deref().unwrap_or("*");
+        match &self.version {
+            None => Cow::Borrowed(endpoint),
+            Some(version) => Cow::Owned(format!("{version} {endpoint}")),
+        }
     }
 
     /// One instance of it.
@@ -72,6 +107,9 @@ impl fmt::Display for Target {
         f.write_str(&self.service)?;
         if let Some(instance) = &self.instance {
             write!(f, "@{instance}")?;
+        }
+        if let Some(version) = &self.version {
+            write!(f, " {version}")?;
         }
         if let Some(endpoint) = &self.endpoint {
             write!(f, " {endpoint}")?;

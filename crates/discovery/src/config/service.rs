@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
     BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
-    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
+    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig, VersionsConfig,
 };
 
 use super::LoadBalancerConfig;
@@ -85,6 +85,8 @@ pub struct ServiceConfig {
     pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
+    /// Which versions of the service are asked, and when the next one has its turn.
+    pub versions: VersionsConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
     /// Settings of single endpoints, by method and template: `GET /users/{id}`. Default: none.
@@ -160,6 +162,7 @@ impl ServiceConfig {
         policy.concurrency = self.concurrency.clone();
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
+        policy.versions = self.versions.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -196,6 +199,13 @@ impl ServiceConfig {
     #[must_use]
     pub fn with_circuit_breaker(mut self, breaker: CircuitBreakerConfig) -> Self {
         self.circuit_breaker = breaker;
+        self
+    }
+
+    /// Sets which versions of the service are asked.
+    #[must_use]
+    pub fn with_versions(mut self, versions: VersionsConfig) -> Self {
+        self.versions = versions;
         self
     }
 
@@ -262,6 +272,8 @@ pub struct EndpointConfig {
     pub chaos: ChaosConfig,
     /// When a call is asked a second time beside the first, whose answer is late.
     pub hedge: HedgeConfig,
+    /// Which versions of the service are asked, and when the next one has its turn.
+    pub versions: VersionsConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -280,6 +292,7 @@ impl EndpointConfig {
         policy.concurrency = self.concurrency.clone();
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
+        policy.versions = self.versions.clone();
         policy.fallback = self.fallback.clone();
         policy
     }

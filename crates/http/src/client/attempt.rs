@@ -135,6 +135,7 @@ impl Core {
                 .unwrap_or_else(|| self.endpoint_name(outgoing.method(), outgoing.written_path())),
             operation: options.operation,
             attempt: Some(attempt.number),
+            version: outgoing.version().cloned(),
             context: outgoing.context.clone(),
             limit: self.max_response_size,
         }

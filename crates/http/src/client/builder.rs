@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use trunkline_core::{Error, Propagation, Result};
 use trunkline_discovery::{Discovery, EndpointConfig, Instances, ServiceConfig, ServiceName};
 use trunkline_resilience::{
-    Declared, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
+    Declared, EffectivePolicy, Layer, Policy, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
 };
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::HttpClientMetrics;
@@ -19,6 +19,7 @@ use super::core::{Core, Endpoint};
 use super::destination::{Balanced, Destination, Peer};
 use super::endpoint::{Endpoints, Template};
 use super::inject::Injector;
+use super::versions::VersionPolicies;
 use super::{EnhancedHttpClient, HttpClient};
 use crate::config::HttpClientConfig;
 use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
@@ -356,6 +357,10 @@ fn plain(settings: Settings) -> Settings {
         policy.chaos = None;
         policy.hedge = None;
         policy.fallback = None;
+        if let Some(versions) = &mut policy.versions {
+            // No call is made twice.
+            versions.order = versions.order.iter().take(1).cloned().collect();
+        }
         Arc::new(policy)
     })
 }
@@ -425,6 +430,16 @@ impl Maker {
         }
     }
 
+    /// The policy of one version of an endpoint: the same values, and a state of its own.
+    pub(super) fn of_version(&self, endpoint: &Policy, version: &Arc<str>) -> Arc<Policy> {
+        let target = endpoint.target().clone().with_version(Arc::clone(version));
+        let policy = self.registry.policy(&target, &self.settings);
+        if policy.settings().circuit_breaker.is_some() {
+            show_circuit(&self.all_metrics, policy.target());
+        }
+        policy
+    }
+
     fn endpoint(&self, name: Option<&Arc<str>>) -> Endpoint {
         let target = Target::service(Arc::clone(&self.service));
         let target = match name {
@@ -438,6 +453,7 @@ impl Maker {
         }
         Endpoint {
             policy,
+            versions: VersionPolicies::default(),
             metrics: self.metrics.endpoint(&name),
             name,
         }

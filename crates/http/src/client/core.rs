@@ -21,6 +21,7 @@ use super::endpoint::Endpoints;
 use super::inject::Injector;
 use super::judge::{Judge, no_connection};
 use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
+use super::versions::{Leg, VersionPolicies, asked_versions};
 use crate::body::Body;
 use crate::limits::Limits;
 use crate::options::Draft;
@@ -52,6 +53,8 @@ pub(crate) struct Core {
 pub(crate) struct Endpoint {
     pub(super) name: Arc<str>,
     pub(super) policy: Arc<Policy>,
+    /// Those of the versions that were asked.
+    pub(super) versions: VersionPolicies,
     pub(super) metrics: HttpClientEndpointMetrics,
 }
 
@@ -100,7 +103,18 @@ impl Core {
         let context = context.unwrap_or_else(|| self.current_context());
         let settings = endpoint.policy.settings();
         let result = match self.outgoing(&mut draft, body, &context, &settings) {
-            Ok(outgoing) => self.by_policy(endpoint, &settings, &outgoing, began).await,
+            Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
+                None => {
+                    let whole = Leg::whole(outgoing.options());
+                    self.by_policy(&endpoint.policy, &settings, &outgoing, began, whole)
+                        .await
+                }
+                Some(versions) => {
+                    // In a box of its own: few calls name a version, and all would be as large.
+                    let asked = self.by_version(endpoint, &settings, &versions, &outgoing, began);
+                    Box::pin(asked).await
+                }
+            },
             Err(error) => Err(error),
         };
         let elapsed = began.elapsed();
@@ -192,16 +206,17 @@ impl Core {
         }
     }
 
-    async fn by_policy(
+    pub(super) async fn by_policy(
         &self,
-        endpoint: &Endpoint,
+        policy: &Policy,
         settings: &EffectivePolicy,
         outgoing: &Outgoing<'_>,
         began: Instant,
+        leg: Leg,
     ) -> Result<Response<Body>> {
         let options = outgoing.options();
         let mut call = Call::new(outgoing.context).repeatable(outgoing.idempotent);
-        call.total = options.timeout;
+        call.total = leg.total;
         call.attempt = options.request_timeout;
         call.max_attempts = options.max_attempts;
         if let Some(hedge) = &settings.hedge {
@@ -221,13 +236,13 @@ impl Core {
         let tried = Tried::of(call.hedge && call.repeatable);
         let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, limits);
         let attempts = call.max_attempts.unwrap_or(settings.retry.attempts());
-        let mut result = match &settings.fallback {
-            None => endpoint.policy.run_with(call, &judge, attempt).await,
+        let mut result = match settings.fallback.as_ref().filter(|_| leg.is_last) {
+            None => policy.run_with(call, &judge, attempt).await,
             Some(fallback) => {
                 let answer =
                     |result, deadline| self.fall_back(fallback, outgoing, limits, result, deadline);
                 // In a box of its own: few calls have a fallback, and all would be as large.
-                Box::pin(endpoint.policy.run_or(call, &judge, attempt, answer)).await
+                Box::pin(policy.run_or(call, &judge, attempt, answer)).await
             }
         };
         if outgoing.idempotent && attempts > 1 {

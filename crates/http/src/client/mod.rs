@@ -11,6 +11,7 @@ mod judge;
 mod log;
 mod outgoing;
 mod stack;
+mod versions;
 
 use std::fmt;
 use std::future::Future;
@@ -31,6 +32,7 @@ pub(crate) use judge::is_retried;
 pub(crate) use outgoing::IDEMPOTENCY_KEY;
 pub use stack::ClientService;
 pub(crate) use stack::Handle;
+pub(crate) use versions::ServedVersion;
 
 use crate::body::Body;
 use crate::config::HttpClientConfig;

@@ -1,8 +1,8 @@
 //! One request, to be sent as often as the policy asks for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Uri};
 use tokio::time::Instant;
@@ -27,6 +27,16 @@ pub(crate) struct Outgoing<'a> {
     body: Mutex<Option<Body>>,
     /// A second time does no harm.
     pub(crate) idempotent: bool,
+    /// What names the version of the service that is asked, where one is.
+    named: Option<NamedVersion>,
+}
+
+/// A version of the service, as one request names it.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedVersion {
+    pub(crate) version: Arc<str>,
+    pub(crate) path: PathAndQuery,
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -43,7 +53,31 @@ impl<'a> Outgoing<'a> {
             context,
             body: Mutex::new(Some(body)),
             idempotent,
+            named: None,
         }
+    }
+
+    /// The same request to one version of the service; `None` when the body has passed.
+    pub(crate) fn to_version(&self, named: NamedVersion) -> Option<Self> {
+        let body = self.body().as_ref().and_then(Body::try_clone)?;
+        Some(Self {
+            draft: self.draft,
+            path: named.path.clone(),
+            context: self.context,
+            body: Mutex::new(Some(body)),
+            idempotent: self.idempotent,
+            named: Some(named),
+        })
+    }
+
+    /// The version that is asked.
+    pub(crate) fn version(&self) -> Option<&Arc<str>> {
+        self.named.as_ref().map(|named| &named.version)
+    }
+
+    /// The path and query to be sent.
+    pub(crate) fn path(&self) -> &PathAndQuery {
+        &self.path
     }
 
     pub(crate) fn options(&self) -> &'a CallOptions {
@@ -93,6 +127,9 @@ impl<'a> Outgoing<'a> {
         let mut headers = HeaderMap::with_capacity(own.len() + ADDED);
         if !own.is_empty() {
             headers.extend(own.clone());
+        }
+        if let Some((name, value)) = self.named.as_ref().and_then(|named| named.header.as_ref()) {
+            headers.insert(name, value.clone());
         }
         injector.inject(self.context, deadline, &mut headers);
         let mut request = Box::new(Request::new(body));

@@ -19,6 +19,7 @@ pub(crate) struct About {
     pub(crate) endpoint: Arc<str>,
     pub(crate) operation: Option<&'static str>,
     pub(crate) attempt: Option<u32>,
+    pub(crate) version: Option<Arc<str>>,
     pub(crate) context: Context,
     /// Bytes of an answer that may be read into memory.
     pub(crate) limit: usize,
@@ -36,6 +37,7 @@ impl About {
                 .unwrap_or_else(|| core.endpoint_name(request.method(), request.uri().path())),
             operation: options.and_then(|options| options.operation),
             attempt: None,
+            version: None,
             context: context.unwrap_or_else(|| core.current_context()),
             limit: core.max_response_size,
         }
@@ -103,6 +105,12 @@ impl ServiceRequest {
     #[must_use]
     pub fn attempt(&self) -> Option<u32> {
         self.about.attempt
+    }
+
+    /// The version of the service that the attempt asks for, where it names one; around calls there is none.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.about.version.as_deref()
     }
 
     /// The context of the call.

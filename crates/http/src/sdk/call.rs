@@ -207,6 +207,13 @@ macro_rules! asking {
                 self
             }
 
+            /// Asks for one version of the service and no other.
+            pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
+                let version = version.into();
+                self.sending.change(move |request| request.version(version));
+                self
+            }
+
             /// Names the endpoint whose policy, circuit and measures apply, such as `GET /users/{id}`.
             pub fn endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {
                 let endpoint = endpoint.into();

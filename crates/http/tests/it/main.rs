@@ -20,4 +20,5 @@ mod sdk;
 mod streaming;
 mod tls;
 mod upload;
+mod versions;
 mod wire;

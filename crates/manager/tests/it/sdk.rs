@@ -13,6 +13,7 @@ use trunkline_discovery::ServiceConfig;
 use trunkline_http::{CircuitConfig, ServiceError, ServiceSdkConfig};
 use trunkline_manager::{CommunicationConfig, CommunicationManager};
 use trunkline_resilience::breaker::State;
+use trunkline_resilience::config::VersionsConfig;
 
 use crate::scripted::config;
 
@@ -21,7 +22,7 @@ async fn serving() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer = async |request: Request| {
-        if request.uri().path() == "/broken" {
+        if request.uri().path().starts_with("/broken") {
             return Err(StatusCode::INTERNAL_SERVER_ERROR);
         }
         let token = request.headers().get("authorization");
@@ -141,4 +142,38 @@ fn its_settings_become_configuration() {
     // The defaults say nothing about discovery: what is built in applies.
     let usual = CommunicationConfig::builder().service_sdk(&ServiceSdkConfig::default());
     assert!(usual.build().unwrap().service_discovery.is_none());
+}
+
+/// What is written of versions holds for clients that are there already, and circuits are shown by version.
+#[tokio::test]
+async fn versions_come_from_the_configuration_and_change_with_it() {
+    let address = serving().await;
+    let with = |order: &[&str]| {
+        let mut service = at(address).with_versions(VersionsConfig::new(order.iter().copied()));
+        service.circuit_breaker.failure_threshold = Some(1);
+        config().service("user-service", service).build().unwrap()
+    };
+    // `/broken…` are the paths that fail.
+    let manager = CommunicationManager::new(with(&["broken", "v1"]));
+    let sdk = manager.service_sdk();
+    let client = sdk.client("user-service").unwrap();
+    let version = async || {
+        let answer = client.get("/users").await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.service_version().map(ToOwned::to_owned),
+        )
+    };
+    assert_eq!(version().await, (200, Some("v1".to_owned())));
+    let open: Vec<_> = manager
+        .circuits()
+        .into_iter()
+        .filter(|circuit| circuit.state == "open")
+        .map(|circuit| circuit.endpoint)
+        .collect();
+    assert_eq!(open, [Some("broken *".to_owned())]);
+
+    manager.apply(with(&["v3"])).unwrap();
+    assert_eq!(version().await, (200, Some("v3".to_owned())));
+    manager.shutdown().await.unwrap();
 }

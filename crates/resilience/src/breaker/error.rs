@@ -18,6 +18,8 @@ pub struct CircuitOpen {
     pub service: Arc<str>,
     /// Its endpoint, where the circuit is one endpoint's.
     pub endpoint: Option<Arc<str>>,
+    /// Its version, where the circuit is one version's.
+    pub version: Option<Arc<str>>,
     /// Time until the next call has a chance; while probes are under way, a guess.
     pub retry_after: Duration,
 }
@@ -27,6 +29,7 @@ impl CircuitOpen {
         Self {
             service: Arc::clone(&target.service),
             endpoint: target.endpoint.clone(),
+            version: target.version.clone(),
             retry_after,
         }
     }
@@ -34,7 +37,11 @@ impl CircuitOpen {
 
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "circuit of {} is open", self.service)?;
+        write!(f, "circuit of {}", self.service)?;
+        if let Some(version) = &self.version {
+            write!(f, " {version}")?;
+        }
+        f.write_str(" is open")?;
         if let Some(endpoint) = &self.endpoint {
             write!(f, " for {endpoint}")?;
         }

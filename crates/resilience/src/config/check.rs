@@ -70,6 +70,7 @@ impl PolicyConfig {
         self.check_concurrency(&mut found);
         self.check_chaos(&mut found);
         self.check_hedge(&mut found);
+        self.check_versions(&mut found);
         found.0
     }
 
@@ -133,6 +134,40 @@ impl PolicyConfig {
         );
         found.whole("hedge.max_hedges", hedge.max_hedges, 1, 5, "1 to 5");
         found.methods("hedge.methods", hedge.methods.as_deref());
+    }
+
+    fn check_versions(&self, found: &mut Found) {
+        let versions = &self.versions;
+        if let Some(order) = &versions.order {
+            if order.is_empty() || order.len() > 8 {
+                let shown = format!("[{}]", order.join(", "));
+                found.add("versions.order", shown, "1 to 8 versions");
+            }
+            for (place, version) in order.iter().enumerate() {
+                if !is_version(version) {
+                    let allowed = "a version such as v2: letters, digits, `.`, `-` and `_`";
+                    found.add("versions.order", version, allowed);
+                } else if order.iter().take(place).any(|known| known == version) {
+                    found.add("versions.order", version, "each version once");
+                }
+            }
+        }
+        let named = versions.name.as_ref();
+        if let Some(name) = named.filter(|name| name.is_empty() || !name.bytes().all(is_token)) {
+            let allowed = "the name of a header or of a parameter";
+            found.add("versions.name", format!("{name:?}"), allowed);
+        }
+        let written = versions.value.as_ref();
+        if let Some(value) = written.filter(|value| !names_version(value)) {
+            let allowed = "a text with {version} in it that can stand in a header";
+            found.add("versions.value", format!("{value:?}"), allowed);
+        }
+        for status in versions.on_status.iter().flatten() {
+            if !(400..=599).contains(status) {
+                let allowed = "an HTTP status of an error, 400 to 599";
+                found.add("versions.on_status", status, allowed);
+            }
+        }
     }
 
     fn check_breaker(&self, found: &mut Found) {
@@ -278,6 +313,21 @@ impl PolicyConfig {
             }
         }
     }
+}
+
+/// What can stand in a path, a header and a query alike.
+fn is_version(text: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(sound) && !text.bytes().all(|b| b == b'.')
+}
+
+/// What a name in a header may consist of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn names_version(text: &str) -> bool {
+    text.contains("{version}") && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 struct Found(Vec<Problem>);

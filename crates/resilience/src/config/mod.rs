@@ -7,6 +7,7 @@ mod check;
 mod hedge;
 mod limits;
 mod timeout;
+mod versions;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub use limits::{
     ChaosMatchConfig, ConcurrencyAlgorithm, ConcurrencyConfig, RateLimitConfig,
 };
 pub use timeout::TimeoutConfig;
+pub use versions::{VersionFailure, VersionPlace, VersionsConfig};
 
 /// One layer of a policy: whatever it leaves out comes from the layer below.
 ///
@@ -66,6 +68,9 @@ pub struct PolicyConfig {
     /// When a call is asked a second time beside the first, whose answer is late.
     #[serde(skip_serializing_if = "is_default")]
     pub hedge: HedgeConfig,
+    /// Which versions of the service are asked, and when the next one has its turn.
+    #[serde(skip_serializing_if = "is_default")]
+    pub versions: VersionsConfig,
     /// What answers when the call has failed for good.
     #[serde(skip_serializing_if = "is_default")]
     pub fallback: FallbackConfig,

@@ -9,12 +9,15 @@ use trunkline_core::duration;
 use super::{EffectivePolicy, Scope};
 use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
-use crate::config::{InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy};
+use crate::config::{
+    InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy, VersionFailure, VersionPlace,
+};
 use crate::declared::Declared;
 use crate::fallback::FallbackSettings;
 use crate::hedge::HedgeSettings;
 use crate::retry::{BudgetSettings, RetrySettings};
 use crate::timeout::TimeoutSettings;
+use crate::versions::VersionSettings;
 
 /// Which part of the configuration a layer is, weakest first. The text is how `policy explain` names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,6 +194,7 @@ impl<'a> PolicyLayers<'a> {
             concurrency: merge.concurrency(),
             chaos: merge.chaos(),
             hedge: merge.hedge(),
+            versions: merge.versions(),
             fallback: merge.fallback(),
         };
         Ok(Explained {
@@ -236,6 +240,19 @@ impl Shown for Strategy {
 }
 
 impl Shown for Vec<RetryableKind> {
+    fn shown(&self) -> String {
+        let words = self.iter().map(|kind| kind.kind().as_str());
+        format!("[{}]", words.collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Shown for VersionPlace {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Shown for Vec<VersionFailure> {
     fn shown(&self) -> String {
         let words = self.iter().map(|kind| kind.kind().as_str());
         format!("[{}]", words.collect::<Vec<_>>().join(", "))
@@ -557,6 +574,34 @@ impl Merge<'_, '_> {
             minimum_calls,
             max_hedges,
             methods: methods.into(),
+        })
+    }
+
+    fn versions(&mut self) -> Option<VersionSettings> {
+        let enabled = self.optional("versions.enabled", "if order is set", |c| {
+            c.versions.enabled
+        });
+        let order = self.optional("versions.order", "none", |c| c.versions.order.clone());
+        let by = self.value("versions.by", VersionPlace::default(), |c| c.versions.by);
+        let name = VersionSettings::name_in(by).to_owned();
+        let name = self.value("versions.name", name, |c| c.versions.name.clone());
+        let value = VersionSettings::VALUE.to_owned();
+        let value = self.value("versions.value", value, |c| c.versions.value.clone());
+        let built_in = VersionSettings::ON_ERROR.to_vec();
+        let on_error = self.value("versions.on_error", built_in, |c| {
+            c.versions.on_error.clone()
+        });
+        let on_status = self.value("versions.on_status", Vec::new(), |c| {
+            c.versions.on_status.clone()
+        });
+        let order = order.filter(|order| !order.is_empty() && enabled.unwrap_or(true))?;
+        Some(VersionSettings {
+            order: order.into_iter().map(Arc::from).collect(),
+            by,
+            name: name.into(),
+            value: value.into(),
+            on_error: on_error.into_iter().map(VersionFailure::kind).collect(),
+            on_status: on_status.into(),
         })
     }
 

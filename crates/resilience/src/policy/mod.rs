@@ -16,6 +16,7 @@ use crate::hedge::HedgeSettings;
 use crate::ratelimit::RateLimitSettings;
 use crate::retry::RetrySettings;
 use crate::timeout::TimeoutSettings;
+use crate::versions::VersionSettings;
 
 pub(crate) use handle::Engine;
 pub use handle::Policy;
@@ -64,6 +65,8 @@ pub struct EffectivePolicy {
     pub chaos: Option<ChaosSettings>,
     /// When a call is asked a second time beside the first; `None` where it never is.
     pub hedge: Option<HedgeSettings>,
+    /// Which versions of the service are asked; `None` where requests name none.
+    pub versions: Option<VersionSettings>,
     /// What answers when the call has failed for good; `None` where nothing does.
     pub fallback: Option<FallbackSettings>,
 }
@@ -79,6 +82,7 @@ impl Default for EffectivePolicy {
             concurrency: None,
             chaos: None,
             hedge: None,
+            versions: None,
             fallback: None,
         }
     }

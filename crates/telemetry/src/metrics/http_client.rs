@@ -42,6 +42,7 @@ impl HttpClientMetrics {
             endpoint: endpoint.into(),
             retries,
             hedges: OnceLock::new(),
+            version_fallbacks: OnceLock::new(),
             outcomes: Slots::default(),
         }))
     }
@@ -72,6 +73,8 @@ struct Endpoint {
     retries: Counter,
     /// Those that started, and those that won; shown once there is one.
     hedges: OnceLock<[Counter; 2]>,
+    /// Shown once there is one.
+    version_fallbacks: OnceLock<Counter>,
     outcomes: Slots<Outcome, (Latency, Counter)>,
 }
 
@@ -100,6 +103,16 @@ impl HttpClientEndpointMetrics {
     /// A call was asked a second time beside the first.
     pub fn hedged(&self) {
         self.0.hedges()[0].add(1);
+    }
+
+    /// A call was passed on to another version of the service.
+    pub fn fell_back_to_a_version(&self) {
+        let Endpoint {
+            service, endpoint, ..
+        } = &*self.0;
+        let table = self.0.metrics.table();
+        let make = || table::counter(table, |t| t.version_fallbacks.series([service, endpoint]));
+        self.0.version_fallbacks.get_or_init(make).add(1);
     }
 
     /// The second request's answer was taken.

@@ -166,6 +166,39 @@ fn limits_that_publishing_does_not_have_are_refused() {
 }
 
 #[test]
+fn versions_that_cannot_be_asked_for_are_all_named() {
+    let lines = check_yaml(
+        "services:\n  users:\n    versions: {order: [v2, v2], name: \"a b\", value: v2, on_status: [200]}\n",
+    );
+    for wanted in [
+        "versions.order",
+        "each version once",
+        "versions.name",
+        "versions.value",
+        "{version}",
+        "versions.on_status",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.contains(wanted)),
+            "{wanted}: {lines:#?}"
+        );
+    }
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert_line(
+        &check_yaml("services: {users: {versions: {order: [a/b]}}}\n"),
+        &["versions.order", "a version such as v2"],
+    );
+    assert_line(
+        &check_yaml("services: {users: {versions: {order: []}}}\n"),
+        &["versions.order", "1 to 8 versions"],
+    );
+    assert_line(
+        &check_yaml("services: {users: {versions: {order: [v1], by: cookie}}}\n"),
+        &["versions.by", "cookie"],
+    );
+}
+
+#[test]
 fn names_that_cannot_be_used_are_refused() {
     assert_line(
         &check_yaml("services: {\"a b\": {}}\n"),

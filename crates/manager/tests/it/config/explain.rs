@@ -209,3 +209,34 @@ fn the_gateways_own_settings_are_over_those_of_the_service() {
         .policy;
     assert_eq!(direct.timeout.total.as_secs(), 10);
 }
+
+#[test]
+fn versions_are_explained_by_service_and_endpoint() {
+    let text = "services:\n  users:\n    versions: {order: [v2, v1], by: header}\n    endpoints:\n      \
+                GET /users/{id}: {versions: {order: [v1]}}\n";
+    let config = Files::new(&[("communication.yaml", text)])
+        .load(&[])
+        .unwrap();
+    let of = |endpoint| {
+        let explained = config.explain("users", endpoint).unwrap();
+        ["order", "by", "name", "on_error"].map(|key| {
+            let found = setting(&explained, &format!("versions.{key}"));
+            (found.value.clone(), found.layer.clone())
+        })
+    };
+    let pair = |value: &str, layer: &str| (value.to_owned(), layer.to_owned());
+    let built_in = [
+        pair("API-Version", "built-in"),
+        pair(
+            "[unavailable, timeout, rejected, unsupported, internal]",
+            "built-in",
+        ),
+    ];
+    let [order, by, name, on_error] = of(None);
+    assert_eq!(order, pair("[v2, v1]", "services.users"));
+    assert_eq!(by, pair("header", "services.users"));
+    assert_eq!([name, on_error], built_in);
+    let [order, ..] = of(Some("GET /users/1"));
+    assert_eq!(order.0, "[v1]");
+    assert!(order.1.contains("GET /users/{id}"), "{}", order.1);
+}
