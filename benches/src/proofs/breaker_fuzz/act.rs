@@ -7,13 +7,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 use trunkline_core::{Error, Retry};
-use trunkline_resilience::{Attempt, Call, Classify, Outcome};
+use trunkline_resilience::{Attempt, Call, Classify, Outcome, Priority};
 
 use super::Tally;
 use super::settings::World;
 
 /// Without these a run has shown nothing.
-pub(super) const MUST_HAPPEN: [&str; 12] = [
+pub(super) const MUST_HAPPEN: [&str; 14] = [
     "call cancelled",
     "call panicked",
     "classifier panicked",
@@ -23,6 +23,8 @@ pub(super) const MUST_HAPPEN: [&str; 12] = [
     "wait in the queue cancelled",
     "place dropped by a panic",
     "retry reserved and not made",
+    "wait for a turn cancelled",
+    "place of the adaptive limit dropped by a panic",
     "circuit opened, closed or probed",
     "operator intervened",
     "configuration reloaded",
@@ -129,11 +131,13 @@ fn pause(rng: &mut Rng, unit: Duration) -> Duration {
 /// One caller doing one thing.
 pub(super) async fn act(world: World, mut rng: Rng) -> Tally {
     let mut tally = Tally::default();
-    match rng.u8(0..12) {
+    match rng.u8(0..15) {
         0..=5 => through_the_policy(&world, &mut rng, &mut tally).await,
         6 | 7 => through_the_breaker(&world, &mut rng, &mut tally).await,
         8 => by_permit(&world, &mut rng, &mut tally).await,
         9 | 10 => in_the_bulkhead(&world, &mut rng, &mut tally).await,
+        11 | 12 => at_the_rate(&world, &mut rng, &mut tally).await,
+        13 => in_the_adaptive_limit(&world, &mut rng, &mut tally).await,
         _ => with_the_budget(&world, &mut rng, &mut tally).await,
     }
     tally
@@ -249,6 +253,50 @@ async fn in_the_bulkhead(world: &World, rng: &mut Rng, tally: &mut Tally) {
         Ended::Done(false) => "no place in time",
         Ended::Panicked => "place dropped by a panic",
         Ended::GivenUp => "wait in the queue cancelled",
+    });
+}
+
+async fn at_the_rate(world: &World, rng: &mut Rng, tally: &mut Tally) {
+    let Some(limiter) = world.policy.rate_limit() else {
+        return;
+    };
+    let deadline = rng.bool().then(|| Instant::now() + pause(rng, world.unit));
+    let ended = some_way(limiter.acquire(deadline), rng, world.unit).await;
+    tally.count(match ended {
+        Ended::Done(Ok(())) => "turn taken",
+        Ended::Done(Err(_)) => "no turn in time",
+        Ended::Panicked => "call panicked",
+        Ended::GivenUp => "wait for a turn cancelled",
+    });
+}
+
+async fn in_the_adaptive_limit(world: &World, rng: &mut Rng, tally: &mut Tally) {
+    let Some(limiter) = world.policy.concurrency() else {
+        return;
+    };
+    let priority = Priority::ALL[rng.usize(0..4)];
+    let held = pause(rng, world.unit);
+    let ending = rng.u8(0..5);
+    let stay = async {
+        let Ok(permit) = limiter.try_acquire_owned(priority) else {
+            return false;
+        };
+        sleep(held).await;
+        match ending {
+            0 => permit.success(),
+            1 => permit.overload(),
+            2 => permit.record(Outcome::Ignored),
+            3 => drop(permit),
+            _ => panic_on_purpose(),
+        }
+        true
+    };
+    let ended = some_way(stay, rng, world.unit).await;
+    tally.count(match ended {
+        Ended::Done(true) => "place of the adaptive limit taken and left",
+        Ended::Done(false) => "shed by the adaptive limit",
+        Ended::Panicked => "place of the adaptive limit dropped by a panic",
+        Ended::GivenUp => "call cancelled",
     });
 }
 

@@ -5,8 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use fastrand::Rng;
 use tokio::time::{Instant, sleep};
+use trunkline_resilience::Priority;
 use trunkline_resilience::breaker::{Breaker, State};
 use trunkline_resilience::bulkhead::Bulkhead;
+use trunkline_resilience::concurrency::ConcurrencyLimiter;
+use trunkline_resilience::ratelimit::RateLimiter;
 use trunkline_resilience::retry::RetryBudget;
 
 use super::settings::World;
@@ -16,6 +19,12 @@ pub(super) async fn judge(world: &World) -> Vec<String> {
     let mut broken = Vec::new();
     if let Some(bulkhead) = world.policy.bulkhead() {
         broken.extend(places(&bulkhead));
+    }
+    if let Some(limiter) = world.policy.concurrency() {
+        broken.extend(sheds_nobody(&limiter));
+    }
+    if let Some(limiter) = world.policy.rate_limit() {
+        broken.extend(grants_its_rate(&limiter).await);
     }
     if let Some(breaker) = world.policy.breaker() {
         broken.extend(heals(&breaker).await);
@@ -43,6 +52,53 @@ fn places(bulkhead: &Bulkhead) -> Vec<String> {
         broken.push(format!("bulkhead: {} places of {most}", free.len()));
     }
     broken
+}
+
+/// Nobody is counted, the limit is within its bounds, and as many find room as it says.
+fn sheds_nobody(limiter: &ConcurrencyLimiter) -> Vec<String> {
+    let mut broken = Vec::new();
+    let (seen, settings) = (limiter.measured(), limiter.settings());
+    if seen.in_flight != 0 {
+        broken.push(format!(
+            "adaptive limit: {} run though nobody is there",
+            seen.in_flight
+        ));
+    }
+    if seen.limit == 0 || seen.limit > settings.max {
+        broken.push(format!(
+            "adaptive limit: {} of at most {}",
+            seen.limit, settings.max
+        ));
+    }
+    let room = std::iter::from_fn(|| limiter.try_acquire(Priority::Critical).ok());
+    let room = room.take(seen.limit as usize + 1).collect::<Vec<_>>().len();
+    if room != seen.limit as usize {
+        broken.push(format!("adaptive limit: room for {room} of {}", seen.limit));
+    }
+    broken
+}
+
+/// After a while without anybody, the burst is there again, whole and no larger.
+async fn grants_its_rate(limiter: &RateLimiter) -> Option<String> {
+    let settings = limiter.settings();
+    // What was taken ahead by those who gave up waiting, and the burst.
+    sleep(
+        settings.max_wait
+            + settings
+                .per
+                .mul_f64(f64::from(settings.burst) / f64::from(settings.limit)),
+    )
+    .await;
+    // The numbers may have been others when it was taken.
+    for _ in 0..1_000 {
+        if limiter.available() >= u64::from(settings.burst) {
+            break;
+        }
+        sleep(settings.per).await;
+    }
+    let free = limiter.available();
+    (free != u64::from(settings.burst))
+        .then(|| format!("rate limit: {free} turns of {}", settings.burst))
 }
 
 /// With the other side well again, waiting as long as it says and no longer, a circuit closes after its successes.
@@ -135,6 +191,14 @@ pub(super) fn controls() -> Result<Vec<(&'static str, Option<String>)>> {
                 Box::leak(Box::new(bulkhead.try_acquire()));
             }
         }),
+        control(
+            "a place of an adaptive limit that is never given back",
+            |world| {
+                if let Some(limiter) = world.policy.concurrency() {
+                    Box::leak(Box::new(limiter.try_acquire_owned(Priority::Critical)));
+                }
+            },
+        ),
         control("a probe that never comes back", |world| {
             if let Some(breaker) = world.policy.breaker() {
                 let mut settings = breaker.settings();

@@ -8,6 +8,9 @@ use fastrand::Rng;
 use trunkline_core::{ManualClock, Timestamp};
 use trunkline_resilience::breaker::{BreakerSettings, SlowCallSettings, WindowKind};
 use trunkline_resilience::bulkhead::BulkheadSettings;
+use trunkline_resilience::chaos::{ChaosSettings, Fault};
+use trunkline_resilience::concurrency::{ConcurrencyAlgorithm, ConcurrencySettings};
+use trunkline_resilience::ratelimit::RateLimitSettings;
 use trunkline_resilience::retry::{BudgetSettings, RetryBudget};
 use trunkline_resilience::{
     CircuitChange, EffectivePolicy, Observer, Policy, PolicyRegistry, Refusal, Target,
@@ -37,6 +40,18 @@ struct Shaky {
 impl Observer for Shaky {
     fn circuit_changed(&self, _: &CircuitChange) {
         if self.changes.fetch_add(1, Ordering::Relaxed) % 5 == 4 {
+            act::panic_on_purpose();
+        }
+    }
+
+    fn concurrency_changed(&self, _: &Target, limit: u32) {
+        if limit % 7 == 3 {
+            act::panic_on_purpose();
+        }
+    }
+
+    fn disturbed(&self, _: &Target, _: Fault) {
+        if self.refusals.fetch_add(1, Ordering::Relaxed) % 89 == 88 {
             act::panic_on_purpose();
         }
     }
@@ -119,5 +134,31 @@ fn policy(rng: &mut Rng, unit: Duration) -> EffectivePolicy {
     bulkhead.max_queue = rng.u32(0..8);
     bulkhead.max_wait = unit * rng.u32(0..200);
     policy.bulkhead = Some(bulkhead);
+
+    let mut rate = RateLimitSettings::new(rng.u32(1..8), spans(rng, 300));
+    rate.burst = rng.u32(1..5);
+    rate.max_wait = unit * rng.u32(0..2_000);
+    policy.rate_limit = Some(rate);
+
+    let mut limit = ConcurrencySettings::default();
+    limit.min = rng.u32(1..5);
+    limit.initial = rng.u32(1..20);
+    limit.max = limit.min + rng.u32(0..30);
+    limit.recheck = spans(rng, 1_000);
+    if rng.bool() {
+        limit.algorithm = ConcurrencyAlgorithm::Aimd;
+        limit.max_latency = Some(spans(rng, 100));
+    }
+    policy.concurrency = Some(limit);
+
+    if rng.bool() {
+        let mut chaos = ChaosSettings::default();
+        chaos.latency_percent = f64::from(rng.u32(0..20));
+        chaos.latency = spans(rng, 100);
+        chaos.error_percent = f64::from(rng.u32(0..20));
+        chaos.abort_percent = f64::from(rng.u32(0..20));
+        chaos.seed = Some(rng.u64(..));
+        policy.chaos = Some(chaos);
+    }
     policy
 }
