@@ -182,7 +182,7 @@ fn without_futures<'a>(calls: u64) -> Race<'a> {
         })
 }
 
-fn on(threads: usize) -> &'static str {
+pub(super) fn on(threads: usize) -> &'static str {
     if threads == 1 {
         "one thread"
     } else {
@@ -239,7 +239,7 @@ fn tower_resilience(layer: &CircuitBreakerLayer, threads: usize, calls: u64) -> 
 }
 
 /// Runs the same calls on so many threads at once, after a tenth of them as a warm-up; the mean of what each call took.
-fn nanoseconds_each(
+pub(super) fn nanoseconds_each(
     threads: usize,
     calls: u64,
     work: impl Fn(&Runtime, u64) + Sync,

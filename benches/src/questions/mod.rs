@@ -4,12 +4,14 @@ mod breaker;
 mod embedded_broker;
 mod footprint;
 mod http_pipeline;
+mod policies;
 
 use crate::entry::Entry;
 
 /// All benchmarks, in the order they are run.
 pub static ALL: &[&Entry] = &[
     &breaker::ENTRY,
+    &policies::ENTRY,
     &embedded_broker::ENTRY,
     &http_pipeline::ENTRY,
     &footprint::ENTRY,

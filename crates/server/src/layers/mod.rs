@@ -7,6 +7,8 @@
 //! 2. [`ObserveLayer`]: the log line and the metrics of a request. Outside the next ones, so that it sees their answers.
 //! 3. [`CatchPanicLayer`]: a panic is a 500.
 //! 4. [`InFlightLayer`]: so many requests at once. Outside the deadline, so that refusing costs nothing.
+//!    [`LoadShedLayer`] beside it, on routes that want it, finds the number by itself; [`RateLimitLayer`] outside both
+//!    counts by client.
 //! 5. [`BodyLimitLayer`]: bodies no larger than that.
 //! 6. [`DeadlineLayer`]: the handler is dropped when nobody waits for it any more.
 //! 7. [`IdempotencyLayer`], on the routes that want it: inside the deadline, which answers the client in time while the
@@ -19,6 +21,8 @@ mod idempotency;
 mod in_flight;
 mod observe;
 mod panic;
+mod rate_limit;
+mod shed;
 
 pub use body_limit::{BodyLimitLayer, BodyLimitService};
 pub use context::{ContextLayer, ContextService, HeaderCarrier};
@@ -28,3 +32,5 @@ pub use in_flight::{InFlightLayer, InFlightService};
 pub(crate) use observe::TemplateOf;
 pub use observe::{ObserveLayer, ObserveService, RouteTemplate};
 pub use panic::{CatchPanicLayer, CatchPanicService};
+pub use rate_limit::{RateLimitLayer, RateLimitService};
+pub use shed::{LoadShedLayer, LoadShedService};

@@ -7,5 +7,6 @@ mod extract;
 mod idempotency;
 mod inbox;
 mod layers;
+mod limits;
 mod routes;
 mod serve;
