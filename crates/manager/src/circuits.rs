@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use trunkline_core::health::ComponentHealth;
-use trunkline_core::{Health, task};
+use trunkline_core::{Health, Timestamp, task};
 use trunkline_discovery::ServiceWatch;
-use trunkline_resilience::breaker::State;
+use trunkline_resilience::breaker::{Control, State};
 use trunkline_resilience::{CircuitChange, CircuitStatus, Observer, PolicyRegistry, Target};
 
 use crate::CommunicationManager;
@@ -26,8 +26,12 @@ pub struct CircuitInfo {
     pub instance: Option<String>,
     /// `closed`, `open` or `half_open`.
     pub state: &'static str,
+    /// Who decides about it: `automatic`, or an operator: `forced_open`, `forced_closed`, `disabled`.
+    pub control: Control,
     /// Failures in a row or in the window.
     pub failure_count: u32,
+    /// When a call failed last.
+    pub last_failure_time: Option<Timestamp>,
     /// Milliseconds until an open circuit lets a probe through.
     pub retry_after_ms: Option<u64>,
 }
@@ -73,7 +77,9 @@ pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
                 .then(|| target.endpoint_label().into_owned()),
             instance: target.instance.map(|instance| instance.to_string()),
             state: circuit.state.as_str(),
+            control: circuit.control,
             failure_count: circuit.failure_count,
+            last_failure_time: circuit.last_failure_time,
             retry_after_ms: (circuit.state == State::Open).then_some(wait),
         }
     };

@@ -15,7 +15,10 @@ struct Circuit {
     endpoint: Option<String>,
     instance: Option<String>,
     state: String,
+    /// Unless an older service answers.
+    control: Option<String>,
     failure_count: u64,
+    last_failure_time: Option<String>,
     retry_after_ms: Option<u64>,
 }
 
@@ -31,10 +34,18 @@ pub(crate) async fn run(target: Target, output: &Output) -> anyhow::Result<ExitC
     let circuits: Vec<Circuit> = answer.json().await.map_err(super::unreadable)?;
     output.result(&circuits, |circuits| {
         let rows = circuits.iter().map(|circuit| {
+            let forced = circuit
+                .control
+                .as_deref()
+                .filter(|control| *control != "automatic");
+            let shown = forced.map_or_else(
+                || circuit.state.clone(),
+                |control| format!("{} ({control})", circuit.state),
+            );
             let state = if circuit.state == "closed" {
-                output.good(&circuit.state)
+                output.good(&shown)
             } else {
-                output.bad(&circuit.state)
+                output.bad(&shown)
             };
             let wait = circuit
                 .retry_after_ms

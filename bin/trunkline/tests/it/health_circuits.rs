@@ -65,9 +65,11 @@ async fn an_open_circuit_is_told() {
     }
     let told: Vec<Value> = gateway.place.run(&circuits).await.done().json();
     let fields = [
+        "control",
         "endpoint",
         "failure_count",
         "instance",
+        "last_failure_time",
         "retry_after_ms",
         "service",
         "state",
@@ -77,7 +79,9 @@ async fn an_open_circuit_is_told() {
         (&told[0]["service"], &told[0]["state"]),
         (&json!("user-service"), &json!("open"))
     );
+    assert_eq!(told[0]["control"], "automatic");
     assert_eq!(told[0]["failure_count"], 5);
+    assert!(told[0]["last_failure_time"].is_string(), "{}", told[0]);
     assert!(told[0]["retry_after_ms"].as_u64().unwrap() > 1000);
 
     let table = gateway.place.run(&["circuits", &url]).await.done();
@@ -85,6 +89,25 @@ async fn an_open_circuit_is_told() {
     for word in ["user-service", "open", "5", " ms"] {
         assert!(row.contains(word), "{word}: {row}");
     }
+}
+
+#[tokio::test]
+async fn a_circuit_that_an_operator_holds_open_refuses_and_is_told_as_such() {
+    let answers = Upstream::of(Router::new().fallback(async || "served")).await;
+    let place = Place::new();
+    place.file(
+        "gateway.yaml",
+        &format!(
+            "gateway:\n  circuits: true\n  services:\n    user-service: {{ url: \"{}\", circuit_breaker: {{ force: open }} }}\n",
+            answers.url()
+        ),
+    );
+    let gateway = Gateway::start(place, &["-c", "gateway.yaml"]).await;
+    assert_eq!(gateway.get("/api/v1/users").await.status().as_u16(), 503);
+    let args = ["circuits", &gateway.url()];
+    let table = gateway.place.run(&args).await.done();
+    let row = table.text().lines().nth(1).unwrap();
+    assert!(row.contains("open (forced_open)"), "{row}");
 }
 
 #[tokio::test]

@@ -171,7 +171,10 @@ impl Breaker {
             observers,
             clock,
         };
-        breaker.change(|_, _| None);
+        breaker.change(|machine, now| match settings.control {
+            Control::Automatic => None,
+            control => machine.force(control, now),
+        });
         breaker
     }
 
@@ -276,11 +279,17 @@ impl Breaker {
     }
 
     /// Takes new numbers and keeps the state, as a reload of the configuration does. What was counted is kept unless
-    /// the window changes its shape.
+    /// the window changes its shape; who decides changes where the settings change it.
     pub fn reconfigure(&self, settings: BreakerSettings) {
         self.change(|machine, now| {
+            let before = machine.settings().control;
             machine.reconfigure(settings, now);
-            None
+            let control = settings.control;
+            let held = control != Control::Automatic && machine.control() != control;
+            if before == control && !held {
+                return None;
+            }
+            machine.force(control, now)
         });
     }
 

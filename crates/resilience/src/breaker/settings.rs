@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use super::state::Control;
 pub use crate::config::WindowKind;
 
 /// The numbers of a circuit breaker, all of them settled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BreakerSettings {
+    /// Who decides, until somebody says otherwise by [`Breaker::force`](super::Breaker::force).
+    pub control: Control,
     /// Failures in a row that open the circuit, where the window is [`WindowKind::Consecutive`].
     pub failure_threshold: u32,
     /// Successful probes that close it again.
@@ -27,6 +30,7 @@ pub struct BreakerSettings {
 impl Default for BreakerSettings {
     fn default() -> Self {
         Self {
+            control: Control::Automatic,
             failure_threshold: 5,
             success_threshold: 2,
             recovery_timeout: Duration::from_secs(60),

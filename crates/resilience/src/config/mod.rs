@@ -224,6 +224,10 @@ pub struct CircuitBreakerConfig {
     /// Whether there is a breaker at all. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Takes the decision from the results of the calls: `open` refuses everything, `closed` lets everything pass. Default:
+    /// their results decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<ForcedState>,
     /// Failures in a row that open the circuit (window type `consecutive`). Default 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -257,6 +261,27 @@ pub struct CircuitBreakerConfig {
     /// Opens the circuit also when calls take too long. Off unless `duration` is given.
     #[serde(skip_serializing_if = "is_default")]
     pub slow_call: SlowCallConfig,
+}
+
+/// How an operator holds a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForcedState {
+    /// Everything is refused.
+    Open,
+    /// Everything passes.
+    Closed,
+}
+
+impl ForcedState {
+    /// The word that configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 /// What a circuit breaker looks at.

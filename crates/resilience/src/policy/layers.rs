@@ -7,10 +7,11 @@ use std::time::Duration;
 use trunkline_core::duration;
 
 use super::{EffectivePolicy, Scope};
-use crate::breaker::{BreakerSettings, SlowCallSettings, WindowSettings};
+use crate::breaker::{BreakerSettings, Control, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
 use crate::config::{
-    InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy, VersionFailure, VersionPlace,
+    ForcedState, InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy, VersionFailure,
+    VersionPlace,
 };
 use crate::declared::Declared;
 use crate::fallback::FallbackSettings;
@@ -233,6 +234,12 @@ impl Shown for crate::config::WindowKind {
     }
 }
 
+impl Shown for ForcedState {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
 impl Shown for Strategy {
     fn shown(&self) -> String {
         self.as_str().to_owned()
@@ -438,6 +445,7 @@ impl Merge<'_, '_> {
         let enabled = self.value("circuit_breaker.enabled", true, |c| {
             c.circuit_breaker.enabled
         });
+        let force = self.optional("circuit_breaker.force", "no", |c| c.circuit_breaker.force);
         let failure_threshold = self.value(
             "circuit_breaker.failure_threshold",
             built_in.failure_threshold,
@@ -462,6 +470,11 @@ impl Merge<'_, '_> {
             c.circuit_breaker.probe_timeout
         });
         let settings = BreakerSettings {
+            control: match force {
+                None => Control::Automatic,
+                Some(ForcedState::Open) => Control::ForcedOpen,
+                Some(ForcedState::Closed) => Control::ForcedClosed,
+            },
             failure_threshold,
             success_threshold,
             recovery_timeout,

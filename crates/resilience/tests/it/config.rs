@@ -20,7 +20,7 @@ fn reads_every_field_and_writes_it_back() {
             "on_status": [503], "on_error": ["unavailable", "timeout"], "methods": ["GET", "POST"]
         },
         "circuit_breaker": {
-            "enabled": true, "failure_threshold": 3, "success_threshold": 1, "recovery_timeout": "30s",
+            "enabled": true, "force": "open", "failure_threshold": 3, "success_threshold": 1, "recovery_timeout": "30s",
             "half_open_max_calls": 2, "probe_timeout": "5s",
             "window": {
                 "type": "time", "size": 50, "duration": "30s", "minimum_calls": 5, "failure_percent": 25.0

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_core::{Error, ManualClock, Retry, Timestamp};
-use trunkline_resilience::breaker::{BreakerSettings, State};
+use trunkline_resilience::breaker::{BreakerSettings, Control, State};
 use trunkline_resilience::{
     Call, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
 };
@@ -239,4 +239,29 @@ async fn circuits_can_be_seen_in_order() {
 
     registry.retain(|target| target.instance.is_none());
     assert_eq!(registry.circuit_states().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_holds_a_circuit_by_configuration_and_lets_it_go() {
+    let settings = |json: serde_json::Value| {
+        let config: PolicyConfig = serde_json::from_value(json).unwrap();
+        let layers = PolicyLayers::new().push(Layer::Service("s".into()), config, |_| None);
+        Arc::new(layers.resolve().unwrap().policy)
+    };
+    let open = settings(serde_json::json!({ "circuit_breaker": { "force": "open" } }));
+    let registry = PolicyRegistry::default();
+    let policy = registry.policy(&"users".into(), |_| Arc::clone(&open));
+    let breaker = policy.breaker().unwrap();
+    assert_eq!(breaker.state(), State::Open);
+    assert!(breaker.try_acquire().is_err());
+    let free = settings(serde_json::json!({}));
+    registry.reload(|_| Arc::clone(&free));
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.snapshot().control, Control::Automatic);
+    // What is forced in code is not undone by a reload that says nothing about it.
+    breaker.force(Control::ForcedClosed);
+    registry.reload(|_| Arc::clone(&free));
+    assert_eq!(breaker.snapshot().control, Control::ForcedClosed);
+    registry.reload(|_| Arc::clone(&open));
+    assert_eq!(breaker.snapshot().control, Control::ForcedOpen);
 }
