@@ -12,6 +12,8 @@ use trunkline_resilience::config::{
     HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig, VersionsConfig,
 };
 
+use crate::coding::CompressionConfig;
+
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
 
 /// Settings of one HTTP client. What its policy leaves out comes from the service's policy, the named policy and
@@ -50,8 +52,17 @@ pub struct HttpClientConfig {
     /// Headers sent with every request that does not set them itself. Default: none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Largest body that is read into memory, in bytes; streamed bodies have no limit. Default `16MiB`.
+    /// Largest body that is read into memory, in bytes; after decompression. Default `16MiB`.
     pub max_response_size: ByteSize,
+    /// Largest body of an answer that is read as a stream, in bytes, after decompression. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_stream_size: Option<ByteSize>,
+    /// Largest body of a request, in bytes, before compression. A longer one is refused before anything is sent; a stream
+    /// of unknown length fails when it gets there. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_request_size: Option<ByteSize>,
+    /// Which bodies are compressed on their way.
+    pub compression: CompressionConfig,
     /// File with further root certificates, PEM. Default: none, only the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -117,6 +128,9 @@ impl Default for HttpClientConfig {
             keepalive_expiry: Duration::from_secs(30),
             headers: BTreeMap::new(),
             max_response_size: ByteSize::mib(16),
+            max_stream_size: None,
+            max_request_size: None,
+            compression: CompressionConfig::default(),
             ca_file: None,
             system_roots: true,
             client_certificate: None,
@@ -152,6 +166,9 @@ impl fmt::Debug for HttpClientConfig {
             .field("keepalive_expiry", &self.keepalive_expiry)
             .field("headers", &self.headers.keys())
             .field("max_response_size", &self.max_response_size)
+            .field("max_stream_size", &self.max_stream_size)
+            .field("max_request_size", &self.max_request_size)
+            .field("compression", &self.compression)
             .field("ca_file", &self.ca_file)
             .field("system_roots", &self.system_roots)
             .field("client_certificate", &self.client_certificate)
@@ -257,6 +274,13 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets which bodies are compressed on their way.
+    #[must_use]
+    pub fn with_compression(mut self, compression: CompressionConfig) -> Self {
+        self.compression = compression;
         self
     }
 

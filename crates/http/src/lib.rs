@@ -49,6 +49,7 @@
 
 mod body;
 mod client;
+mod coding;
 mod config;
 mod connect;
 mod error;
@@ -71,6 +72,7 @@ mod wire;
 
 pub use body::{Body, BodyTooLarge, Progress};
 pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, HttpClient};
+pub use coding::{CompressionConfig, ContentCoding};
 pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};
 pub use connect::{AddressDenied, ConnectFailed, ConnectStage, ProxyRules};
 pub use error::{FieldMismatch, Mismatch, NoAnswer, ServiceError, Silence, SlowHead, StatusError};

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use trunkline_core::Context;
 
 use crate::body::Body;
+use crate::coding::ContentCoding;
 use crate::middleware::Hooks;
 
 /// What one call asks for, over the settings of its client. Put it into the extensions of a request that goes through
@@ -43,8 +44,13 @@ pub struct CallOptions {
     /// Versions of the service that are asked, the preferred one first, in place of those of the settings. One alone is
     /// asked for and nothing else; an empty list names none. Default: as the settings say.
     pub versions: Option<Arc<[Arc<str>]>>,
+    /// How the body is compressed on its way, whatever its size; the service has to understand it. Default: as
+    /// `compression.request` says.
+    pub compress: Option<ContentCoding>,
     /// The client's middleware around attempts.
     pub(crate) around: Option<Hooks>,
+    /// The answer has no end: no limit of its size applies, but those of its parts.
+    pub(crate) endless: bool,
     /// Counts the attempts that were sent, for who asks.
     pub(crate) sent: Option<Arc<AtomicU32>>,
 }
@@ -111,6 +117,13 @@ impl CallOptions {
         versions: impl IntoIterator<Item = V>,
     ) -> Self {
         self.versions = Some(versions.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Compresses the body on its way.
+    #[must_use]
+    pub const fn with_compress(mut self, coding: ContentCoding) -> Self {
+        self.compress = Some(coding);
         self
     }
 

@@ -14,6 +14,7 @@ use trunkline_core::{BoxFuture, Context, Error, Result};
 
 use crate::body::{Body, Progress};
 use crate::client::{Handle, IDEMPOTENCY_KEY};
+use crate::coding::ContentCoding;
 use crate::error::ServiceError;
 use crate::events::EventStream;
 use crate::multipart::Multipart;
@@ -209,6 +210,11 @@ impl<'a> RequestBuilder<'a> {
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Compresses the body on its way, whatever its size; the service has to understand it. Takes the feature `compression`.
+    pub fn compress(self, coding: ContentCoding) -> Self {
+        self.option(|options| options.with_compress(coding))
     }
 
     /// Sends an `Idempotency-Key`, which is what makes a repetition of POST and PATCH safe.

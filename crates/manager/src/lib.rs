@@ -26,6 +26,7 @@
 //! | feature | what it brings |
 //! |---|---|
 //! | `http` | HTTP clients by name and by service |
+//! | `compression` | gzip, br and zstd for HTTP clients; builds C |
 //! | `server` | serving a router as a service |
 //! | `gateway` | serving an API gateway |
 //! | `embedded` | broker, registry, event store and inbox on local disk; supplies what is not configured |

@@ -36,6 +36,7 @@
 //! | `macros` | yes | `#[service_interface]`: typed clients from a trait |
 //! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
+//! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
 //! | `full` | | all of them |

@@ -58,6 +58,13 @@ enum Kind {
     Arrived(Incoming, Origin),
     Received(Box<Received>),
     Replay(Replay),
+    Around(Box<dyn Around + Send + Unpin>),
+}
+
+/// A body that changes or watches another.
+pub(crate) trait Around: HttpBody<Data = Bytes, Error = Error> {
+    /// The one inside.
+    fn inner(&mut self) -> &mut Body;
 }
 
 /// A body is larger than what may be read into memory. A typed cause of errors of this crate.
@@ -114,6 +121,10 @@ impl Body {
         Self(Kind::Stream(Box::pin(body)))
     }
 
+    pub(crate) fn around(body: impl Around + Send + Unpin + 'static) -> Self {
+        Self(Kind::Around(Box::new(body)))
+    }
+
     pub(crate) fn arrived(incoming: Incoming, origin: &Origin) -> Self {
         Self(Kind::Arrived(incoming, origin.clone()))
     }
@@ -129,7 +140,7 @@ impl Body {
             Kind::Empty => Some(Self::empty()),
             Kind::Bytes(bytes) => Some(Self(Kind::Bytes(bytes.clone()))),
             Kind::Replay(replay) => replay.again().map(|again| Self(Kind::Replay(again))),
-            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => None,
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Around(_) => None,
         }
     }
 
@@ -138,7 +149,7 @@ impl Body {
         match &self.0 {
             Kind::Empty | Kind::Bytes(_) => true,
             Kind::Replay(replay) => replay.can_repeat(),
-            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => false,
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Around(_) => false,
         }
     }
 
@@ -163,8 +174,14 @@ impl Body {
 
     /// Keeps a guard until the body has been read or dropped; drops it at once when there is nothing to read any more.
     pub(crate) fn hold(&mut self, guard: impl Send + 'static) {
-        if let Kind::Received(received) = &mut self.0 {
-            received.hold(guard);
+        match &mut self.0 {
+            Kind::Received(received) => received.hold(guard),
+            Kind::Around(around) => around.inner().hold(guard),
+            Kind::Empty
+            | Kind::Bytes(_)
+            | Kind::Stream(_)
+            | Kind::Arrived(..)
+            | Kind::Replay(_) => {}
         }
     }
 
@@ -188,7 +205,11 @@ impl Body {
     pub fn is_stream(&self) -> bool {
         matches!(
             self.0,
-            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Replay(_)
+            Kind::Stream(_)
+                | Kind::Arrived(..)
+                | Kind::Received(_)
+                | Kind::Replay(_)
+                | Kind::Around(_)
         )
     }
 
@@ -199,7 +220,7 @@ impl Body {
     #[must_use]
     pub fn replayable(self, up_to: usize) -> Self {
         match self.0 {
-            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) => {
+            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Around(_) => {
                 let longer = self.size_hint().lower() > u64::try_from(up_to).unwrap_or(u64::MAX);
                 Self(Kind::Replay(Replay::new(
                     self,
@@ -264,7 +285,7 @@ fn stream_failed(error: impl Into<BoxError>) -> Error {
     }
 }
 
-fn too_large(limit: usize) -> Error {
+pub(crate) fn too_large(limit: usize) -> Error {
     let cause = BodyTooLarge {
         limit: limit.try_into().unwrap_or(u64::MAX),
     };
@@ -294,6 +315,7 @@ impl HttpBody for Body {
             }
             Kind::Received(received) => received.poll_frame(cx),
             Kind::Replay(replay) => replay.poll_frame(cx),
+            Kind::Around(around) => Pin::new(around).poll_frame(cx),
         }
     }
 
@@ -305,6 +327,7 @@ impl HttpBody for Body {
             Kind::Arrived(incoming, _) => incoming.is_end_stream(),
             Kind::Received(received) => received.is_end_stream(),
             Kind::Replay(replay) => replay.is_end_stream(),
+            Kind::Around(around) => around.is_end_stream(),
         }
     }
 
@@ -318,6 +341,7 @@ impl HttpBody for Body {
             Kind::Arrived(incoming, _) => incoming.size_hint(),
             Kind::Received(received) => received.size_hint(),
             Kind::Replay(replay) => replay.size_hint(),
+            Kind::Around(around) => around.size_hint(),
         }
     }
 }
@@ -327,9 +351,11 @@ impl fmt::Debug for Body {
         match &self.0 {
             Kind::Empty => f.write_str("Body(empty)"),
             Kind::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Kind::Stream(_) | Kind::Arrived(..) | Kind::Received(_) | Kind::Replay(_) => {
-                f.write_str("Body(stream)")
-            }
+            Kind::Stream(_)
+            | Kind::Arrived(..)
+            | Kind::Received(_)
+            | Kind::Replay(_)
+            | Kind::Around(_) => f.write_str("Body(stream)"),
         }
     }
 }

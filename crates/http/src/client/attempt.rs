@@ -15,6 +15,7 @@ use super::destination::{Destination, Peer, Tried};
 use super::judge::outcome_of_answer;
 use super::outgoing::Outgoing;
 use crate::body::Body;
+use crate::coding;
 use crate::connect::ConnectFailed;
 use crate::error::NoAnswer;
 use crate::limits::Limits;
@@ -74,13 +75,25 @@ impl Core {
             let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
             let sent = match &outgoing.options().around {
                 None => {
-                    self.transport
+                    let sent = self
+                        .transport
                         .send_boxed(&peer.origin, request, &limits)
-                        .await
+                        .await;
+                    if outgoing.decodes {
+                        sent.and_then(coding::decode)
+                    } else {
+                        sent
+                    }
                 }
                 Some(hooks) => {
                     let about = self.about(outgoing, attempt);
-                    let sent = hooks.send(about, &self.transport, &peer.origin, *request, limits);
+                    let sent = hooks.send(
+                        about,
+                        &self.transport,
+                        &peer.origin,
+                        (*request, outgoing.decodes),
+                        limits,
+                    );
                     // In a box of its own: without middleware no call is as large.
                     Box::pin(sent).await
                 }

@@ -21,6 +21,7 @@ use super::endpoint::{Endpoints, Template};
 use super::inject::Injector;
 use super::versions::VersionPolicies;
 use super::{EnhancedHttpClient, HttpClient};
+use crate::coding::{Codings, CompressionConfig};
 use crate::config::HttpClientConfig;
 use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
 use crate::origin::Origin;
@@ -164,6 +165,12 @@ impl<C> ClientBuilder<C> {
         self
     }
 
+    /// Which bodies are compressed on their way. Default: none.
+    pub fn compression(mut self, compression: CompressionConfig) -> Self {
+        self.config = self.config.with_compression(compression);
+        self
+    }
+
     /// Limit of a whole call. Default 30 s.
     pub fn timeout(mut self, total: Duration) -> Self {
         self.config = self.config.with_timeout(total);
@@ -239,6 +246,7 @@ impl<C> ClientBuilder<C> {
             endpoints: Endpoints::new(templates, move |name| maker.endpoint(name)),
             maker: declaring,
             metrics,
+            codings: Codings::of(&self.config)?,
             max_response_size: self.config.max_response_size.as_usize(),
             replay_limit: self.replay_limit,
         };

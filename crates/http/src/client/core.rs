@@ -23,6 +23,7 @@ use super::judge::{Judge, no_connection};
 use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
 use super::versions::{Leg, VersionPolicies, asked_versions};
 use crate::body::Body;
+use crate::coding::Codings;
 use crate::limits::Limits;
 use crate::options::Draft;
 use crate::transport::Transport;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(super) maker: Arc<Maker>,
     pub(super) metrics: HttpClientMetrics,
     pub(super) refusals: ResilienceMetrics,
+    pub(super) codings: Codings,
     pub(crate) max_response_size: usize,
     /// Bytes of a stream that are kept so that it can be sent again.
     pub(super) replay_limit: usize,
@@ -102,18 +104,27 @@ impl Core {
         let context = draft.options.context.take();
         let context = context.unwrap_or_else(|| self.current_context());
         let settings = endpoint.policy.settings();
-        let result = match self.outgoing(&mut draft, body, &context, &settings) {
-            Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
-                None => {
-                    let whole = Leg::whole(outgoing.options());
-                    self.by_policy(&endpoint.policy, &settings, &outgoing, began, whole)
-                        .await
-                }
-                Some(versions) => {
-                    // In a box of its own: few calls name a version, and all would be as large.
-                    let asked = self.by_version(endpoint, &settings, &versions, &outgoing, began);
-                    Box::pin(asked).await
-                }
+        let prepared = if self.codings.sends_as_it_is(&draft) {
+            Ok(body)
+        } else {
+            Box::pin(self.codings.prepare(&mut draft, body)).await
+        };
+        let result = match prepared {
+            Ok(body) => match self.outgoing(&mut draft, body, &context, &settings) {
+                Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
+                    None => {
+                        let whole = Leg::whole(outgoing.options());
+                        self.by_policy(&endpoint.policy, &settings, &outgoing, began, whole)
+                            .await
+                    }
+                    Some(versions) => {
+                        // In a box of its own: few calls name a version, and all would be as large.
+                        let asked =
+                            self.by_version(endpoint, &settings, &versions, &outgoing, began);
+                        Box::pin(asked).await
+                    }
+                },
+                Err(error) => Err(error),
             },
             Err(error) => Err(error),
         };
@@ -122,6 +133,9 @@ impl Core {
         self.log(endpoint, &draft, &context, &result, elapsed);
         match result {
             Ok(mut response) => {
+                if !draft.options.endless {
+                    self.codings.bound_stream(&mut response);
+                }
                 response.body_mut().hold(active);
                 Ok(response)
             }
@@ -168,8 +182,11 @@ impl Core {
             let known = settings.retry.methods.iter().any(|known| known == method);
             known || draft.headers.contains_key(IDEMPOTENCY_KEY)
         });
+        let decodes = self.codings.ask(&draft.method, &mut draft.headers);
         let body = body.replayable(self.replay_limit);
-        Ok(Outgoing::new(draft, path, body, context, idempotent))
+        let mut outgoing = Outgoing::new(draft, path, body, context, idempotent);
+        outgoing.decodes = decodes;
+        Ok(outgoing)
     }
 
     /// The path to send: behind the prefix, or of an absolute URI, which has to lead to where the client leads.

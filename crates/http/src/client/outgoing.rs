@@ -29,6 +29,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) idempotent: bool,
     /// What names the version of the service that is asked, where one is.
     named: Option<NamedVersion>,
+    /// The answer is decompressed, as this client asked for a coding that whoever reads it did not.
+    pub(crate) decodes: bool,
 }
 
 /// A version of the service, as one request names it.
@@ -54,6 +56,7 @@ impl<'a> Outgoing<'a> {
             body: Mutex::new(Some(body)),
             idempotent,
             named: None,
+            decodes: false,
         }
     }
 
@@ -67,6 +70,7 @@ impl<'a> Outgoing<'a> {
             body: Mutex::new(Some(body)),
             idempotent: self.idempotent,
             named: Some(named),
+            decodes: self.decodes,
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trunkline_core::{Error, ErrorKind, Origin as Side, Retry, duration};
 
+use crate::body::BodyTooLarge;
 use crate::origin::Origin;
 
 /// The connection was lost before the answer began. A typed cause of errors of this crate.
@@ -170,11 +171,11 @@ fn not_http(origin: &Origin, cause: hyper::Error) -> Error {
 /// The stream that was to be the request's body failed: that is nobody's fault but its own.
 fn own_body_failed(error: &hyper::Error) -> Option<Error> {
     let own = find::<Error>(error)?;
-    let copy = Error::new(own.kind(), own.message().to_owned());
-    Some(
-        copy.with_retry(own.retry())
-            .with_context("cause", own.report()),
-    )
+    let copy = Error::new(own.kind(), own.message().to_owned()).with_retry(own.retry());
+    Some(match own.find::<BodyTooLarge>() {
+        Some(cause) => copy.with_source(*cause),
+        None => copy.with_context("cause", own.report()),
+    })
 }
 
 fn find<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {

@@ -120,7 +120,10 @@ impl EventStream {
             method: draft.method,
             uri: draft.uri,
             headers,
-            options: draft.options.with_open_end(),
+            options: CallOptions {
+                endless: true,
+                ..draft.options.with_open_end()
+            },
             body,
             open: None,
             last_id: last_id.unwrap_or_default(),

@@ -14,6 +14,7 @@ use trunkline_core::{BoxFuture, Error, Result};
 use super::{About, MiddlewareResult, Next, ServiceRequest};
 use crate::body::Body;
 use crate::client::{ClientService, Core};
+use crate::coding;
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::transport::Transport;
@@ -64,16 +65,21 @@ impl Hooks {
         about: About,
         transport: &Transport,
         origin: &Origin,
-        request: Request<Body>,
+        (request, decodes): (Request<Body>, bool),
         limits: Limits,
     ) -> Result<Response<Body>> {
         let (transport, origin) = (transport.clone(), origin.clone());
         let sent = service_fn(move |request: Request<Body>| {
             let (transport, origin) = (transport.clone(), origin.clone());
             async move {
-                transport
-                    .send_boxed(&origin, Box::new(request), &limits)
-                    .await
+                let sent = transport.send_boxed(&origin, Box::new(request), &limits);
+                let answer = sent.await?;
+                // A middleware reads what the service wrote, not what became of it on the way.
+                if decodes {
+                    coding::decode(answer)
+                } else {
+                    Ok(answer)
+                }
             }
         });
         let innermost = BoxCloneSyncService::new(sent);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod client;
+#[cfg(feature = "compression")]
+mod coding;
 mod deadline;
 mod events;
 mod hedge;

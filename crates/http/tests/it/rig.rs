@@ -231,6 +231,13 @@ impl Raw {
         drop(self.socket.write_all(text.as_ref()).await);
     }
 
+    /// Waits for whatever comes next.
+    #[cfg(feature = "compression")]
+    pub(crate) async fn some_bytes(&mut self) {
+        let mut some = [0; 256];
+        assert!(self.socket.read(&mut some).await.unwrap() > 0);
+    }
+
     /// Reads a body in chunks to its end, or to that of the connection: then it begins with `cut off: `.
     pub(crate) async fn chunks(&mut self) -> String {
         let mut whole = String::new();

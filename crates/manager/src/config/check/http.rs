@@ -67,6 +67,38 @@ mod clients {
             }
             check_headers(&path, client, found);
             check_roots(&path, client, found);
+            check_bodies(&path, client, found);
+        }
+    }
+
+    fn check_bodies(path: &str, client: &HttpClientConfig, found: &mut Found<'_>) {
+        let mut missing: Vec<_> = client.compression.missing().collect();
+        missing.dedup();
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(|coding| coding.as_str()).collect();
+            let message = format!(
+                "{} is left out of this build; it needs the feature `compression`",
+                names.join(", ")
+            );
+            found.warning(&format!("{path}.compression"), message);
+        }
+        let mut seen = Vec::new();
+        for coding in &client.compression.accept {
+            if seen.contains(coding) {
+                let message = format!("`{coding}` stands there twice");
+                found.warning(&format!("{path}.compression.accept"), message);
+            }
+            seen.push(*coding);
+        }
+        for (key, size) in [
+            ("max_request_size", client.max_request_size),
+            ("max_stream_size", client.max_stream_size),
+        ] {
+            if size.is_some_and(|size| size.bytes() == 0) {
+                found
+                    .error(&format!("{path}.{key}"), "no body would fit")
+                    .allow("a size such as 64MiB, or nothing for no limit");
+            }
         }
     }
 

@@ -104,6 +104,16 @@ fn what_connections_cannot_be_made_with_is_refused() {
             "proxy",
             "`a b` is no host",
         ),
+        (
+            "max_request_size: 0",
+            "max_request_size",
+            "no body would fit",
+        ),
+        (
+            "compression: {accept: [gzip, lzma]}",
+            "compression.accept[1]",
+            "gzip",
+        ),
     ] {
         let text = format!("http_client: {{base_url: https://a, {settings}}}\n");
         assert_line(
@@ -113,6 +123,26 @@ fn what_connections_cannot_be_made_with_is_refused() {
     }
     let fine = "http_client: {base_url: https://a, proxy: none, deny_private_addresses: true, http2_prior_knowledge: true}\n";
     assert_eq!(check_yaml(fine), Vec::<String>::new());
+}
+
+/// What a build without the feature cannot do is said, and no error: another build can.
+#[test]
+fn compression_is_checked() {
+    let text =
+        "http_client: {base_url: https://a, compression: {accept: [gzip, gzip], min_size: 2KiB}}\n";
+    let lines = check_yaml(text);
+    assert_holds(
+        lines.last().unwrap(),
+        &[
+            "warning: ",
+            "http_client.compression.accept: ",
+            "`gzip` stands there twice",
+        ],
+    );
+    let left_out = lines
+        .iter()
+        .any(|line| line.contains("feature `compression`"));
+    assert_eq!(left_out, !cfg!(feature = "compression"), "{lines:?}");
 }
 
 #[test]
