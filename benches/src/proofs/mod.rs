@@ -5,6 +5,7 @@ mod by_hand;
 mod customer;
 mod demo;
 mod graceful_stop;
+mod http_cache;
 mod http_faults;
 mod kill_anything;
 mod retry_storm;
@@ -21,6 +22,7 @@ pub static ALL: &[&Entry] = &[
     &demo::ENTRY,
     &by_hand::ENTRY,
     &graceful_stop::ENTRY,
+    &http_cache::ENTRY,
     &kill_anything::ENTRY,
     &http_faults::ENTRY,
     &breaker_fuzz::ENTRY,

@@ -3,6 +3,7 @@
 mod breaker;
 mod embedded_broker;
 mod footprint;
+mod http_cache;
 mod http_pipeline;
 mod policies;
 
@@ -14,5 +15,6 @@ pub static ALL: &[&Entry] = &[
     &policies::ENTRY,
     &embedded_broker::ENTRY,
     &http_pipeline::ENTRY,
+    &http_cache::ENTRY,
     &footprint::ENTRY,
 ];

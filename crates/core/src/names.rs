@@ -114,6 +114,12 @@ pub mod metric {
     pub const CHAOS_FAULTS: &str = "trunkline_chaos_faults";
     /// Counter: failed calls, by service and operation.
     pub const SERVICE_CALL_ERRORS: &str = "trunkline_service_call_errors";
+    /// Counter: calls that met the cache of answers, by service and outcome (hit, stale, revalidated, miss, shared).
+    pub const CACHE_REQUESTS: &str = "trunkline_http_cache_requests";
+    /// Counter: answers that made room for others in the cache.
+    pub const CACHE_EVICTIONS: &str = "trunkline_http_cache_evictions";
+    /// Gauge: bytes of the answers in the cache.
+    pub const CACHE_BYTES: &str = "trunkline_http_cache_bytes";
     /// Counter: messages published, by broker, destination and outcome.
     pub const MESSAGES_PUBLISHED: &str = "messaging_client_sent_messages";
     /// Counter: messages delivered to handlers, by broker, destination and group.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
 use trunkline_resilience::config::{
-    BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
-    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig, VersionsConfig,
+    BulkheadConfig, CacheConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig,
+    FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
+    VersionsConfig,
 };
 
 use crate::coding::CompressionConfig;
@@ -114,6 +115,8 @@ pub struct HttpClientConfig {
     pub hedge: HedgeConfig,
     /// Which versions of the service are asked, and when the next one has its turn.
     pub versions: VersionsConfig,
+    /// Which answers are kept, and for how long.
+    pub cache: CacheConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -150,6 +153,7 @@ impl Default for HttpClientConfig {
             chaos: ChaosConfig::default(),
             hedge: HedgeConfig::default(),
             versions: VersionsConfig::default(),
+            cache: CacheConfig::default(),
             fallback: FallbackConfig::default(),
         }
     }
@@ -188,6 +192,7 @@ impl fmt::Debug for HttpClientConfig {
             .field("chaos", &self.chaos)
             .field("hedge", &self.hedge)
             .field("versions", &self.versions)
+            .field("cache", &self.cache)
             .field("fallback", &self.fallback)
             .finish()
     }
@@ -237,6 +242,7 @@ impl HttpClientConfig {
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.versions = self.versions.clone();
+        policy.cache = self.cache.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -358,6 +364,13 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_chaos(mut self, chaos: ChaosConfig) -> Self {
         self.chaos = chaos;
+        self
+    }
+
+    /// Sets which answers are kept, and for how long.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CacheConfig) -> Self {
+        self.cache = cache;
         self
     }
 

@@ -32,11 +32,14 @@
 //! # Concepts
 //! - A *service* has *instances* (`host:port`) and *endpoints* (`METHOD /template`). Circuits and measures belong to an
 //!   endpoint that is configured or named, else to the service; raw paths never become endpoints.
-//! - Layers, outermost first: the user's own ([`EnhancedHttpClient::layer`]), fallback, retry with budget, breaker,
+//! - Layers, outermost first: the user's own ([`EnhancedHttpClient::layer`]), fallback, cache, retry with budget, breaker,
 //!   bulkhead, choice of an instance, context and headers (for each attempt), the attempt's time limit, connection.
 //!   With the retry inside the breaker a call that failed three times would count once.
 //! - Every error says whether the request may have been processed. A request that may have been is repeated only if its
 //!   method is idempotent or it carries an `Idempotency-Key`; one that provably was not, always.
+//!
+//! - With the feature `cache` (off by default) an enhanced client keeps answers: those that say themselves how long they
+//!   hold, and those that a policy gives a `ttl`. A call that is answered so is no attempt.
 //!
 //! # Guarantees
 //! - Never more sockets than `max_connections`, and no wait for one that is longer than `timeout.pool`.
@@ -48,6 +51,11 @@
 //! know. Services are named by [`trunkline_discovery`], policies are those of [`trunkline_resilience`].
 
 mod body;
+#[cfg(feature = "cache")]
+mod cache;
+#[cfg(not(feature = "cache"))]
+#[path = "no_cache.rs"]
+mod cache;
 mod client;
 mod coding;
 mod config;
@@ -71,6 +79,8 @@ mod transport;
 mod wire;
 
 pub use body::{Body, BodyTooLarge, Progress};
+#[cfg(feature = "cache")]
+pub use cache::{CacheStats, CacheStatus, CallCache, Clear, ResponseCache, ResponseCacheBuilder};
 pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, HttpClient};
 pub use coding::{CompressionConfig, ContentCoding};
 pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};

@@ -8,6 +8,8 @@ use http::{HeaderMap, Method, Request, Uri};
 use trunkline_core::Context;
 
 use crate::body::Body;
+#[cfg(feature = "cache")]
+use crate::cache::CallCache;
 use crate::coding::ContentCoding;
 use crate::middleware::Hooks;
 
@@ -47,6 +49,9 @@ pub struct CallOptions {
     /// How the body is compressed on its way, whatever its size; the service has to understand it. Default: as
     /// `compression.request` says.
     pub compress: Option<ContentCoding>,
+    /// What the call asks of the cache. Default: as its endpoint is set.
+    #[cfg(feature = "cache")]
+    pub cache: Option<Box<CallCache>>,
     /// The client's middleware around attempts.
     pub(crate) around: Option<Hooks>,
     /// The answer has no end: no limit of its size applies, but those of its parts.
@@ -124,6 +129,14 @@ impl CallOptions {
     #[must_use]
     pub const fn with_compress(mut self, coding: ContentCoding) -> Self {
         self.compress = Some(coding);
+        self
+    }
+
+    /// Sets what the call asks of the cache.
+    #[cfg(feature = "cache")]
+    #[must_use]
+    pub fn with_cache(mut self, cache: CallCache) -> Self {
+        self.cache = Some(Box::new(cache));
         self
     }
 

@@ -362,7 +362,7 @@ impl<'a> RequestBuilder<'a> {
         self
     }
 
-    fn option(mut self, change: impl FnOnce(CallOptions) -> CallOptions) -> Self {
+    pub(crate) fn option(mut self, change: impl FnOnce(CallOptions) -> CallOptions) -> Self {
         self.draft.options = change(std::mem::take(&mut self.draft.options));
         self
     }

@@ -23,7 +23,7 @@ const MOST_OF_A_TEXT: usize = 1024;
 
 /// The answer to a call: its head is here, its body comes.
 pub struct Response {
-    inner: http::Response<Body>,
+    pub(crate) inner: http::Response<Body>,
     service: Arc<str>,
     /// Bytes of a body that are read into memory at most.
     limit: usize,

@@ -18,6 +18,7 @@ use trunkline_resilience::config::PolicyConfig;
 use trunkline_resilience::{Declared, EffectivePolicy, Observer, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
 
+use crate::answers::Answers;
 use crate::circuits::CircuitHealth;
 use crate::config::fixed_segments;
 use crate::named::{DEFAULT, Missing};
@@ -72,6 +73,7 @@ pub(crate) struct HttpClients {
     transport: Mutex<Option<Transport>>,
     adjusted: AdjustedPolicies,
     probing: Probing,
+    answers: Answers,
     closed: AtomicBool,
 }
 
@@ -84,6 +86,7 @@ impl HttpClients {
         probing: Probing,
         health: &Health,
     ) -> Self {
+        let answers = Answers::new(&metrics);
         let shown = CircuitHealth::new(health.clone());
         let policies = PolicyRegistry::builder()
             .observer(PolicyMetrics::new(&metrics))
@@ -96,6 +99,7 @@ impl HttpClients {
             shown,
             propagation,
             metrics,
+            answers,
             clients: Mutex::default(),
             transport: Mutex::default(),
             adjusted: AdjustedPolicies::default(),
@@ -253,7 +257,8 @@ impl HttpClients {
             behind = config.services.get(&service).cloned();
             settings.service = Some(service.to_string());
         }
-        let builder = EnhancedHttpClient::builder()
+        let builder = self.answers.of(EnhancedHttpClient::builder());
+        let builder = builder
             .config(settings.clone())
             .service_config(behind.unwrap_or_default())
             .propagation(self.propagation.clone())
@@ -330,7 +335,8 @@ impl HttpClients {
         let discovery = self.discovery.as_ref().map_err(Missing::error)?;
         let config = self.config.load();
         let settings = config.service_config(name).cloned().unwrap_or_default();
-        EnhancedHttpClient::builder()
+        let builder = self.answers.of(EnhancedHttpClient::builder());
+        builder
             .service(service.as_str())
             .service_config(settings)
             .discovery(discovery)
@@ -381,7 +387,7 @@ impl HttpClients {
                 .entry(template.clone())
                 .or_insert_with(|| endpoint.clone());
         }
-        EnhancedHttpClient::builder()
+        Answers::none(EnhancedHttpClient::builder())
             .service(service.as_str())
             .service_config(settings)
             .discovery(discovery)

@@ -36,6 +36,8 @@
 //! - A stop takes no new work, lets what runs finish, and keeps what it sends working until then.
 //! - Nothing global is installed over the application's own.
 
+#[cfg(feature = "cache")]
+mod answers;
 mod assemble;
 pub mod backends;
 mod brokers;
@@ -58,6 +60,8 @@ mod manager;
 mod messaging;
 mod monitor;
 mod named;
+#[cfg(all(feature = "http", not(feature = "cache")))]
+mod no_answers;
 mod phase;
 mod policies;
 mod prefix;
@@ -73,6 +77,8 @@ mod stores;
 #[cfg(not(feature = "http"))]
 mod without_http;
 
+#[cfg(all(feature = "http", not(feature = "cache")))]
+use no_answers as answers;
 #[cfg(not(feature = "http"))]
 use without_http as http;
 

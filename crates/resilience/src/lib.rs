@@ -2,8 +2,8 @@
 //!
 //! For everybody who calls something that may fail: the HTTP client, the message router and the gateway of Trunkline use
 //! exactly these policies. Most users meet them through the `trunkline` facade and its configuration. Use this crate by
-//! itself when you want one policy, or a tower layer, without the rest. It is not for you if you need rate limiting or
-//! caching: they are not here.
+//! itself when you want one policy, or a tower layer, without the rest. Of caching it has the settings and the tier that
+//! processes share; answers are kept by `trunkline-http`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -61,6 +61,7 @@
 
 pub mod breaker;
 pub mod bulkhead;
+pub mod cache;
 mod call;
 pub mod chaos;
 pub mod concurrency;

@@ -4,10 +4,20 @@
 //! that makes one named test of each. Use it from `tests/it/` of the crate that implements the trait, never from unit
 //! tests: those link another build of the traits.
 
-#[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
+#[cfg(any(
+    feature = "broker",
+    feature = "cache",
+    feature = "registry",
+    feature = "store"
+))]
 mod live;
 mod macros;
-#[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
+#[cfg(any(
+    feature = "broker",
+    feature = "cache",
+    feature = "registry",
+    feature = "store"
+))]
 mod scope;
 
 #[cfg(feature = "broker")]
@@ -16,6 +26,9 @@ pub mod broker;
 pub mod inbox;
 #[cfg(feature = "broker")]
 pub mod router;
+
+#[cfg(feature = "cache")]
+pub mod cache;
 
 #[cfg(feature = "registry")]
 pub mod registry;
@@ -26,7 +39,17 @@ pub mod servers;
 #[cfg(feature = "store")]
 pub mod store;
 
-#[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
+#[cfg(any(
+    feature = "broker",
+    feature = "cache",
+    feature = "registry",
+    feature = "store"
+))]
 pub use live::{Missing, block_on, no_task_left, skip};
-#[cfg(any(feature = "broker", feature = "registry", feature = "store"))]
+#[cfg(any(
+    feature = "broker",
+    feature = "cache",
+    feature = "registry",
+    feature = "store"
+))]
 pub use scope::Scope;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
-    BulkheadConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig, FallbackConfig,
-    HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig, VersionsConfig,
+    BulkheadConfig, CacheConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig,
+    FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
+    VersionsConfig,
 };
 
 use super::LoadBalancerConfig;
@@ -87,6 +88,8 @@ pub struct ServiceConfig {
     pub hedge: HedgeConfig,
     /// Which versions of the service are asked, and when the next one has its turn.
     pub versions: VersionsConfig,
+    /// Which answers are kept, and for how long.
+    pub cache: CacheConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
     /// Settings of single endpoints, by method and template: `GET /users/{id}`. Default: none.
@@ -163,6 +166,7 @@ impl ServiceConfig {
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.versions = self.versions.clone();
+        policy.cache = self.cache.clone();
         policy.fallback = self.fallback.clone();
         policy
     }
@@ -274,6 +278,8 @@ pub struct EndpointConfig {
     pub hedge: HedgeConfig,
     /// Which versions of the service are asked, and when the next one has its turn.
     pub versions: VersionsConfig,
+    /// Which answers are kept, and for how long.
+    pub cache: CacheConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
 }
@@ -293,6 +299,7 @@ impl EndpointConfig {
         policy.chaos = self.chaos.clone();
         policy.hedge = self.hedge.clone();
         policy.versions = self.versions.clone();
+        policy.cache = self.cache.clone();
         policy.fallback = self.fallback.clone();
         policy
     }

@@ -21,6 +21,7 @@ use super::endpoint::{Endpoints, Template};
 use super::inject::Injector;
 use super::versions::VersionPolicies;
 use super::{EnhancedHttpClient, HttpClient};
+use crate::cache::{ClientCache, EndpointCache, ResponseCache};
 use crate::coding::{Codings, CompressionConfig};
 use crate::config::HttpClientConfig;
 use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
@@ -59,6 +60,8 @@ pub struct ClientBuilder<C> {
     metrics: Metrics,
     policies: Option<(PolicyRegistry, Settings)>,
     replay_limit: usize,
+    pub(crate) cache: Option<ResponseCache>,
+    pub(crate) keeps_answers: bool,
     kind: PhantomData<fn() -> C>,
 }
 
@@ -84,6 +87,8 @@ impl<C> ClientBuilder<C> {
             metrics: Metrics::disabled(),
             policies: None,
             replay_limit: REPLAY_LIMIT,
+            cache: None,
+            keeps_answers: true,
             kind: PhantomData,
         }
     }
@@ -229,6 +234,12 @@ impl<C> ClientBuilder<C> {
             None => Transport::new(&TransportConfig::from(&self.config))?,
         };
         let core = Core {
+            cache: ClientCache::new(
+                self.cache,
+                with_policies && self.keeps_answers,
+                &place.service,
+                &self.metrics,
+            ),
             refusals: self.metrics.resilience(&place.service),
             service: place.service,
             destination: match place.leads_to {
@@ -463,6 +474,7 @@ impl Maker {
             policy,
             versions: VersionPolicies::default(),
             metrics: self.metrics.endpoint(&name),
+            cache: EndpointCache::default(),
             name,
         }
     }

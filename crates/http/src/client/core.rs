@@ -23,6 +23,7 @@ use super::judge::{Judge, no_connection};
 use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
 use super::versions::{Leg, VersionPolicies, asked_versions};
 use crate::body::Body;
+use crate::cache::{ClientCache, EndpointCache};
 use crate::coding::Codings;
 use crate::limits::Limits;
 use crate::options::Draft;
@@ -31,7 +32,7 @@ use crate::transport::Transport;
 /// What all clones of a client share.
 pub(crate) struct Core {
     pub(crate) service: Arc<str>,
-    pub(super) destination: Destination,
+    pub(crate) destination: Destination,
     /// Where the fallback's services are found.
     pub(super) discovery: Option<Discovery>,
     /// Path that every request begins with; without a slash at its end.
@@ -49,15 +50,30 @@ pub(crate) struct Core {
     pub(crate) max_response_size: usize,
     /// Bytes of a stream that are kept so that it can be sent again.
     pub(super) replay_limit: usize,
+    pub(crate) cache: ClientCache,
+}
+
+/// One call on its way: whose, what, and within which limits.
+pub(crate) struct Trip<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    /// The endpoint's, or that of the version that is asked.
+    policy: &'a Policy,
+    pub(crate) settings: &'a Arc<EffectivePolicy>,
+    pub(crate) outgoing: &'a Outgoing<'a>,
+    pub(crate) limits: Limits,
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) began: Instant,
 }
 
 /// One endpoint of the service, or all of it.
 pub(crate) struct Endpoint {
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(super) policy: Arc<Policy>,
     /// Those of the versions that were asked.
     pub(super) versions: VersionPolicies,
     pub(super) metrics: HttpClientEndpointMetrics,
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) cache: EndpointCache,
 }
 
 impl fmt::Debug for Core {
@@ -114,7 +130,8 @@ impl Core {
                 Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
                     None => {
                         let whole = Leg::whole(outgoing.options());
-                        self.by_policy(&endpoint.policy, &settings, &outgoing, began, whole)
+                        let policy = &endpoint.policy;
+                        self.by_policy(endpoint, policy, &settings, &outgoing, began, whole)
                             .await
                     }
                     Some(versions) => {
@@ -225,8 +242,9 @@ impl Core {
 
     pub(super) async fn by_policy(
         &self,
+        endpoint: &Endpoint,
         policy: &Policy,
-        settings: &EffectivePolicy,
+        settings: &Arc<EffectivePolicy>,
         outgoing: &Outgoing<'_>,
         began: Instant,
         leg: Leg,
@@ -246,25 +264,71 @@ impl Core {
             let deadline = Deadline::of_call(began, total, outgoing.context.deadline());
             limits.deadline = Some(deadline.at);
         }
+        let trip = Trip {
+            endpoint,
+            policy,
+            settings,
+            outgoing,
+            limits,
+            began,
+        };
+        let plan = self.cache.plan(self, endpoint, settings, outgoing);
+        match (settings.fallback.as_ref().filter(|_| leg.is_last), &plan) {
+            (None, None) => self.forward(&trip, call).await,
+            // In boxes of their own: few calls have either, and all would be as large.
+            (None, Some(plan)) => Box::pin(self.through_cache(plan, &trip, call)).await,
+            (Some(fallback), plan) => {
+                let within = async |call| match plan {
+                    None => self.forward(&trip, call).await,
+                    Some(plan) => self.through_cache(plan, &trip, call).await,
+                };
+                let answer = |result, deadline| {
+                    let last_known = || self.last_known(plan.as_ref(), &trip);
+                    self.fall_back(fallback, outgoing, limits, result, deadline, last_known)
+                };
+                let repeatable = || outgoing.will_repeat();
+                let judge = Judge {
+                    on_status: &settings.retry.on_status,
+                    repeatable: &repeatable,
+                };
+                Box::pin(policy.answer_for(call, &judge, within, answer)).await
+            }
+        }
+    }
+
+    /// Makes a call through retry, breaker, bulkhead and the rest inside them.
+    pub(crate) async fn forward(&self, trip: &Trip<'_>, call: Call) -> Result<Response<Body>> {
+        let outgoing = trip.outgoing;
         let judge = Judge {
-            on_status: &settings.retry.on_status,
+            on_status: &trip.settings.retry.on_status,
             repeatable: &|| outgoing.will_repeat(),
         };
         let tried = Tried::of(call.hedge && call.repeatable);
-        let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, limits);
-        let attempts = call.max_attempts.unwrap_or(settings.retry.attempts());
-        let mut result = match settings.fallback.as_ref().filter(|_| leg.is_last) {
-            None => policy.run_with(call, &judge, attempt).await,
-            Some(fallback) => {
-                let answer =
-                    |result, deadline| self.fall_back(fallback, outgoing, limits, result, deadline);
-                // In a box of its own: few calls have a fallback, and all would be as large.
-                Box::pin(policy.run_or(call, &judge, attempt, answer)).await
-            }
-        };
+        let attempt =
+            |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, trip.limits);
+        let attempts = call.max_attempts.unwrap_or(trip.settings.retry.attempts());
+        let mut result = trip.policy.run_with(call, &judge, attempt).await;
         if outgoing.idempotent && attempts > 1 {
             judge.mark(&mut result);
         }
         result
+    }
+
+    /// The origin that a request leads to, as a URL; one that leads nowhere else where instances are balanced.
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) fn origin_text(&self) -> String {
+        match &self.destination {
+            Destination::Fixed(peer) => {
+                let (scheme, authority) = (peer.origin.scheme(), peer.origin.authority());
+                format!("{scheme}://{authority}")
+            }
+            Destination::Balanced(_) => "http://service.invalid".to_owned(),
+        }
+    }
+
+    /// Whether every attempt writes this header anew; its name is in lower case.
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) fn injects(&self, name: &str) -> bool {
+        self.injector.writes_anew(name)
     }
 }

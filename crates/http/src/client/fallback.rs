@@ -1,4 +1,5 @@
-//! What answers when a call has failed for good: the same request to another service, else a fixed value.
+//! What answers when a call has failed for good: the last known answer, the same request to another service, else a fixed
+//! value.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
@@ -24,6 +25,8 @@ pub enum Fallback {
     Service,
     /// It is the fixed value.
     Value,
+    /// It is the last answer that the cache still held.
+    Cache,
 }
 
 impl Core {
@@ -35,7 +38,13 @@ impl Core {
         limits: Limits,
         result: Result<Response<Body>>,
         deadline: Deadline,
+        last_known: impl FnOnce() -> Option<Response<Body>>,
     ) -> Result<Response<Body>> {
+        if settings.cache
+            && let Some(response) = last_known()
+        {
+            return Ok(marked(response, Fallback::Cache));
+        }
         if let Some(service) = &settings.service
             && outgoing.can_repeat()
         {

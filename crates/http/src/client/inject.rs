@@ -45,6 +45,15 @@ impl Injector {
         })
     }
 
+    /// Whether this header, in lower case, differs from one attempt to the next.
+    pub(crate) fn writes_anew(&self, name: &str) -> bool {
+        let own = [self.correlation.as_str(), self.deadline.as_str()];
+        own.contains(&name)
+            || [TRACEPARENT, TRACESTATE, BAGGAGE]
+                .iter()
+                .any(|known| known.as_str() == name)
+    }
+
     /// Writes the context of one attempt: a new span under the call's, and the time that is left for it.
     pub(crate) fn inject(
         &self,

@@ -26,10 +26,10 @@ use trunkline_core::{BoxError, BoxFuture, Error, Result};
 use trunkline_resilience::{CircuitStatus, Declared, PolicyRegistry};
 
 pub use builder::ClientBuilder;
-pub(crate) use core::Core;
+pub(crate) use core::{Core, Endpoint, Trip};
 pub use fallback::Fallback;
 pub(crate) use judge::is_retried;
-pub(crate) use outgoing::IDEMPOTENCY_KEY;
+pub(crate) use outgoing::{IDEMPOTENCY_KEY, Outgoing};
 pub use stack::ClientService;
 pub(crate) use stack::Handle;
 pub(crate) use versions::ServedVersion;
@@ -82,7 +82,7 @@ pub struct HttpClient {
 #[doc(alias = "ServiceHttpClient")]
 #[derive(Clone)]
 pub struct EnhancedHttpClient {
-    handle: Handle,
+    pub(crate) handle: Handle,
     registry: PolicyRegistry,
 }
 

@@ -1,5 +1,6 @@
 //! One request, to be sent as often as the policy asks for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -31,6 +32,8 @@ pub(crate) struct Outgoing<'a> {
     named: Option<NamedVersion>,
     /// The answer is decompressed, as this client asked for a coding that whoever reads it did not.
     pub(crate) decodes: bool,
+    /// Headers that ask whether what is kept still holds.
+    questions: Questions,
 }
 
 /// A version of the service, as one request names it.
@@ -57,6 +60,7 @@ impl<'a> Outgoing<'a> {
             idempotent,
             named: None,
             decodes: false,
+            questions: Questions::default(),
         }
     }
 
@@ -71,6 +75,7 @@ impl<'a> Outgoing<'a> {
             idempotent: self.idempotent,
             named: Some(named),
             decodes: self.decodes,
+            questions: Questions::default(),
         })
     }
 
@@ -79,9 +84,20 @@ impl<'a> Outgoing<'a> {
         self.named.as_ref().map(|named| &named.version)
     }
 
-    /// The path and query to be sent.
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) fn draft(&self) -> &'a Draft {
+        self.draft
+    }
+
+    /// Path and query as they are sent.
     pub(crate) fn path(&self) -> &PathAndQuery {
         &self.path
+    }
+
+    /// Sends these headers with every attempt, or none any more.
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
+    pub(crate) fn ask_whether(&self, headers: Option<HeaderMap>) {
+        self.questions.set(headers);
     }
 
     pub(crate) fn options(&self) -> &'a CallOptions {
@@ -135,6 +151,7 @@ impl<'a> Outgoing<'a> {
         if let Some((name, value)) = self.named.as_ref().and_then(|named| named.header.as_ref()) {
             headers.insert(name, value.clone());
         }
+        self.questions.write(&mut headers);
         injector.inject(self.context, deadline, &mut headers);
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.draft.method.clone();
@@ -154,6 +171,30 @@ impl<'a> Outgoing<'a> {
 
     fn body(&self) -> MutexGuard<'_, Option<Body>> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Headers that ask whether what is kept still holds. Whoever does not ask pays no lock.
+#[derive(Default)]
+struct Questions {
+    asked: AtomicBool,
+    headers: Mutex<HeaderMap>,
+}
+
+impl Questions {
+    fn set(&self, headers: Option<HeaderMap>) {
+        self.asked.store(headers.is_some(), Ordering::Relaxed);
+        *self.lock() = headers.unwrap_or_default();
+    }
+
+    fn write(&self, into: &mut HeaderMap) {
+        if self.asked.load(Ordering::Relaxed) {
+            into.extend(self.lock().clone());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeaderMap> {
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

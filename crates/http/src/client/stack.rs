@@ -34,6 +34,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(super) fn new(core: Arc<Core>) -> Self {
+        core.cache.belongs_to(&core);
         Self {
             core,
             layers: Vec::new(),

@@ -96,7 +96,7 @@ impl Core {
     pub(super) async fn by_version(
         &self,
         endpoint: &Endpoint,
-        settings: &EffectivePolicy,
+        settings: &Arc<EffectivePolicy>,
         versions: &VersionSettings,
         outgoing: &Outgoing<'_>,
         began: Instant,
@@ -129,7 +129,7 @@ impl Core {
             };
             let policy = endpoint.versions.of(version, &endpoint.policy, &self.maker);
             let result = self
-                .by_policy(&policy, settings, &asked, began, leg)
+                .by_policy(endpoint, &policy, settings, &asked, began, leg)
                 .await
                 .map(|response| marked(response, version));
             drop(asked);

@@ -305,7 +305,8 @@ impl<T: DeserializeOwned + Send + 'static> IntoFuture for ServiceCall<T> {
                     }
                 }
             };
-            match task::catch_panic(called).await {
+            // In a box of its own, as it is moved on its way there.
+            match task::catch_panic(Box::pin(called)).await {
                 Ok(result) => result,
                 Err(panic) => ServiceResult::failed(panic.into()),
             }

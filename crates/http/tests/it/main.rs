@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+#[cfg(feature = "cache")]
+mod cache;
 mod client;
 #[cfg(feature = "compression")]
 mod coding;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use trunkline_core::Error;
 
 use super::PolicyConfig;
+use crate::cache::Pattern;
 
 /// One value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,7 @@ impl PolicyConfig {
         self.check_chaos(&mut found);
         self.check_hedge(&mut found);
         self.check_versions(&mut found);
+        self.check_cache(&mut found);
         found.0
     }
 
@@ -310,6 +312,29 @@ impl PolicyConfig {
                     attempt,
                     "1 or more, the first being 1",
                 );
+            }
+        }
+    }
+
+    fn check_cache(&self, found: &mut Found) {
+        let cache = &self.cache;
+        found.span("cache.ttl", cache.ttl);
+        found.span("cache.error_ttl", cache.error_ttl);
+        found.span_or_zero("cache.stale_while_revalidate", cache.stale_while_revalidate);
+        found.span_or_zero("cache.stale_if_error", cache.stale_if_error);
+        let pattern = "text with the names of parameters in braces, product:{product_id}";
+        if let Some(key) = cache.key.as_ref().filter(|key| !Pattern::fits(key)) {
+            found.add("cache.key", key, pattern);
+        }
+        for tag in cache.tags.iter().flatten() {
+            if !Pattern::fits(tag) {
+                found.add("cache.tags", tag, pattern);
+            }
+        }
+        for name in cache.vary_on.iter().flatten() {
+            if name.strip_prefix("header:").unwrap_or(name).is_empty() {
+                let allowed = "the name of a parameter, or header:<name>";
+                found.add("cache.vary_on", format_args!("`{name}`"), allowed);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! [`PolicyConfig`] is plain data. [`crate::PolicyLayers`] merges several of them over the built-in values into an
 //! [`crate::EffectivePolicy`], in which every value is settled, and says where each came from.
 
+mod cache;
 mod check;
 mod hedge;
 mod limits;
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trunkline_core::{ErrorKind, duration};
 
+pub use cache::{CacheConfig, CacheMode};
 pub use check::{InvalidPolicy, Problem};
 pub use hedge::HedgeConfig;
 pub use limits::{
@@ -71,6 +73,9 @@ pub struct PolicyConfig {
     /// Which versions of the service are asked, and when the next one has its turn.
     #[serde(skip_serializing_if = "is_default")]
     pub versions: VersionsConfig,
+    /// Which answers are kept, and for how long.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cache: CacheConfig,
     /// What answers when the call has failed for good.
     #[serde(skip_serializing_if = "is_default")]
     pub fallback: FallbackConfig,
@@ -376,14 +381,19 @@ pub struct BulkheadConfig {
     pub max_wait: Option<Duration>,
 }
 
-/// What answers when the call has failed for good: the same request to another service, or else a fixed value.
+/// What answers when the call has failed for good: the last answer that was kept, the same request to another service,
+/// or else a fixed value; the first of these that there is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FallbackConfig {
-    /// Whether it is used. Default: yes once `service` or `value` is given.
+    /// Whether it is used. Default: yes once `cache`, `service` or `value` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Whether the last answer that the cache still holds is used, however old, unless it forbids that itself
+    /// (`must-revalidate`). Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<bool>,
     /// Another service that is asked the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,

@@ -17,6 +17,8 @@ pub use service::{FallbackLayer, FallbackService};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FallbackSettings {
+    /// Whether the last answer that the cache still holds is used first.
+    pub cache: bool,
     /// Another service that is asked the same.
     pub service: Option<String>,
     /// A fixed answer, as JSON; used where there is no service, or that fails too.

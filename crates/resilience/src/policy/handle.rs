@@ -22,7 +22,7 @@ use crate::observe::Observers;
 use crate::ratelimit::RateLimiter;
 use crate::retry::RetryBudget;
 use crate::target::Target;
-use crate::timeout::{Deadline, Elapsed, limited};
+use crate::timeout::{Deadline, Elapsed, Limit, limited};
 
 /// The values of a policy and the state that they govern.
 #[derive(Debug)]
@@ -225,15 +225,49 @@ impl Policy {
         G: FnOnce(Result<T, E>, Deadline) -> Answer,
         Answer: Future<Output = Result<T, E>>,
     {
-        let engine = self.engine.load();
-        let (began, deadline) = self.begin(&engine, call);
-        let configured = engine.settings.fallback.as_ref();
+        let within = |call| self.run_with(call, judge, operation);
+        self.answer_for(call, judge, within, fallback).await
+    }
+
+    /// The outermost part of [`Policy::run_or`] alone: the fallback around whatever makes the call, such as a cache with
+    /// [`Policy::run_with`] inside. What makes it is told the call with the time that is left for it.
+    ///
+    /// # Errors
+    /// As [`Policy::run_or`].
+    ///
+    /// # Panics
+    /// As [`Policy::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Policy::run`].
+    pub async fn answer_for<T, E, F, Fut, C, G, Answer>(
+        &self,
+        call: Call,
+        judge: &C,
+        make: F,
+        fallback: G,
+    ) -> Result<T, E>
+    where
+        F: FnOnce(Call) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+        G: FnOnce(Result<T, E>, Deadline) -> Answer,
+        Answer: Future<Output = Result<T, E>>,
+    {
+        let settings = self.settings();
+        let began = Instant::now();
+        let total = call.total.unwrap_or(settings.timeout.total);
+        let deadline = Deadline::of_call(began, total, call.deadline);
+        let configured = settings.fallback.as_ref();
         let reserve = configured.map_or(FallbackSettings::RESERVE, |fallback| fallback.reserve);
         let earlier = deadline.keeping(began, reserve);
-        let result = self
-            .start(&engine, judge, call, began, earlier)
-            .call(operation)
-            .await;
+        let mut call = call;
+        match earlier.limit {
+            Limit::Deadline => call.deadline = Some(earlier.at),
+            _ => call.total = Some(earlier.left(began)),
+        }
+        let result = make(call).await;
         if !judge.wants_fallback(&result) {
             return result;
         }

@@ -9,6 +9,7 @@ use trunkline_core::duration;
 use super::{EffectivePolicy, Scope};
 use crate::breaker::{BreakerSettings, Control, SlowCallSettings, WindowSettings};
 use crate::bulkhead::BulkheadSettings;
+use crate::cache::CacheSettings;
 use crate::config::{
     ForcedState, InvalidPolicy, PolicyConfig, Problem, RetryableKind, Strategy, VersionFailure,
     VersionPlace,
@@ -184,7 +185,7 @@ impl<'a> PolicyLayers<'a> {
         }
         let mut merge = Merge {
             layers: &self.layers,
-            explanations: Vec::with_capacity(40),
+            explanations: Vec::with_capacity(56),
         };
         let policy = EffectivePolicy {
             timeout: merge.timeout(),
@@ -196,6 +197,7 @@ impl<'a> PolicyLayers<'a> {
             chaos: merge.chaos(),
             hedge: merge.hedge(),
             versions: merge.versions(),
+            cache: merge.cache(),
             fallback: merge.fallback(),
         };
         Ok(Explained {
@@ -250,6 +252,12 @@ impl Shown for Vec<RetryableKind> {
     fn shown(&self) -> String {
         let words = self.iter().map(|kind| kind.kind().as_str());
         format!("[{}]", words.collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Shown for crate::config::CacheMode {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
     }
 }
 
@@ -618,17 +626,62 @@ impl Merge<'_, '_> {
         })
     }
 
-    fn fallback(&mut self) -> Option<FallbackSettings> {
-        let enabled = self.optional("fallback.enabled", "if service or value is set", |c| {
-            c.fallback.enabled
+    fn cache(&mut self) -> Option<CacheSettings> {
+        let built_in = CacheSettings::default();
+        let asked = self.find(&|c: &PolicyConfig| c.cache.enabled).is_some();
+        let enabled = self.value("cache.enabled", true, |c| c.cache.enabled);
+        let mode = self.value("cache.mode", built_in.mode, |c| c.cache.mode);
+        let ttl = self.optional("cache.ttl", "as the answer says", |c| c.cache.ttl);
+        let on_error = self.value("cache.cache_on_error", false, |c| c.cache.cache_on_error);
+        let quick = CacheSettings::ERROR_TTL;
+        let error_ttl = self.value(
+            "cache.error_ttl",
+            ttl.map_or(quick, |t| t.min(quick)),
+            |c| c.cache.error_ttl,
+        );
+        let key = self.optional("cache.key", "method, path and query", |c| {
+            c.cache.key.clone()
         });
+        let vary_on = self.optional("cache.vary_on", "everything", |c| c.cache.vary_on.clone());
+        let tags = self.value("cache.tags", Vec::new(), |c| c.cache.tags.clone());
+        let public = self.value("cache.public", false, |c| c.cache.public);
+        let store = self.value("cache.respect_no_store", true, |c| c.cache.respect_no_store);
+        let absent = "as the answer says";
+        let stale_while_revalidate = self.optional("cache.stale_while_revalidate", absent, |c| {
+            c.cache.stale_while_revalidate
+        });
+        let stale_if_error =
+            self.optional("cache.stale_if_error", absent, |c| c.cache.stale_if_error);
+        enabled.then_some(CacheSettings {
+            mode,
+            ttl,
+            error_ttl: (on_error && ttl.is_some()).then_some(error_ttl),
+            key: key.map(Into::into),
+            vary_on: vary_on.map(Into::into),
+            tags: tags.into(),
+            public,
+            respect_no_store: store,
+            stale_while_revalidate,
+            stale_if_error,
+            asked: asked || ttl.is_some(),
+        })
+    }
+
+    fn fallback(&mut self) -> Option<FallbackSettings> {
+        let enabled = self.optional(
+            "fallback.enabled",
+            "if cache, service or value is set",
+            |c| c.fallback.enabled,
+        );
+        let cache = self.value("fallback.cache", false, |c| c.fallback.cache);
         let service = self.optional("fallback.service", "none", |c| c.fallback.service.clone());
         let value = self.optional("fallback.value", "none", |c| c.fallback.value.clone());
         let reserve = self.value("fallback.reserve", FallbackSettings::RESERVE, |c| {
             c.fallback.reserve
         });
-        let anything = service.is_some() || value.is_some();
+        let anything = cache || service.is_some() || value.is_some();
         (anything && enabled.unwrap_or(true)).then_some(FallbackSettings {
+            cache,
             service,
             value,
             reserve,

@@ -9,6 +9,7 @@ mod run;
 
 use crate::breaker::BreakerSettings;
 use crate::bulkhead::BulkheadSettings;
+use crate::cache::CacheSettings;
 use crate::chaos::ChaosSettings;
 use crate::concurrency::ConcurrencySettings;
 use crate::fallback::FallbackSettings;
@@ -67,6 +68,8 @@ pub struct EffectivePolicy {
     pub hedge: Option<HedgeSettings>,
     /// Which versions of the service are asked; `None` where requests name none.
     pub versions: Option<VersionSettings>,
+    /// Which answers are kept, and for how long; `None` where none are.
+    pub cache: Option<CacheSettings>,
     /// What answers when the call has failed for good; `None` where nothing does.
     pub fallback: Option<FallbackSettings>,
 }
@@ -83,6 +86,7 @@ impl Default for EffectivePolicy {
             chaos: None,
             hedge: None,
             versions: None,
+            cache: Some(CacheSettings::default()),
             fallback: None,
         }
     }

@@ -1,10 +1,12 @@
 //! When a call has to be over, and by whose word.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::Limit;
+use super::error::{Elapsed, Limit};
+use super::limited::limited;
 
 /// When a call has to be over, and which limit says so.
 ///
@@ -65,6 +67,19 @@ impl Deadline {
     #[must_use]
     pub fn left(self, now: Instant) -> Duration {
         self.at.saturating_duration_since(now)
+    }
+
+    /// Runs a future until this end.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when it is not done by then.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops the future.
+    pub async fn limit<F: Future>(self, future: F) -> Result<F::Output, Elapsed> {
+        let began = Instant::now();
+        let limited = limited(self.at, future).await;
+        limited.map_err(|_| Elapsed::new(self.limit, self.left(began)))
     }
 
     /// The same end, earlier by what is kept for something else, but by no more than a quarter of what is left.

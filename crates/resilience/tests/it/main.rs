@@ -4,6 +4,7 @@
 mod breaker;
 mod budget;
 mod bulkhead;
+mod cache_tier;
 mod config;
 mod conformance;
 mod failure;

@@ -7,6 +7,7 @@
 //! Label values come from configuration and templates, never from raw paths, and each metric keeps a bounded number of
 //! label sets ([`MetricsConfig::max_label_sets`]); what comes later is counted under `other`.
 
+mod cache;
 mod component;
 mod discovery;
 mod events;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::registry::Registry;
 use trunkline_core::{Health, Result};
 
+pub use cache::{CacheMetrics, CacheOutcome, CacheStoreMetrics};
 pub use discovery::DiscoveryMetrics;
 pub use events::{EventStoreMetrics, RelayMetrics};
 pub use http_client::{AttemptMetrics, HttpClientEndpointMetrics, HttpClientMetrics};
@@ -126,6 +128,18 @@ impl Metrics {
     #[must_use]
     pub fn http_client(&self, service: &str) -> HttpClientMetrics {
         HttpClientMetrics::new(self.clone(), service)
+    }
+
+    /// What is measured about the cache of calls to a service.
+    #[must_use]
+    pub fn cache(&self, service: &str) -> CacheMetrics {
+        CacheMetrics::new(self, service)
+    }
+
+    /// What is measured about the memory of a cache.
+    #[must_use]
+    pub fn cache_store(&self) -> CacheStoreMetrics {
+        CacheStoreMetrics::new(self)
     }
 
     /// What is measured about requests served.

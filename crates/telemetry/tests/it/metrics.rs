@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use trunkline_core::{Error, ErrorKind, Health};
-use trunkline_telemetry::metrics::{CircuitPosition, Processed, Rejection};
+use trunkline_telemetry::metrics::{CacheOutcome, CircuitPosition, Processed, Rejection};
 use trunkline_telemetry::{Format, Metrics, MetricsConfig};
 use trunkline_testing::servers::{self, PROMTOOL};
 
@@ -58,6 +58,7 @@ fn everything(metrics: &Metrics) {
     discovery.instances(2, 1, 0);
     discovery.changed();
     discovery.stale(Duration::from_secs(3));
+    metrics.cache("user-service").met(CacheOutcome::Hit);
     metrics.events("default").appended(5);
     metrics.relay("orders").published(4);
     metrics.relay("orders").lag(1);
@@ -109,7 +110,7 @@ fn every_metric_has_a_head_and_base_units() {
         }
     }
     // One for each constant in `names::metric`.
-    assert_eq!(described.len(), 33, "{described:#?}");
+    assert_eq!(described.len(), 36, "{described:#?}");
     for expected in [
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="200",error_type=""} 1"#,
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="",error_type="timeout"} 1"#,
@@ -118,6 +119,7 @@ fn every_metric_has_a_head_and_base_units() {
         r#"http_server_request_duration_seconds_sum{http_request_method="GET",http_route="/users/{id}",http_response_status_code="200",error_type=""} 0.001"#,
         r#"trunkline_circuit_state{service="user-service",endpoint="GET /users/{id}"} 2"#,
         r#"trunkline_rejections_total{service="user-service",reason="circuit_open"} 1"#,
+        r#"trunkline_http_cache_requests_total{service="user-service",outcome="hit"} 1"#,
         r#"messaging_client_sent_messages_total{broker="default",destination="order.created",outcome="published"} 3"#,
         r#"messaging_client_sent_messages_total{broker="default",destination="order.created",outcome="unavailable"} 1"#,
         r#"trunkline_discovery_stale_age_seconds{service="user-service"} 3.0"#,

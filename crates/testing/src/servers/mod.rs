@@ -71,7 +71,7 @@ pub use boot::Ending;
 pub use error::ServerError;
 pub use install::{Installed, install};
 pub use live::{own, own_launched, shared, tool};
-pub use program::{PROMTOOL, Program, REDIS_SERVER, TOOLS};
+pub use program::{NODE, NPM, PROMTOOL, Program, REDIS_SERVER, TOOLS};
 pub use redis::REDIS;
 pub use server::{Launch, Server};
 pub use standing::{Standing, cache_directory};

@@ -37,8 +37,22 @@ pub static PROMTOOL: Program = Program {
     version_arguments: &["--version"],
 };
 
+/// `node`, which runs what is written for it: test suites of others.
+pub static NODE: Program = Program {
+    name: "node",
+    package: "nodejs",
+    version_arguments: &["--version"],
+};
+
+/// `npm`, which fetches what `node` runs.
+pub static NPM: Program = Program {
+    name: "npm",
+    package: "npm",
+    version_arguments: &["--version"],
+};
+
 /// Programs that tests call but that do not serve.
-pub static TOOLS: &[&Program] = &[&PROMTOOL];
+pub static TOOLS: &[&Program] = &[&PROMTOOL, &NODE, &NPM];
 
 impl Program {
     /// Where the program is, if it is installed.

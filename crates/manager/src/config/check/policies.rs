@@ -168,6 +168,16 @@ fn check_chaos(
 }
 
 fn check_values(path: &str, policy: &PolicyConfig, found: &mut Found<'_>) {
+    let asks = policy.cache.ttl.is_some() || policy.cache.enabled == Some(true);
+    let falls_back = policy.fallback.cache == Some(true);
+    for (asks, part) in [(asks, "cache"), (falls_back, "fallback.cache")] {
+        if asks && !cfg!(feature = "cache") {
+            found.warning(
+                &format!("{path}.{part}"),
+                "this build keeps no answers, and the setting is ignored; it needs the feature `cache`",
+            );
+        }
+    }
     for problem in policy.problems() {
         found
             .error(

@@ -43,6 +43,13 @@ const RETRYING: &[&str] = &[
     "ConsumePolicy",
     "MessageBrokerConfig",
 ];
+const CACHING: &[&str] = &[
+    "HttpClientConfig",
+    "ServiceConfig",
+    "EndpointConfig",
+    "PolicyConfig",
+];
+const TOPICS: &[&str] = &["PublishPolicy", "ConsumePolicy"];
 const BREAKER: &[&str] = &["CircuitBreakerConfig"];
 const RETRY: &[&str] = &["RetryConfig"];
 const ROOT: &[&str] = &[crate::config::schema::ROOT];
@@ -131,6 +138,9 @@ pub(crate) const RULES: &[Rule] = &[
     rule(RETRYING, "max_retries", "retry.max_attempts", How::OneMore),
     rule(RETRYING, "retry_delay", "retry.delay", How::Same),
     rule(RETRYING, "retry_backoff", "retry.backoff", How::Same),
+    rule(CACHING, "caching", "cache", How::Same),
+    rule(CACHING, "caching_enabled", "cache.enabled", How::Same),
+    rule(CACHING, "cache_enabled", "cache.enabled", How::Same),
     rule(&["ConsumePolicy"], "timeout", "request_timeout", How::Same),
     // Inside the sections themselves.
     rule(BREAKER, "timeout", "recovery_timeout", How::Same),
@@ -233,6 +243,18 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         ROOT,
+        "caching_enabled",
+        "policies.default.cache.enabled",
+        How::Same,
+    ),
+    rule(
+        ROOT,
+        "cache_enabled",
+        "policies.default.cache.enabled",
+        How::Same,
+    ),
+    rule(
+        ROOT,
         "service_discovery_enabled",
         "service_discovery.enabled",
         How::Same,
@@ -267,6 +289,7 @@ pub(crate) fn short_form(section: &str, text: &str) -> Option<&'static str> {
         {
             Some("enabled")
         }
+        "CacheConfig" => Some(if is_truth { "enabled" } else { "ttl" }),
         "RetryConfig" => Some(if is_truth { "enabled" } else { "max_attempts" }),
         "RateLimitConfig" => Some(if is_truth { "enabled" } else { "limit" }),
         "ConcurrencyConfig" => Some(if is_truth { "enabled" } else { "algorithm" }),
@@ -338,13 +361,10 @@ pub(crate) fn url_words(section: &str) -> &'static [&'static str] {
 const UNSERVED: &[(&[&str], &str, &str)] = &[
     (ROOT, "security", "the section `security`"),
     (ROOT, "grpc", "gRPC"),
-    (ROOT, "cache", "caching"),
-    (ROOT, "caching_enabled", "caching"),
-    (ROOT, "cache_enabled", "caching"),
-    (POLICY, "cache", "caching"),
-    (POLICY, "caching", "caching"),
-    (POLICY, "caching_enabled", "caching"),
-    (POLICY, "cache_enabled", "caching"),
+    (TOPICS, "cache", "caching of messages"),
+    (TOPICS, "caching", "caching of messages"),
+    (TOPICS, "caching_enabled", "caching of messages"),
+    (TOPICS, "cache_enabled", "caching of messages"),
     (BROKER, "security", "message security"),
 ];
 

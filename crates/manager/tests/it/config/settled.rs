@@ -464,15 +464,26 @@ fn x_15_flat_names_are_aliases_of_nested_ones() {
     );
     assert_eq!(a.circuit_breaker.recovery_timeout, millis(5000));
     assert_eq!(a.retry.enabled, Some(false));
-    // Caching is known, and not served by this version: asking for it says so, declining it does not.
     for word in ["caching_enabled", "cache_enabled"] {
-        let lines = check_yaml(&format!("http_client: {{{word}: true}}\n"));
-        assert_line(
-            &lines,
-            &["warning", word, "caching is not available in this version"],
+        let config = yaml(&format!("services: {{a: {{{word}: false}}}}\n")).unwrap();
+        assert_eq!(
+            config.service_config("a").unwrap().cache.enabled,
+            Some(false)
         );
-        assert!(check_yaml(&format!("http_client: {{{word}: false}}\n")).is_empty());
+        let config = yaml(&format!("{word}: false\n")).unwrap();
+        assert_eq!(config.policies["default"].cache.enabled, Some(false));
+        // A build without the cache says so where it is asked for, and not where it is declined.
+        let lines = check_yaml(&format!("services: {{a: {{{word}: true}}}}\n"));
+        if cfg!(feature = "cache") {
+            assert!(lines.is_empty(), "{lines:?}");
+        } else {
+            assert_line(&lines, &["warning", "services.a.cache", "feature `cache`"]);
+        }
     }
+    let short = yaml("services: {a: {cache: 5m}, b: {cache: false}}\n").unwrap();
+    let of = |name: &str| short.service_config(name).unwrap().cache.clone();
+    assert_eq!(of("a").ttl, millis(300_000));
+    assert_eq!(of("b").enabled, Some(false));
     let short = yaml("services: {a: {circuit_breaker: false, failure_threshold: 2}}\n").unwrap();
     let breaker = &short.service_config("a").unwrap().circuit_breaker;
     assert_eq!(
