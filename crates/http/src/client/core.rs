@@ -55,6 +55,7 @@ pub(crate) struct Core {
 
 /// One call on its way: whose, what, and within which limits.
 pub(crate) struct Trip<'a> {
+    #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
     pub(crate) endpoint: &'a Endpoint,
     /// The endpoint's, or that of the version that is asked.
     policy: &'a Policy,
