@@ -158,6 +158,10 @@ impl ClientCache {
             return (!safe && kept()).then_some(Plan::Change);
         }
         let asked = settings.asked || call.is_some();
+        // What a middleware adds to an attempt may say who asks, and is not seen here.
+        if !asked && outgoing.options().around.is_some() {
+            return None;
+        }
         let wishes = || draft.headers.contains_key(http::header::CACHE_CONTROL);
         if !asked && !endpoint.cache.warm.load(Ordering::Relaxed) && !wishes() {
             let quiet = draft.method == Method::GET;

@@ -203,3 +203,17 @@ async fn versions_of_a_service_have_answers_of_their_own() {
         assert_eq!(client.clear_cache("a").await.unwrap(), 2, "one key, both");
     }
 }
+
+#[tokio::test]
+async fn who_adds_to_attempts_asks_for_a_cache_by_name() {
+    let shop = Shop::new([max_age(60, "hello")]).await;
+    for (enabled, second) in [(None, None), (Some(true), HIT)] {
+        let client = shop.client(|cache| cache.enabled = enabled);
+        let client = client.attempt_middleware(async |mut request: ServiceRequest, next: Next| {
+            request.bearer("somebody's")?;
+            next.run(request).await
+        });
+        get(&client, "/a").await;
+        assert_eq!(get(&client, "/a").await.1, second, "{enabled:?}");
+    }
+}

@@ -21,7 +21,7 @@ use trunkline_core::{
 };
 use trunkline_http::{
     CacheStatus, Clear, ClientBuilder, EnhancedHttpClient, Fallback, HttpClient, HttpClientConfig,
-    ResponseCache,
+    Next, ResponseCache, ServiceRequest,
 };
 use trunkline_resilience::cache::{CacheMode, CacheTier, MemoryTier, Selector, TierEntry};
 use trunkline_resilience::config::CacheConfig;
