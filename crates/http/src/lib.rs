@@ -62,6 +62,8 @@ mod config;
 mod connect;
 mod error;
 mod events;
+#[cfg(feature = "graphql")]
+pub mod graphql;
 pub mod interface;
 mod limits;
 mod middleware;

@@ -36,6 +36,7 @@
 //! | `macros` | yes | `#[service_interface]`: typed clients from a trait |
 //! | `cache` | yes | HTTP clients keep answers: what says itself how long it holds, and what you give a time |
 //! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
+//! | `graphql` | | GraphQL requests through the HTTP clients |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |

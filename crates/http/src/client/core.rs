@@ -106,6 +106,18 @@ impl Core {
         Arc::clone(&self.endpoints.of(method, path).name)
     }
 
+    /// The limit of a whole call to an endpoint.
+    #[cfg(feature = "graphql")]
+    pub(super) fn total(&self, endpoint: Option<&str>) -> Duration {
+        let endpoint = endpoint.unwrap_or(crate::observe::WHOLE);
+        self.endpoints
+            .named(endpoint)
+            .policy
+            .settings()
+            .timeout
+            .total
+    }
+
     /// Makes a call.
     pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
         let began = Instant::now();

@@ -266,6 +266,12 @@ impl EnhancedHttpClient {
         self.handle.add_hook(hook);
     }
 
+    /// The limit of a whole call to an endpoint.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn total(&self, endpoint: Option<&str>) -> std::time::Duration {
+        self.handle.core().total(endpoint)
+    }
+
     pub(crate) fn add_attempt_hook(&mut self, hook: Hook) {
         self.handle.add_attempt_hook(hook);
     }

@@ -9,6 +9,8 @@ mod client;
 mod coding;
 mod deadline;
 mod events;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod hedge;
 mod http2;
 mod limits;
