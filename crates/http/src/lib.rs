@@ -94,7 +94,7 @@ pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 pub use interface::{Call, ServiceClient};
 pub use limits::Limits;
 pub use middleware::{MiddlewareResult, Next, ServiceRequest};
-pub use multipart::Multipart;
+pub use multipart::{Multipart, Part};
 pub use observe::PolicyMetrics;
 pub use options::CallOptions;
 pub use origin::Origin;

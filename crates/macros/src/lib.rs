@@ -20,7 +20,7 @@ use proc_macro2::TokenStream;
 ///
 /// # Methods
 /// `#[get("/users/{user_id}")]`, `post`, `put`, `patch`, `delete`; `service = "order-service"` behind the path names
-/// another service. A parameter whose name stands in the path is put there; `#[body]` (`form`, `msgpack`, `stream`) is
+/// another service. A parameter whose name stands in the path is put there; `#[body]` (`form`, `msgpack`, `multipart`, `stream`) is
 /// sent as the body, `#[header("X-Tenant")]` as a header, `#[query(flatten)]` field by field; all others go to the query,
 /// `#[query(default = 20)]` with a value for when it is left out.
 ///

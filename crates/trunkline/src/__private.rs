@@ -3,7 +3,7 @@
 pub use trunkline_core::{Problem, Result};
 pub use trunkline_http::interface::{
     Answer, Call, Caller, Interface, Making, Maybe, Nothing, Operation, Raw, ServiceClient,
-    Streamed, Value, json,
+    Streamed, Value, json, settle,
 };
 pub use trunkline_http::{CallOptions, EnhancedHttpClient, Method, ServiceError};
 pub use trunkline_resilience::CircuitStatus;

@@ -193,10 +193,10 @@ impl Body {
     }
 
     /// What is here already; nothing of a stream.
-    pub(crate) fn here(self) -> Bytes {
-        match self.0 {
+    pub(crate) fn here(&self) -> &[u8] {
+        match &self.0 {
             Kind::Bytes(bytes) => bytes,
-            _ => Bytes::new(),
+            _ => &[],
         }
     }
 

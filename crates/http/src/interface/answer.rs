@@ -28,7 +28,7 @@ impl<B> Refusal for B where
 /// written in the trait.
 pub trait Answer {
     /// What the method returns.
-    type Output: Send;
+    type Output: Send + 'static;
 
     /// Whether the answer may go on beyond the limit of the call, for as long as it moves.
     const OPEN_END: bool = false;
@@ -43,7 +43,7 @@ pub trait Answer {
 #[derive(Debug)]
 pub struct Value<T>(PhantomData<fn() -> T>);
 
-impl<T: DeserializeOwned + Send> Answer for Value<T> {
+impl<T: DeserializeOwned + Send + 'static> Answer for Value<T> {
     type Output = T;
 
     async fn read<B: Refusal>(response: Response) -> Result<T, ServiceError<B>> {
@@ -61,7 +61,7 @@ impl<T: DeserializeOwned + Send> Answer for Value<T> {
 #[derive(Debug)]
 pub struct Maybe<T>(PhantomData<fn() -> T>);
 
-impl<T: DeserializeOwned + Send> Answer for Maybe<T> {
+impl<T: DeserializeOwned + Send + 'static> Answer for Maybe<T> {
     type Output = Option<T>;
 
     async fn read<B: Refusal>(response: Response) -> Result<Option<T>, ServiceError<B>> {

@@ -1,5 +1,6 @@
 //! A call of an interface's method, to be awaited.
 
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -8,26 +9,29 @@ use http::{HeaderName, HeaderValue};
 use trunkline_core::{BoxFuture, Context, Error, Problem};
 
 use super::answer::{Answer, Refusal, recast};
+use crate::body::Progress;
 use crate::error::ServiceError;
 use crate::options::CallOptions;
 use crate::request::RequestBuilder;
 use crate::response::Response;
 
 type Kinds<K, E, B> = fn() -> (K, E, B);
-type Instead<K, E> = fn(E) -> Result<<K as Answer>::Output, E>;
+type Instead<T, E> = fn(E) -> Result<T, E>;
 
 /// A call of a method that has not been sent: `.await` sends it. What is set here applies to this call alone and wins
 /// over configuration and attributes.
 ///
-/// `K` is the kind of answer, `E` the method's error, `B` what an answer with an error status holds.
+/// `K` is the kind of answer, `E` the method's error, `B` what an answer with an error status holds. What they have to be
+/// is asked for where a call is sent and nowhere else, so that the compiler says of a wrong one once what is wrong.
 #[must_use = "a call is made when it is awaited"]
-pub struct Call<'c, K: Answer, E = ServiceError, B = Problem> {
+pub struct Call<'c, K, E = ServiceError, B = Problem> {
     request: Result<RequestBuilder<'c>, Error>,
-    instead: Option<Instead<K, E>>,
+    /// An [`Instead`] of the output and the error.
+    instead: Option<Box<dyn Any + Send + Sync>>,
     kind: PhantomData<Kinds<K, E, B>>,
 }
 
-impl<K: Answer, E, B> fmt::Debug for Call<'_, K, E, B> {
+impl<K, E, B> fmt::Debug for Call<'_, K, E, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("request", &self.request)
@@ -35,19 +39,13 @@ impl<K: Answer, E, B> fmt::Debug for Call<'_, K, E, B> {
     }
 }
 
-impl<'c, K: Answer, E, B: Refusal> Call<'c, K, E, B> {
+impl<'c, K, E, B> Call<'c, K, E, B> {
     pub(super) fn new(request: Result<RequestBuilder<'c>, Error>) -> Self {
         Self {
             request,
             instead: None,
             kind: PhantomData,
         }
-    }
-
-    /// Answers by a function, which is told the cause, when the call has failed for good.
-    pub fn or_else(mut self, instead: fn(E) -> Result<K::Output, E>) -> Self {
-        self.instead = Some(instead);
-        self
     }
 
     /// Limits the whole call.
@@ -106,6 +104,27 @@ impl<'c, K: Answer, E, B: Refusal> Call<'c, K, E, B> {
         self.change(|request| request.options(options))
     }
 
+    /// Is told how much of the body has passed, whenever a piece of it is handed to the connection.
+    pub fn on_progress(self, tell: impl FnMut(Progress) + Send + Unpin + 'static) -> Self {
+        self.change(|request| request.on_progress(tell))
+    }
+
+    fn change(mut self, change: impl FnOnce(RequestBuilder<'c>) -> RequestBuilder<'c>) -> Self {
+        self.request = self.request.map(change);
+        self
+    }
+}
+
+impl<K: Answer, E, B: Refusal> Call<'_, K, E, B> {
+    /// Answers by a function, which is told the cause, when the call has failed for good.
+    pub fn or_else(mut self, instead: fn(E) -> Result<K::Output, E>) -> Self
+    where
+        E: 'static,
+    {
+        self.instead = Some(Box::new(instead));
+        self
+    }
+
     /// Sends the request and gives the answer as it came, whatever its status.
     ///
     /// # Errors
@@ -115,6 +134,10 @@ impl<'c, K: Answer, E, B: Refusal> Call<'c, K, E, B> {
     /// As [`RequestBuilder::send`].
     pub async fn response(self) -> Result<Response, ServiceError<B>> {
         let request = self.request?;
+        let request = match K::OPEN_END {
+            true => request.open_end(),
+            false => request,
+        };
         request.send().await.map_err(recast)
     }
 
@@ -128,30 +151,61 @@ impl<'c, K: Answer, E, B: Refusal> Call<'c, K, E, B> {
     /// As [`RequestBuilder::send`].
     pub async fn send(self) -> Result<K::Output, E>
     where
-        E: From<ServiceError<B>>,
+        E: From<ServiceError<B>> + 'static,
     {
-        let instead = self.instead;
+        settle(self.outcome().await)
+    }
+
+    /// The first half of [`Call::send`], which asks nothing of the error. Generated code calls the halves one by one, each
+    /// where the type stands that it asks something of.
+    #[doc(hidden)]
+    pub async fn outcome(mut self) -> Outcome<K::Output, B> {
+        let instead = self.instead.take();
         let result = match self.response().await {
             Ok(response) => K::read::<B>(response).await,
             Err(error) => Err(error),
         };
-        match (result, instead) {
-            (Ok(answer), _) => Ok(answer),
-            (Err(error), None) => Err(error.into()),
-            (Err(error), Some(instead)) => instead(error.into()),
-        }
+        Outcome { result, instead }
     }
+}
 
-    fn change(mut self, change: impl FnOnce(RequestBuilder<'c>) -> RequestBuilder<'c>) -> Self {
-        self.request = self.request.map(change);
-        self
+/// What came of a call, before its fallback.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Outcome<T, B>
+where
+    B: fmt::Debug + fmt::Display + Send + Sync + 'static,
+{
+    result: Result<T, ServiceError<B>>,
+    instead: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// The second half of [`Call::send`].
+///
+/// # Errors
+/// As [`Call::send`].
+#[doc(hidden)]
+pub fn settle<T, E, B>(outcome: Outcome<T, B>) -> Result<T, E>
+where
+    T: 'static,
+    E: From<ServiceError<B>> + 'static,
+    B: fmt::Debug + fmt::Display + Send + Sync + 'static,
+{
+    let instead = outcome
+        .instead
+        .as_ref()
+        .and_then(|instead| instead.downcast_ref::<Instead<T, E>>());
+    match (outcome.result, instead) {
+        (Ok(answer), _) => Ok(answer),
+        (Err(error), None) => Err(error.into()),
+        (Err(error), Some(instead)) => instead(error.into()),
     }
 }
 
 impl<'c, K, E, B> IntoFuture for Call<'c, K, E, B>
 where
     K: Answer + 'c,
-    E: From<ServiceError<B>> + Send + 'c,
+    E: From<ServiceError<B>> + Send + 'static,
     B: Refusal,
 {
     type Output = Result<K::Output, E>;

@@ -8,13 +8,13 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use serde::Serialize;
 use trunkline_core::{Error, Id};
 
-use super::answer::{Answer, Refusal};
 use super::call::Call;
 use super::caller::Always;
 use super::operation::Operation;
 use super::parameter::{self, Parameter};
 use crate::body::Body;
 use crate::client::{EnhancedHttpClient, IDEMPOTENCY_KEY};
+use crate::multipart::Multipart;
 use crate::request::RequestBuilder;
 
 /// A request that is being put together. What cannot be sent is kept, and told by the call.
@@ -166,6 +166,11 @@ impl<'c> Making<'c> {
         self.content("application/octet-stream", Ok(body));
     }
 
+    /// Sends a form with texts and files.
+    pub fn multipart(&mut self, form: Multipart) {
+        self.change(|request| request.multipart(form));
+    }
+
     fn content(&mut self, kind: &'static str, body: trunkline_core::Result<Body>) {
         match body {
             Ok(body) => self.change(|request| {
@@ -178,15 +183,12 @@ impl<'c> Making<'c> {
     }
 
     /// The call.
-    pub fn done<K: Answer, E, B: Refusal>(mut self) -> Call<'c, K, E, B> {
+    pub fn done<K, E, B>(mut self) -> Call<'c, K, E, B> {
         if self.keyed {
             let key = HeaderValue::try_from(Id::new().to_string());
             if let Ok(key) = key {
                 self.change(|request| request.default_header(IDEMPOTENCY_KEY, key));
             }
-        }
-        if K::OPEN_END {
-            self.change(RequestBuilder::open_end);
         }
         let Self {
             request,

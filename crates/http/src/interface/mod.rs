@@ -18,6 +18,8 @@ pub mod validate;
 
 pub use answer::{Answer, Maybe, Nothing, Raw, Refusal, Streamed, Value};
 pub use call::Call;
+#[doc(hidden)]
+pub use call::{Outcome, settle};
 pub use caller::{Caller, ServiceClient};
 pub use making::Making;
 pub use operation::{Interface, Operation};

@@ -171,6 +171,15 @@ impl Entry<'_> {
         );
     }
 
+    /// Adds a body that is a form with files, of which the interface does not say which.
+    pub fn multipart_body(&mut self) {
+        let content = json!({ "multipart/form-data": { "schema": { "type": "object" } } });
+        self.set(
+            "requestBody",
+            json!({ "required": true, "content": content }),
+        );
+    }
+
     /// Adds the answer that holds a value; `optional` where there may be none.
     pub fn answer<T: JsonSchema>(&mut self, optional: bool) {
         let schema = self.schema::<T>();

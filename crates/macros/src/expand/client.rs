@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 
-use super::{kind, problem, runtime};
+use super::{kind, problem, runtime, runtime_at};
 use crate::parse::{
     BodyKind, Contract, Method, Parameter, Place, QueryKind, Segment, default_tokens, span_of,
 };
@@ -28,7 +28,10 @@ pub(super) fn expand(contract: &Contract) -> TokenStream {
         .iter()
         .enumerate()
         .map(|(index, method)| call(contract, index, method));
-    let common = contract.methods.iter().map(through);
+    let common = contract
+        .methods
+        .iter()
+        .map(|method| through(contract, method));
     let interface_name = name.to_string();
     quote! {
         #[doc = #title]
@@ -186,16 +189,22 @@ fn call(contract: &Contract, index: usize, method: &Method) -> TokenStream {
     }
 }
 
-/// The same through the trait.
-fn through(method: &Method) -> TokenStream {
+/// The same through the trait: where a call is sent, and so where the compiler asks of its types what they have to be.
+fn through(contract: &Contract, method: &Method) -> TokenStream {
     let Method {
         name, ok, error, ..
     } = method;
     let typed = parameters(method);
     let names = method.parameters.iter().map(|parameter| &parameter.name);
+    let rt = runtime_at(contract, span_of(ok));
+    let outcome = quote_spanned!(span_of(ok)=> let outcome = #rt::Call::outcome(call).await;);
+    let rt = runtime_at(contract, span_of(error));
+    let settle = quote_spanned!(span_of(error)=> #rt::settle(outcome));
     quote! {
         async fn #name(&self #(, #typed)*) -> ::core::result::Result<#ok, #error> {
-            Self::#name(self #(, #names)*).send().await
+            let call = Self::#name(self #(, #names)*);
+            #outcome
+            #settle
         }
     }
 }
@@ -319,6 +328,7 @@ fn add(contract: &Contract, parameter: &Parameter) -> TokenStream {
                 BodyKind::Form => quote_spanned!(span=> making.form(&#value);),
                 BodyKind::MessagePack => quote_spanned!(span=> making.msgpack(&#value);),
                 BodyKind::Stream => return quote_spanned!(span=> making.stream(#value);),
+                BodyKind::Multipart => return quote_spanned!(span=> making.multipart(#value);),
             };
             quote!(#check #send)
         }

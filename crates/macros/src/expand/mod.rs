@@ -6,10 +6,10 @@ mod mock;
 mod openapi;
 mod server;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 
-use crate::parse::{Contract, Method};
+use crate::parse::{Contract, Method, span_of};
 
 /// Everything that was asked for.
 pub(crate) fn all(contract: &Contract) -> TokenStream {
@@ -31,6 +31,15 @@ fn runtime(contract: &Contract) -> TokenStream {
     quote!(#krate::__private)
 }
 
+/// The same where the compiler shall point at a place of the trait: it points at where a path begins.
+fn runtime_at(contract: &Contract, place: Span) -> TokenStream {
+    let tokens = runtime(contract).into_iter().map(|mut token| {
+        token.set_span(token.span().located_at(place));
+        token
+    });
+    tokens.collect()
+}
+
 /// What an answer with an error status is read as.
 fn problem(contract: &Contract, method: &Method) -> TokenStream {
     let rt = runtime(contract);
@@ -40,15 +49,13 @@ fn problem(contract: &Contract, method: &Method) -> TokenStream {
     }
 }
 
-/// The kind of answer of a method.
+/// The kind of answer of a method; where its type cannot be one, the compiler points at the type.
 fn kind(contract: &Contract, method: &Method) -> TokenStream {
-    let rt = runtime(contract);
+    let span = span_of(&method.ok);
+    let rt = runtime_at(contract, span);
     let kind = method.answer.kind(&rt);
     match (contract.halves.validate, method.answer.is_checked()) {
-        (Some(_), true) => {
-            let span = crate::parse::span_of(&method.ok);
-            quote_spanned!(span=> #rt::validate::Sound<#kind>)
-        }
+        (Some(_), true) => quote_spanned!(span=> #rt::validate::Sound<#kind>),
         _ => kind,
     }
 }

@@ -142,6 +142,7 @@ fn describe(rt: &TokenStream, parameter: &Parameter) -> TokenStream {
             quote_spanned!(span=> entry.body::<#owned>("application/msgpack");)
         }
         Place::Body(BodyKind::Stream) => quote!(entry.streamed_body();),
+        Place::Body(BodyKind::Multipart) => quote!(entry.multipart_body();),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 
-use super::{problem, runtime};
+use super::{problem, runtime, runtime_at};
 use crate::parse::{
     BodyKind, Contract, Method, Owned, Parameter, Place, QueryKind, Segment, default_tokens,
     kept_item as item, span_of,
@@ -108,7 +108,9 @@ fn route(contract: &Contract, method: &Method, path: &str) -> TokenStream {
             _ => quote!(#name),
         }
     });
-    let kind = method.answer.kind(&rt);
+    let kind = method
+        .answer
+        .kind(&runtime_at(contract, span_of(&method.ok)));
     let (error, problem) = (&method.error, problem(contract, method));
     let span = span_of(error);
     let answer =
@@ -214,9 +216,10 @@ fn read(contract: &Contract, method: &Method, parameter: &Parameter) -> TokenStr
             quote_spanned!(span=> input.msgpack::<#owned>().await)
         }
         Place::Body(BodyKind::Stream) => quote_spanned!(span=> input.stream()),
+        Place::Body(BodyKind::Multipart) => quote_spanned!(span=> input.multipart().await),
     };
     let check = match place {
-        Place::Body(kind) if *kind != BodyKind::Stream => contract.halves.validate.map(|_| {
+        Place::Body(kind) if kind.is_value() => contract.halves.validate.map(|_| {
             quote_spanned! {span=>
                 if let ::core::option::Option::Some(value) = &#value {
                     for (field, what) in #rt::validate::violations(value) {

@@ -3,6 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
+use syn::spanned::Spanned;
 use syn::{Attribute, Error, FnArg, Ident, LitStr, Result, ReturnType, Token, TraitItemFn, Type};
 
 use super::arguments::check_service;
@@ -464,7 +465,7 @@ fn borrowed(ty: &Type) -> Option<Span> {
 }
 
 impl Answer {
-    /// Whether it holds a value that may have rules; numbers, texts and the like have none.
+    /// Whether it holds a value that may have rules; numbers, texts, lists of them and the like have none.
     pub(crate) fn is_checked(&self) -> bool {
         const PLAIN: [&str; 18] = [
             "bool",
@@ -488,6 +489,10 @@ impl Answer {
         ];
         match self {
             Self::Value(ty) | Self::Maybe(ty) => {
+                let mut ty = ty;
+                while let Some(item) = types::item_of(ty).or(types::inner_of(ty, "Option")) {
+                    ty = item;
+                }
                 types::name(ty).is_none_or(|name| !PLAIN.contains(&name.as_str()))
             }
             Self::Raw | Self::Stream | Self::Nothing => false,
@@ -497,8 +502,9 @@ impl Answer {
     /// The kind of answer, of the runtime at this path.
     pub(crate) fn kind(&self, runtime: &TokenStream) -> TokenStream {
         match self {
-            Self::Value(ty) => quote::quote!(#runtime::Value<#ty>),
-            Self::Maybe(ty) => quote::quote!(#runtime::Maybe<#ty>),
+            // At the type, where the compiler shall point when it cannot be read.
+            Self::Value(ty) => quote::quote_spanned!(ty.span()=> #runtime::Value<#ty>),
+            Self::Maybe(ty) => quote::quote_spanned!(ty.span()=> #runtime::Maybe<#ty>),
             Self::Raw => quote::quote!(#runtime::Raw),
             Self::Stream => quote::quote!(#runtime::Streamed),
             Self::Nothing => quote::quote!(#runtime::Nothing),

@@ -52,6 +52,14 @@ pub(crate) enum BodyKind {
     Form,
     MessagePack,
     Stream,
+    Multipart,
+}
+
+impl BodyKind {
+    /// Of what comes whole as a value, as which it can be checked.
+    pub(crate) const fn is_value(self) -> bool {
+        matches!(self, Self::Json | Self::Form | Self::MessagePack)
+    }
 }
 
 const WORDS: [&str; 4] = ["path", "query", "header", "body"];
@@ -190,7 +198,7 @@ impl Place {
             }
             "body" => {
                 read.only(&["json", "form", "msgpack", "stream", "multipart"])?;
-                read.body(attribute.span())
+                read.body(attribute)
             }
             other => Err(Error::new_spanned(
                 attribute.path(),
@@ -204,7 +212,9 @@ impl Place {
 
     fn check(&self, ty: &Type) -> Result<()> {
         let optional = types::inner_of(ty, "Option").is_some();
-        let stream = types::name(ty).as_deref() == Some("Body");
+        let named = types::name(ty);
+        let stream = named.as_deref() == Some("Body");
+        let multipart = named.as_deref() == Some("Multipart");
         match self {
             Self::Path { .. } if optional => Err(Error::new_spanned(
                 ty,
@@ -228,6 +238,17 @@ impl Place {
             Self::Query { .. } if stream => Err(Error::new_spanned(
                 ty,
                 "write `#[body(stream)]` for a body that is a stream",
+            )),
+            Self::Body(BodyKind::Multipart) if !multipart => Err(Error::new_spanned(
+                ty,
+                "a form with files has the type `trunkline::http::Multipart`",
+            )),
+            Self::Body(kind) if multipart && *kind != BodyKind::Multipart => Err(
+                Error::new_spanned(ty, "write `#[body(multipart)]` for a form with files"),
+            ),
+            Self::Query { .. } if multipart => Err(Error::new_spanned(
+                ty,
+                "write `#[body(multipart)]` for a form with files",
             )),
             Self::Body(_) if optional => Err(Error::new_spanned(
                 ty,
@@ -326,25 +347,20 @@ impl Details {
         Ok(())
     }
 
-    fn body(&self, place: Span) -> Result<Place> {
+    fn body(&self, attribute: &Attribute) -> Result<Place> {
         let kind = match self.flags.as_slice() {
             [] => BodyKind::Json,
             [one] => match one.to_string().as_str() {
                 "form" => BodyKind::Form,
                 "msgpack" => BodyKind::MessagePack,
                 "stream" => BodyKind::Stream,
-                "multipart" => {
-                    return Err(Error::new(
-                        one.span(),
-                        "bodies of several parts are not served by this version",
-                    ));
-                }
+                "multipart" => BodyKind::Multipart,
                 _ => BodyKind::Json,
             },
             _ => {
-                return Err(Error::new(
-                    place,
-                    "a body is written in one way: json, form, msgpack or stream",
+                return Err(Error::new_spanned(
+                    attribute,
+                    "a body is written in one way: json, form, msgpack, multipart or stream",
                 ));
             }
         };

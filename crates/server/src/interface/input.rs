@@ -9,8 +9,9 @@ use axum::extract::{FromRequest, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use trunkline_http::Multipart;
 
 use crate::ProblemResponse;
 use crate::extract::{is_json, read_json, unread};
@@ -45,6 +46,8 @@ pub struct Input {
     path: Vec<String>,
     query: Vec<(String, String)>,
     headers: HeaderMap,
+    /// Among them the limit of the size of bodies.
+    extensions: Extensions,
     body: Option<Body>,
     wrong: Vec<(String, String)>,
     /// The request cannot be read at all.
@@ -58,16 +61,19 @@ impl Input {
             .await
             .map_err(|rejection| ProblemResponse::bad_request(rejection.body_text()))?;
         let path = path.iter().map(|(_, value)| value.to_owned()).collect();
-        let (Parts { uri, headers, .. }, body) = {
-            // The limit of the size of bodies travels with the request.
-            let (parts, body) = request.with_limited_body().into_parts();
-            (parts, body)
-        };
+        let (parts, body) = request.into_parts();
+        let Parts {
+            uri,
+            headers,
+            extensions,
+            ..
+        } = parts;
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         Ok(Self {
             path,
             query: query.into_owned().collect(),
             headers,
+            extensions,
             body: Some(body),
             wrong: Vec::new(),
             refused: None,
@@ -183,7 +189,19 @@ impl Input {
         self.or_refused(read)
     }
 
-    /// The body as it comes.
+    /// The body, a form with files.
+    pub async fn multipart(&mut self) -> Option<Multipart> {
+        let kind = self.headers.get(CONTENT_TYPE).cloned();
+        if !self.is_kind(&["multipart/form-data"]) {
+            return self.other_kind("a form with files", "multipart/form-data");
+        }
+        let bytes = self.bytes().await?;
+        let kind = kind.as_ref().and_then(|kind| kind.to_str().ok());
+        let read = Multipart::read(kind.unwrap_or_default(), bytes);
+        self.or_refused(read.map_err(|error| ProblemResponse::bad_request(error.to_string())))
+    }
+
+    /// The body as it comes, of any size: whoever reads it keeps a limit.
     pub fn stream(&mut self) -> Option<trunkline_http::Body> {
         Some(trunkline_http::Body::new(
             self.body.take().unwrap_or_default(),
@@ -267,7 +285,8 @@ impl Input {
     }
 
     async fn bytes(&mut self) -> Option<Bytes> {
-        let request = Request::new(self.body.take().unwrap_or_default());
+        let mut request = Request::new(self.body.take().unwrap_or_default());
+        *request.extensions_mut() = std::mem::take(&mut self.extensions);
         let read = Bytes::from_request(request, &()).await.map_err(unread);
         self.or_refused(read)
     }

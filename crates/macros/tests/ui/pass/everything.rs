@@ -4,7 +4,7 @@
 
 mod users {
     use serde::{Deserialize, Serialize};
-    use trunkline::http::{Body, Response, ServiceError};
+    use trunkline::http::{Body, Multipart, Response, ServiceError};
     use trunkline::service_interface;
 
     #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ mod users {
             path: &str,
             #[body(stream)] content: Body,
         ) -> Result<(), ServiceError>;
+
+        #[post("/pictures")]
+        async fn pictures(&self, #[body(multipart)] form: Multipart) -> Result<(), ServiceError>;
 
         #[patch("/users/{user-id}")]
         async fn rename(

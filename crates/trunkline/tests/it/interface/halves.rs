@@ -1,10 +1,13 @@
 //! The server's half, mocks, documents and rules.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use trunkline::http::{Body, EnhancedHttpClient, Response, ServiceError};
+use trunkline::http::{Body, EnhancedHttpClient, Multipart, Response, ServiceError};
 use trunkline::{Error, Problem, service_interface};
 
 use super::server::Server;
@@ -71,6 +74,13 @@ pub(crate) trait Items {
 
     #[get("/files/{path...}")]
     async fn download(&self, path: &str) -> Result<Body, ServiceError>;
+
+    #[post("/items/{id}/pictures")]
+    async fn pictures(
+        &self,
+        id: u64,
+        #[body(multipart)] form: Multipart,
+    ) -> Result<Vec<String>, ServiceError>;
 
     #[get("/raw")]
     async fn raw(&self) -> Result<Response, ServiceError>;
@@ -153,11 +163,21 @@ impl Items for Shop {
 
     async fn upload(&self, path: &str, content: Body) -> Result<u64, ServiceError> {
         assert_eq!(path, "a b/c.txt");
-        Ok(content.bytes(1 << 20).await?.len() as u64)
+        Ok(content.bytes(8 << 20).await?.len() as u64)
     }
 
     async fn download(&self, path: &str) -> Result<Body, ServiceError> {
         Ok(Body::from(path.to_owned()))
+    }
+
+    async fn pictures(&self, id: u64, form: Multipart) -> Result<Vec<String>, ServiceError> {
+        let mut found = vec![id.to_string()];
+        for part in form.into_parts() {
+            let (name, file) = (part.name().to_owned(), part.file_name().map(str::to_owned));
+            let size = part.into_body().bytes(100).await?.len();
+            found.push(format!("{name} {file:?} {size}"));
+        }
+        Ok(found)
     }
 
     async fn raw(&self) -> Result<Response, ServiceError> {
@@ -219,6 +239,54 @@ async fn both_halves_mean_the_same() {
     let raw = items.raw().await.unwrap();
     assert_eq!(raw.status(), 418);
     assert_eq!(raw.text().await.unwrap(), "short");
+}
+
+#[tokio::test]
+async fn a_form_with_files_arrives() {
+    let (items, url) = shop().await;
+    let told = Arc::new(AtomicU64::new(0));
+    let form = Multipart::new().text("title", "tea").bytes(
+        "front",
+        "front.png",
+        "image/png",
+        vec![0_u8, 13, 10],
+    );
+    let call = items.pictures(7, form).on_progress({
+        let told = Arc::clone(&told);
+        move |progress| told.store(progress.sent, Ordering::SeqCst)
+    });
+    assert_eq!(
+        call.await.unwrap(),
+        ["7", "title None 3", "front Some(\"front.png\") 3"]
+    );
+    assert!(told.load(Ordering::SeqCst) > 100);
+    let client = EnhancedHttpClient::new(&url).unwrap();
+    for (kind, status) in [
+        ("multipart/form-data; boundary=x", 400),
+        ("text/plain", 415),
+    ] {
+        let answer = client
+            .post("/api/v1/items/7/pictures")
+            .body("--x\r\n")
+            .header("content-type", kind);
+        assert_eq!(answer.await.unwrap().status(), status, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_says_how_large_a_body_may_be() {
+    let limit = axum::extract::DefaultBodyLimit::max(4 << 20);
+    let (items, _) = serve(ItemsServer::router(Shop).layer(limit)).await;
+    let large = |megabytes: usize| Item {
+        name: "x".repeat(megabytes << 20),
+        ..tea(1)
+    };
+    assert_eq!(items.add(&large(3)).await.unwrap(), large(3));
+    let error = items.add(&large(5)).await.unwrap_err();
+    assert_eq!(error.status_code().unwrap(), 413);
+    // A stream is as long as its reader lets it be.
+    let content = Body::from(vec![1_u8; 6 << 20]);
+    assert_eq!(items.upload("a b/c.txt", content).await.unwrap(), 6 << 20);
 }
 
 #[tokio::test]
@@ -433,6 +501,8 @@ fn the_document_describes_all_of_it() {
         "string"
     );
     assert!(remove["204"].is_object());
+    let pictures = &document["paths"]["/api/v1/items/{id}/pictures"]["post"];
+    assert!(pictures["requestBody"]["content"]["multipart/form-data"].is_object());
     let schemas = document["components"]["schemas"].as_object().unwrap();
     assert_eq!(schemas["Item"]["properties"]["quantity"]["type"], "integer");
     // Every reference leads somewhere.

@@ -1,5 +1,7 @@
 //! Forms with files (`multipart/form-data`, RFC 7578).
 
+mod read;
+
 use std::fmt;
 use std::io::SeekFrom;
 use std::path::Path;
@@ -35,9 +37,61 @@ pub struct Multipart {
     wrong: Option<Error>,
 }
 
-struct Part {
-    head: Bytes,
+/// One part of a form.
+#[derive(Debug)]
+pub struct Part {
+    name: String,
+    file_name: Option<String>,
+    content_type: Option<String>,
     body: Body,
+}
+
+impl Part {
+    /// The name of the field.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the file, if it is one. It is what the other side said: never use it as a path.
+    #[must_use]
+    pub fn file_name(&self) -> Option<&str> {
+        self.file_name.as_deref()
+    }
+
+    /// What the content is said to be.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+
+    /// The content, where it is a text that is here already; of a form that was read it is here.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self.body.is_stream() {
+            true => None,
+            false => std::str::from_utf8(self.body.here()).ok(),
+        }
+    }
+
+    /// The content.
+    #[must_use]
+    pub fn into_body(self) -> Body {
+        self.body
+    }
+
+    fn head(&self, boundary: &str) -> Bytes {
+        let name = escaped(&self.name);
+        let mut head = format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"");
+        if let Some(file_name) = &self.file_name {
+            head.push_str(&format!("; filename=\"{}\"", escaped(file_name)));
+        }
+        if let Some(content_type) = &self.content_type {
+            head.push_str(&format!("\r\ncontent-type: {content_type}"));
+        }
+        head.push_str("\r\n\r\n");
+        head.into()
+    }
 }
 
 impl fmt::Debug for Multipart {
@@ -152,29 +206,36 @@ impl Multipart {
         content_type: Option<&str>,
         body: Body,
     ) -> Self {
-        let mut head = format!(
-            "--{}\r\ncontent-disposition: form-data; name=\"{}\"",
-            self.boundary,
-            escaped(name)
-        );
-        if let Some(file_name) = file_name {
-            head.push_str(&format!("; filename=\"{}\"", escaped(file_name)));
+        if content_type.is_some_and(|kind| http::HeaderValue::from_str(kind).is_err()) {
+            let error = Error::invalid(format!("the content type of part `{name}` cannot be sent"));
+            self.wrong.get_or_insert(error);
+            return self;
         }
-        if let Some(content_type) = content_type {
-            if http::HeaderValue::from_str(content_type).is_err() {
-                let error =
-                    Error::invalid(format!("the content type of part `{name}` cannot be sent"));
-                self.wrong.get_or_insert(error);
-                return self;
-            }
-            head.push_str(&format!("\r\ncontent-type: {content_type}"));
-        }
-        head.push_str("\r\n\r\n");
         self.parts.push(Part {
-            head: head.into(),
+            name: name.to_owned(),
+            file_name: file_name.map(ToOwned::to_owned),
+            content_type: content_type.map(ToOwned::to_owned),
             body,
         });
         self
+    }
+
+    /// The parts, in their order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The first part of that name.
+    #[must_use]
+    pub fn part_named(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// The parts, in their order, to be taken apart.
+    #[must_use]
+    pub fn into_parts(self) -> Vec<Part> {
+        self.parts
     }
 
     /// The content type, with the boundary.
@@ -194,7 +255,13 @@ impl Multipart {
         let end = Bytes::from(format!("--{}--\r\n", self.boundary));
         let break_after = Bytes::from_static(b"\r\n");
         let mut size = Some(end.len() as u64);
-        for Part { head, body } in &self.parts {
+        let heads: Vec<Bytes> = self
+            .parts
+            .iter()
+            .map(|part| part.head(&self.boundary))
+            .collect();
+        let headed = || heads.iter().zip(&self.parts);
+        for (head, Part { body, .. }) in headed() {
             let around = (head.len() + break_after.len()) as u64;
             size = body
                 .size_hint()
@@ -202,11 +269,19 @@ impl Multipart {
                 .and_then(|length| size?.checked_add(length + around));
         }
         if self.parts.iter().all(|part| !part.body.is_stream()) {
-            return Ok(whole(self.parts, &break_after, &end));
+            let mut all = Vec::new();
+            for (head, Part { body, .. }) in headed() {
+                for bytes in [head, body.here(), &break_after] {
+                    all.extend_from_slice(bytes);
+                }
+            }
+            all.extend_from_slice(&end);
+            // Parts that are here already make a body that can be sent again.
+            return Ok(Body::from(all));
         }
         let one = |bytes: Bytes| stream::iter([Ok::<_, Error>(bytes)]).boxed();
         let mut pieces: Vec<BoxStream<'static, Result<Bytes>>> = Vec::new();
-        for Part { head, body } in self.parts {
+        for (head, Part { body, .. }) in heads.into_iter().zip(self.parts) {
             pieces.push(one(head));
             pieces.push(body.into_stream().boxed());
             pieces.push(one(break_after.clone()));
@@ -218,18 +293,6 @@ impl Multipart {
             None => Body::new(stream),
         })
     }
-}
-
-/// Parts that are here already make a body that can be sent again.
-fn whole(parts: Vec<Part>, break_after: &[u8], end: &[u8]) -> Body {
-    let mut all = Vec::new();
-    for Part { head, body } in parts {
-        all.extend(head);
-        all.extend(body.here());
-        all.extend(break_after);
-    }
-    all.extend(end);
-    Body::from(all)
 }
 
 /// As browsers write names (HTML, 4.10.21.8).
