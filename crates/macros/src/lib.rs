@@ -33,7 +33,7 @@ use proc_macro2::TokenStream;
 /// answers, keep the rules that `garde::Validate` derived for them; features `server` and `validate` of trunkline.
 ///
 /// # Policy
-/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `rate_limit`, `hedge`, `fallback` and `idempotent` are the author's defaults: configuration
+/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `rate_limit`, `hedge`, `fallback`, `cached`, `version` and `idempotent` are the author's defaults: configuration
 /// overrides them field by field, and their order means nothing.
 #[proc_macro_attribute]
 pub fn service_interface(

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -73,6 +74,16 @@ impl<'c, K, E, B> Call<'c, K, E, B> {
         self.change(|request| request.idempotent(idempotent))
     }
 
+    /// Asks for one version of the service and no other, named where `versions.by` of the settings says.
+    pub fn version(self, version: impl Into<Arc<str>>) -> Self {
+        self.change(|request| request.version(version))
+    }
+
+    /// Asks for these versions of the service, the preferred one first, in place of those of the settings.
+    pub fn versions<V: Into<Arc<str>>>(self, versions: impl IntoIterator<Item = V>) -> Self {
+        self.change(|request| request.versions(versions))
+    }
+
     /// Sends this `Idempotency-Key`, which makes a repetition safe, also one of a later call that has the same.
     pub fn idempotency_key(self, key: impl AsRef<str>) -> Self {
         self.change(|request| request.idempotency_key(key))
@@ -112,6 +123,35 @@ impl<'c, K, E, B> Call<'c, K, E, B> {
     fn change(mut self, change: impl FnOnce(RequestBuilder<'c>) -> RequestBuilder<'c>) -> Self {
         self.request = self.request.map(change);
         self
+    }
+}
+
+#[cfg(feature = "cache")]
+impl<K, E, B> Call<'_, K, E, B> {
+    /// Asks the other side whatever the cache holds, and keeps the answer.
+    pub fn force_refresh(self) -> Self {
+        self.change(RequestBuilder::force_refresh)
+    }
+
+    /// Neither looks into the cache nor keeps the answer.
+    pub fn no_cache(self) -> Self {
+        self.change(RequestBuilder::no_cache)
+    }
+
+    /// Keeps a successful answer for so long.
+    pub fn cache_ttl(self, ttl: Duration) -> Self {
+        self.change(|request| request.cache_ttl(ttl))
+    }
+
+    /// Keeps the answer under this key, by which it can be cleared; only where it has a `ttl`.
+    #[doc(alias = "key_func")]
+    pub fn cache_key(self, key: impl Into<Arc<str>>) -> Self {
+        self.change(|request| request.cache_key(key))
+    }
+
+    /// Clears the answer together with others of this tag.
+    pub fn cache_tag(self, tag: impl Into<String>) -> Self {
+        self.change(|request| request.cache_tag(tag))
     }
 }
 

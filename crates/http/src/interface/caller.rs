@@ -158,6 +158,28 @@ impl Caller {
         states.filter(own).collect()
     }
 
+    /// Forgets what is kept of the answers of the services that the methods call: by key, prefix or tag. Says how many
+    /// keys there were in this process.
+    ///
+    /// # Errors
+    /// When the tier that processes share cannot be reached; this process has cleared its memory all the same.
+    ///
+    /// # Cancel safety
+    /// As [`EnhancedHttpClient::clear_cache`].
+    #[cfg(feature = "cache")]
+    pub async fn clear_cache(&self, what: crate::Clear) -> Result<u64> {
+        let (mut cleared, mut failed) = (0, None);
+        for service in &self.shared.services {
+            if let Ok(client) = &service.client {
+                match client.clear_cache(what.clone()).await {
+                    Ok(number) => cleared += number,
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        failed.map_or(Ok(cleared), Err)
+    }
+
     /// Uses another client for one of the services that the methods name.
     #[must_use]
     pub fn with_service(self, name: &str, client: &EnhancedHttpClient) -> Self {

@@ -11,12 +11,19 @@ use crate::parse::{
 pub(super) fn expand(contract: &Contract) -> TokenStream {
     let rt = runtime(contract);
     let Contract {
+        krate,
         visibility,
         name,
         service,
         base_path,
         ..
     } = contract;
+    // Where the crate was built without a cache, it says so at the word.
+    let needs = contract
+        .methods
+        .iter()
+        .filter_map(|method| method.policy.place_of("cached"))
+        .map(|span| quote_spanned!(span=> #krate::__private_needs_cache!();));
     let client = format_ident!("{name}Client");
     let title = format!("Calls `{service}`: the client of [`{name}`].");
     let operations = contract
@@ -109,8 +116,12 @@ pub(super) fn expand(contract: &Contract) -> TokenStream {
                 self.caller.circuit_states()
             }
 
+            #krate::__private_clear_cache!(#visibility fn);
+
             #(#own)*
         }
+
+        #(#needs)*
 
         #[allow(clippy::needless_pass_by_value, clippy::too_many_arguments, reason = "generated")]
         impl #name for #client {

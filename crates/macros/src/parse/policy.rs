@@ -21,6 +21,8 @@ pub(crate) struct Policy {
     /// Answers in place of an error.
     pub(crate) instead: Option<Path>,
     pub(crate) retries: bool,
+    /// Parameters that a key, tags or `vary_on` of the cache name.
+    named: Vec<LitStr>,
     seen: Vec<(String, Span)>,
 }
 
@@ -40,7 +42,7 @@ pub(super) const NAMES: [&str; 11] = [
 ];
 
 /// Those that this version does not carry out: refused, never ignored.
-const NOT_SERVED: [&str; 3] = ["cached", "health_check", "version"];
+const NOT_SERVED: [&str; 1] = ["health_check"];
 
 pub(super) fn is_policy(attribute: &Attribute) -> bool {
     NAMES.iter().any(|name| attribute.path().is_ident(name))
@@ -56,7 +58,20 @@ enum Kind {
     Whole(u64, u64),
     Number(f64, f64),
     Switch,
+    /// The name of a service.
     Text,
+    /// The name of a header or of a parameter.
+    Name,
+    /// A text with `{version}` in it.
+    Written,
+    /// Versions, the preferred one first.
+    Versions,
+    /// A text that may name parameters: `product:{product_id}`.
+    Pattern,
+    /// Several of them.
+    Patterns,
+    /// Parameters of the query, and headers as `header:accept-language`.
+    Varying,
     Statuses,
     Methods,
     /// One of these words.
@@ -102,6 +117,34 @@ const KINDS: Words = Words {
         ("rate_limited", "RateLimited"),
         ("rejected", "Rejected"),
         ("conflict", "Conflict"),
+        ("exhausted", "Exhausted"),
+        ("internal", "Internal"),
+    ],
+};
+
+const CACHE_MODES: Words = Words {
+    ty: "CacheMode",
+    variants: &[("private", "Private"), ("shared", "Shared")],
+};
+
+const VERSION_PLACES: Words = Words {
+    ty: "VersionPlace",
+    variants: &[("path", "Path"), ("header", "Header"), ("query", "Query")],
+};
+
+const VERSION_FAILURES: Words = Words {
+    ty: "VersionFailure",
+    variants: &[
+        ("unavailable", "Unavailable"),
+        ("timeout", "Timeout"),
+        ("rejected", "Rejected"),
+        ("rate_limited", "RateLimited"),
+        ("not_found", "NotFound"),
+        ("conflict", "Conflict"),
+        ("unauthenticated", "Unauthenticated"),
+        ("denied", "Denied"),
+        ("invalid", "Invalid"),
+        ("unsupported", "Unsupported"),
         ("exhausted", "Exhausted"),
         ("internal", "Internal"),
     ],
@@ -279,6 +322,39 @@ const FALLBACK: &[Field] = &[
     field("with", "", Kind::Function),
 ];
 
+const CACHED: &[Field] = &[
+    field("enabled", "cache.enabled", Kind::Switch),
+    field("mode", "cache.mode", Kind::Word(&CACHE_MODES)),
+    field("ttl", "cache.ttl", Kind::Span),
+    field("cache_on_error", "cache.cache_on_error", Kind::Switch),
+    field("error_ttl", "cache.error_ttl", Kind::Span),
+    field("key", "cache.key", Kind::Pattern),
+    field("vary_on", "cache.vary_on", Kind::Varying),
+    field("tags", "cache.tags", Kind::Patterns),
+    field("public", "cache.public", Kind::Switch),
+    field("respect_no_store", "cache.respect_no_store", Kind::Switch),
+    field(
+        "stale_while_revalidate",
+        "cache.stale_while_revalidate",
+        Kind::SpanOrZero,
+    ),
+    field("stale_if_error", "cache.stale_if_error", Kind::SpanOrZero),
+];
+
+const VERSION: &[Field] = &[
+    field("order", "versions.order", Kind::Versions),
+    field("enabled", "versions.enabled", Kind::Switch),
+    field("by", "versions.by", Kind::Word(&VERSION_PLACES)),
+    field("name", "versions.name", Kind::Name),
+    field("value", "versions.value", Kind::Written),
+    field(
+        "on_error",
+        "versions.on_error",
+        Kind::Words(&VERSION_FAILURES),
+    ),
+    field("on_status", "versions.on_status", Kind::Statuses),
+];
+
 const U32: u64 = u32::MAX as u64;
 
 impl Policy {
@@ -311,6 +387,8 @@ impl Policy {
             "fallback" => FALLBACK,
             "rate_limit" => RATE_LIMIT,
             "hedge" => HEDGE,
+            "version" => VERSION,
+            "cached" => CACHED,
             _ => return self.idempotent(attribute),
         };
         self.retries |= name == "retry";
@@ -332,7 +410,11 @@ impl Policy {
                 .push(quote!(policy.timeout.total = ::core::option::Option::Some(#value);));
             return Ok(());
         }
+        let mut short = None;
         let read = |input: ParseStream<'_>| {
+            if name == "version" && input.peek(LitStr) {
+                short = Some(leading_versions(input)?);
+            }
             Reader {
                 table,
                 attribute: &name,
@@ -341,7 +423,13 @@ impl Policy {
             .read(input, "")
         };
         let mut given: Vec<&str> = Vec::new();
-        for Found { field, span, value } in read.parse2(tokens)? {
+        let found = read.parse2(tokens)?;
+        if let Some(order) = short {
+            given.push("order");
+            self.fields
+                .push(quote!(policy.versions.order = ::core::option::Option::Some(#order);));
+        }
+        for Found { field, span, value } in found {
             if given.contains(&field.key) {
                 return Err(Error::new(
                     span,
@@ -349,6 +437,9 @@ impl Policy {
                 ));
             }
             given.push(field.key);
+            if matches!(field.kind, Kind::Pattern | Kind::Patterns | Kind::Varying) {
+                collect_names(field.kind, value.clone(), &mut self.named);
+            }
             if let Kind::Function = field.kind {
                 self.instead = Some(syn::parse2(value)?);
                 continue;
@@ -358,6 +449,12 @@ impl Policy {
                 .push(quote!(policy.#target = ::core::option::Option::Some(#value);));
         }
         Ok(())
+    }
+
+    /// Where an attribute stands.
+    pub(crate) fn place_of(&self, name: &str) -> Option<Span> {
+        let seen = self.seen.iter().find(|(known, _)| known == name);
+        seen.map(|(_, span)| *span)
     }
 
     fn idempotent(&mut self, attribute: &Attribute) -> Result<()> {
@@ -373,12 +470,33 @@ impl Policy {
 
     /// What can be said only with the rest of the method.
     pub(super) fn check(&self, verb: Verb, parameters: &[Parameter], mistakes: &mut Mistakes) {
-        let place = |name: &str| {
-            self.seen
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, span)| *span)
-        };
+        let place = |name: &str| self.place_of(name);
+        if let Some(span) = place("cached")
+            && verb != Verb::Get
+        {
+            mistakes.at(
+                span,
+                "only answers to GET are kept: `cached` has no effect here",
+            );
+        }
+        let mut known = Vec::new();
+        let mut flattened = false;
+        for parameter in parameters {
+            match &parameter.place {
+                Place::Path { name } | Place::Query { name, .. } => known.push(name.as_str()),
+                // Its fields are not known here.
+                Place::Fields => flattened = true,
+                Place::Header { .. } | Place::Body(_) => {}
+            }
+        }
+        for named in self.named.iter().filter(|_| !flattened) {
+            let name = named.value();
+            if !known.contains(&name.as_str()) {
+                let near = hint(&name, known.iter().copied());
+                let text = format!("the path and the query have no parameter `{name}`{near}");
+                mistakes.at(named.span(), text);
+            }
+        }
         if let Some(span) = place("idempotent") {
             if verb == Verb::Get {
                 mistakes.at(span, "a GET is idempotent by itself and needs no key");
@@ -390,6 +508,28 @@ impl Policy {
                     "`#[idempotent]` makes the key: leave one of them out",
                 );
             }
+        }
+    }
+}
+
+/// Every name of a parameter in the texts of a value, where the text stands.
+fn collect_names(kind: Kind, value: TokenStream, found: &mut Vec<LitStr>) {
+    for token in value {
+        match token {
+            TokenTree::Group(group) => collect_names(kind, group.stream(), found),
+            TokenTree::Literal(literal) => {
+                let Ok(text) = syn::parse2::<LitStr>(TokenTree::from(literal).into()) else {
+                    continue;
+                };
+                let names = match kind {
+                    Kind::Varying if text.value().starts_with("header:") => Vec::new(),
+                    Kind::Varying => vec![text.value()],
+                    _ => names_in(&text.value()).unwrap_or_default(),
+                };
+                let named = names.iter().map(|name| LitStr::new(name, text.span()));
+                found.extend(named);
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
         }
     }
 }
@@ -475,6 +615,8 @@ impl Reader<'_> {
             "retry" => "max_attempts = 3",
             "circuit_breaker" => "failure_threshold = 5",
             "bulkhead" => "max_concurrent = 10",
+            "version" => "by = \"header\"",
+            "cached" => "ttl = \"5m\"",
             _ => "service = \"other-service\"",
         }
     }
@@ -503,6 +645,52 @@ fn value(field: &Field, input: ParseStream<'_>) -> Result<TokenStream> {
                 format!("`{key}` is the name of a service"),
             )),
         },
+        Kind::Name => match literal(input, "a text")? {
+            Lit::Str(text) if is_token(&text.value()) => {
+                Ok(quote!(::std::string::String::from(#text)))
+            }
+            other => Err(Error::new(
+                other.span(),
+                format!(
+                    "`{key}` is the name of a header or of a parameter, such as \"API-Version\""
+                ),
+            )),
+        },
+        Kind::Written => match literal(input, "a text")? {
+            Lit::Str(text) if is_written(&text.value()) => {
+                Ok(quote!(::std::string::String::from(#text)))
+            }
+            other => Err(Error::new(
+                other.span(),
+                format!("`{key}` is a text with {{version}} in it that can stand in a header"),
+            )),
+        },
+        Kind::Pattern => pattern(&literal(input, "a text")?),
+        Kind::Patterns => {
+            let found = list(input)?;
+            let found = found.iter().map(pattern);
+            let found = found.collect::<Result<Vec<_>>>()?;
+            Ok(quote!(::std::vec![#(#found),*]))
+        }
+        Kind::Varying => {
+            let found = list(input)?;
+            let found = found.iter().map(|one| match one {
+                Lit::Str(text) if !text.value().is_empty() => {
+                    Ok(quote!(::std::string::String::from(#text)))
+                }
+                other => Err(Error::new(
+                    other.span(),
+                    "name a parameter of the query, or a header: `\"header:accept-language\"`",
+                )),
+            });
+            let found = found.collect::<Result<Vec<_>>>()?;
+            Ok(quote!(::std::vec![#(#found),*]))
+        }
+        Kind::Versions => {
+            let place = input.span();
+            let list = list(input)?;
+            versions(place, &list)
+        }
         Kind::Statuses => {
             let list = list(input)?;
             let numbers = list.iter().map(|one| match one {
@@ -560,6 +748,93 @@ fn value(field: &Field, input: ParseStream<'_>) -> Result<TokenStream> {
             Ok(quote!(#path))
         }
     }
+}
+
+/// A text with balanced `{name}`s.
+fn pattern(literal: &Lit) -> Result<TokenStream> {
+    if let Lit::Str(text) = literal
+        && let Some(names) = names_in(&text.value())
+        && names.iter().all(|name| !name.is_empty())
+        && !text.value().is_empty()
+    {
+        return Ok(quote!(::std::string::String::from(#text)));
+    }
+    Err(Error::new(
+        literal.span(),
+        "give a text that may name parameters, such as \"product:{product_id}\"",
+    ))
+}
+
+/// The names in braces; `None` where they are not closed.
+fn names_in(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(['{', '}']) {
+        let behind = rest.get(start..)?.strip_prefix('{')?;
+        let (name, after) = behind.split_once('}')?;
+        if name.contains('{') {
+            return None;
+        }
+        names.push(name.to_owned());
+        rest = after;
+    }
+    Some(names)
+}
+
+/// `"v2", "v1"` before what has a name.
+fn leading_versions(input: ParseStream<'_>) -> Result<TokenStream> {
+    let place = input.span();
+    let mut found = Vec::new();
+    while input.peek(LitStr) {
+        found.push(input.parse::<Lit>()?);
+        if !input.is_empty() {
+            input.parse::<Token![,]>()?;
+        }
+    }
+    versions(place, &found)
+}
+
+fn versions(place: Span, list: &[Lit]) -> Result<TokenStream> {
+    let mut names: Vec<String> = Vec::new();
+    for one in list {
+        let text = match one {
+            Lit::Str(text) => text.value(),
+            _ => String::new(),
+        };
+        if !is_version(&text) {
+            return Err(Error::new(
+                one.span(),
+                "a version is written such as \"v2\": letters, digits, `.`, `-` and `_`",
+            ));
+        }
+        if names.contains(&text) {
+            return Err(Error::new(one.span(), "each version stands once"));
+        }
+        names.push(text);
+    }
+    match (1..=8).contains(&names.len()) {
+        true => Ok(quote!(
+            ::std::vec![#(::std::string::String::from(#names)),*]
+        )),
+        false => Err(Error::new(
+            place,
+            "give 1 to 8 versions, the preferred one first",
+        )),
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    !text.is_empty() && text.bytes().all(sound) && !matches!(text, "." | "..")
+}
+
+fn is_token(text: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(sound)
+}
+
+fn is_written(text: &str) -> bool {
+    text.contains("{version}") && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 fn is_method(name: &LitStr) -> bool {

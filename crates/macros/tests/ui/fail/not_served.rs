@@ -10,7 +10,7 @@ pub struct User {
 #[service_interface("user-service", "/api/v1")]
 pub trait Users {
     #[get("/users/{id}")]
-    #[cached(ttl = "5m")]
+    #[health_check(interval = "30s")]
     async fn get_user(&self, id: u64) -> Result<User, ServiceError>;
 }
 

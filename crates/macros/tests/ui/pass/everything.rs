@@ -32,6 +32,8 @@ mod users {
         async fn get_user(&self, user_id: u64) -> Result<User, ServiceError>;
 
         #[get("/users")]
+        #[cached(ttl = "5m", key = "users:{names}", vary_on = ["limit", "header:accept-language"], tags = ["users"], mode = "shared", stale_if_error = "1h")]
+        #[version("v2", "v1", by = "header", name = "API-Version", on_status = [404], on_error = ["internal"])]
         async fn list(
             &self,
             #[query(default = 20)] limit: Option<u32>,

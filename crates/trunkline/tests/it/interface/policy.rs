@@ -181,6 +181,48 @@ async fn fallbacks_answer_and_are_told_the_cause() {
     assert_eq!(error.status_code(), Some(StatusCode::NOT_FOUND));
 }
 
+#[service_interface("user-service", "/api/v1")]
+trait Versioned {
+    #[get("/users/{user_id}")]
+    #[version("v2", "v1", on_status = [404])]
+    #[retry(enabled = false)]
+    async fn get_user(&self, user_id: u64) -> Result<User, ServiceError>;
+
+    #[get("/people")]
+    #[version(order = ["2", "1"], by = "header", name = "Accept", value = "application/vnd.users.{version}+json")]
+    #[retry(enabled = false)]
+    async fn people(&self) -> Result<User, ServiceError>;
+}
+
+#[tokio::test]
+async fn the_next_version_answers_where_the_preferred_one_fails() {
+    let server = Server::start(|seen, _| {
+        let accepted = seen.header("accept").unwrap_or_default();
+        match seen.uri.contains("/v2/") || accepted.contains("users.2") {
+            true => StatusCode::NOT_FOUND.into_response(),
+            false => Json(ada()).into_response(),
+        }
+    })
+    .await;
+    let users = VersionedClient::new(server.client());
+    assert_eq!(users.get_user(7).await.unwrap(), ada());
+    assert_eq!(
+        server.lines(),
+        ["GET /api/v2/users/7", "GET /api/v1/users/7"]
+    );
+    // A status that the attribute does not name is the answer.
+    let error = users.people().await.unwrap_err();
+    assert_eq!(error.status_code(), Some(StatusCode::NOT_FOUND));
+    assert_eq!(
+        server.last().header("accept"),
+        Some("application/vnd.users.2+json")
+    );
+    assert_eq!(users.people().version("1").await.unwrap(), ada());
+    let error = users.get_user(7).version("v2").await.unwrap_err();
+    assert_eq!(error.status_code(), Some(StatusCode::NOT_FOUND));
+    assert_eq!(server.seen().len(), 5);
+}
+
 #[tokio::test]
 async fn options_of_a_call_win_over_all() {
     let server = Server::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR).await;

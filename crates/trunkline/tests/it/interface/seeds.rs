@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use trunkline::http::{EnhancedHttpClient, ServiceError};
@@ -107,7 +108,8 @@ trait OrderService {
         #[body] order_data: CreateOrderRequest,
     ) -> Result<Order, ServiceError>;
 
-    /// Get order.
+    /// Get order with caching.
+    #[cached(ttl = 300.0)] // Cache for 5 minutes
     #[get("/orders/{order_id}")]
     async fn get_order(&self, order_id: u64) -> Result<Order, ServiceError>;
 
@@ -136,9 +138,11 @@ struct Product {
 // The guide's ProductService has no line of an interface: neither a base path nor anything else.
 #[service_interface("product-service", server)]
 trait ProductService {
+    #[cached(ttl = 600.0, key = "product:{product_id}", cache_on_error = true)]
     #[get("/products/{product_id}")]
     async fn get_product(&self, product_id: u64) -> Result<Product, ServiceError>;
 
+    #[cached(ttl = 300.0, vary_on = ["category", "limit"])]
     #[get("/products")]
     async fn list_products(
         &self,
@@ -152,6 +156,8 @@ trait ProductService {
 struct Everything {
     users: Mutex<BTreeMap<u64, User>>,
     orders: Mutex<BTreeMap<u64, Order>>,
+    /// How often it was asked for a product.
+    asked: AtomicU64,
 }
 
 impl UserService for Everything {
@@ -266,7 +272,7 @@ impl ProductService for Everything {
     async fn get_product(&self, product_id: u64) -> Result<Product, ServiceError> {
         Ok(Product {
             id: product_id,
-            category: "tea".to_owned(),
+            category: format!("tea {}", self.asked.fetch_add(1, Ordering::SeqCst)),
         })
     }
 
@@ -438,7 +444,16 @@ async fn order_service() {
 async fn product_service() {
     let process = Process::start();
     let product_service = ProductServiceClient::new(process.client());
+    let category = async || product_service.get_product(123).await.unwrap().category;
     assert_eq!(product_service.get_product(123).await.unwrap().id, 123);
+    assert_eq!(category().await, "tea 0");
+    let fresh = product_service.get_product(123).force_refresh();
+    assert_eq!(fresh.await.unwrap().category, "tea 1");
+    assert_eq!(category().await, "tea 1");
+    assert_eq!(product_service.clear_cache("product:123").await.unwrap(), 1);
+    assert_eq!(category().await, "tea 2");
+    let other = product_service.get_product(124).await.unwrap();
+    assert_eq!(other.category, "tea 3");
     let products = product_service
         .list_products("green tea", None)
         .await
