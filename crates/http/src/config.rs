@@ -14,6 +14,7 @@ use trunkline_resilience::config::{
 };
 
 use crate::coding::CompressionConfig;
+use crate::redirect::RedirectConfig;
 
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
 
@@ -31,7 +32,8 @@ pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HttpClientConfig {
-    /// Where relative paths lead: `https://api.example.com/v1`. Default: none.
+    /// Where relative paths lead: `https://api.example.com/v1`, or a Unix socket, `unix:/run/users.sock` or
+    /// `unix:/run/users.sock:/v1`. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "http-url"))]
     pub base_url: Option<String>,
@@ -64,6 +66,8 @@ pub struct HttpClientConfig {
     pub max_request_size: Option<ByteSize>,
     /// Which bodies are compressed on their way.
     pub compression: CompressionConfig,
+    /// Which redirects are followed. Default: none.
+    pub redirects: RedirectConfig,
     /// File with further root certificates, PEM. Default: none, only the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -134,6 +138,7 @@ impl Default for HttpClientConfig {
             max_stream_size: None,
             max_request_size: None,
             compression: CompressionConfig::default(),
+            redirects: RedirectConfig::default(),
             ca_file: None,
             system_roots: true,
             client_certificate: None,
@@ -173,6 +178,7 @@ impl fmt::Debug for HttpClientConfig {
             .field("max_stream_size", &self.max_stream_size)
             .field("max_request_size", &self.max_request_size)
             .field("compression", &self.compression)
+            .field("redirects", &self.redirects)
             .field("ca_file", &self.ca_file)
             .field("system_roots", &self.system_roots)
             .field("client_certificate", &self.client_certificate)
@@ -287,6 +293,13 @@ impl HttpClientConfig {
     #[must_use]
     pub fn with_compression(mut self, compression: CompressionConfig) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Sets which redirects are followed.
+    #[must_use]
+    pub fn with_redirects(mut self, redirects: RedirectConfig) -> Self {
+        self.redirects = redirects;
         self
     }
 

@@ -3,7 +3,7 @@
 //! Use [`EnhancedHttpClient`] to call a service: it finds the instances, limits time, connections and load, repeats what
 //! may be repeated, stops calling what keeps failing, and tells the next hop who asks and how long they will wait. Use
 //! [`HttpClient`] where only the time limits and the context are wanted. [`Transport`] below both sends single requests
-//! to single places; the gateway is built on the same parts. Whoever wants cookies or redirects for the open web is
+//! to single places; the gateway is built on the same parts. Whoever wants cookies for the open web is
 //! better served by a browser-like client such as reqwest.
 //!
 //! ```no_run
@@ -74,6 +74,7 @@ mod origin;
 mod pool;
 mod probe;
 mod query;
+mod redirect;
 mod request;
 mod response;
 mod sdk;
@@ -100,6 +101,7 @@ pub use options::CallOptions;
 pub use origin::Origin;
 pub use pool::{PoolFull, PoolStats, PoolTimeout};
 pub use probe::HttpProbe;
+pub use redirect::{FollowRedirects, RedirectConfig, TooManyRedirects};
 pub use request::RequestBuilder;
 pub use response::Response;
 pub use sdk::{

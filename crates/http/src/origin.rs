@@ -178,19 +178,17 @@ impl Origin {
 impl FromStr for Origin {
     type Err = Error;
 
-    /// Reads `http://host[:port]`, `https://host[:port]` or `unix:///path/to.sock`; a path behind the host is ignored.
+    /// Reads `http://host[:port]`, `https://host[:port]`, `unix:///path/to.sock` or `unix:/path/to.sock`; a path behind the
+    /// host, or behind the socket and a colon, is ignored.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::invalid(format!(
                 "`{text}` is no origin: write http://host:port, https://host:port or unix:///path"
             ))
         };
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') {
-                Ok(Self::unix(path))
-            } else {
-                Err(wrong())
-            };
+        if let Some(socket) = unix_socket(text) {
+            let (path, _) = socket.ok_or_else(wrong)?;
+            return Ok(Self::unix(path));
         }
         let url = url::Url::parse(text).map_err(|error| wrong().with_source(error))?;
         let host = url.host_str().ok_or_else(wrong)?;
@@ -200,6 +198,19 @@ impl FromStr for Origin {
             _ => Err(wrong()),
         }
     }
+}
+
+/// Reads `unix:/run/users.sock` or `unix:///run/users.sock`, with a base path behind a colon: `unix:/run/users.sock:/api`.
+/// `None` for another URL, `Some(None)` for one of a socket that is none.
+pub(crate) fn unix_socket(url: &str) -> Option<Option<(&str, &str)>> {
+    let rest = url.strip_prefix("unix:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (socket, base) = match rest.split_once(":/") {
+        Some((socket, _)) => (socket, rest.get(socket.len() + 1..).unwrap_or_default()),
+        None => (rest, ""),
+    };
+    let is_socket = socket.starts_with('/') && !socket.ends_with('/');
+    Some(is_socket.then_some((socket, base)))
 }
 
 impl PartialEq for Origin {
@@ -268,6 +279,8 @@ mod tests {
             ("https://Users.Example.com", "https://users.example.com"),
             ("https://[::1]:8443", "https://[::1]:8443"),
             ("unix:///run/users.sock", "unix:///run/users.sock"),
+            ("unix:/run/users.sock", "unix:///run/users.sock"),
+            ("unix:/run/users.sock:/api/v1", "unix:///run/users.sock"),
         ] {
             assert_eq!(text.parse::<Origin>().unwrap().to_string(), shown, "{text}");
         }
@@ -281,6 +294,9 @@ mod tests {
             "ftp://users",
             "http://",
             "unix://run/x",
+            "unix:run/x",
+            "unix:",
+            "unix:///",
             "http://a b",
         ] {
             assert!(text.parse::<Origin>().is_err(), "{text}");

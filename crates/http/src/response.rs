@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::client::{Fallback, ServedVersion, is_retried};
 use crate::error::{ServiceError, StatusError};
 use crate::interface::decode_json;
+use crate::redirect::Redirected;
 
 /// Bytes of an answer with an error status that are read to learn what is wrong.
 const MOST_OF_A_PROBLEM: usize = 64 * 1024;
@@ -91,6 +92,13 @@ impl Response {
     #[must_use]
     pub fn version(&self) -> Version {
         self.inner.version()
+    }
+
+    /// The URL that answered, where redirects were followed to it.
+    #[must_use]
+    pub fn redirected_to(&self) -> Option<&str> {
+        let redirected = self.inner.extensions().get::<Redirected>();
+        redirected.map(|redirected| redirected.0.as_str())
     }
 
     /// Whether a fallback answered, and which.

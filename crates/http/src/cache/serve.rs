@@ -27,6 +27,7 @@ use super::{CacheStatus, CallCache, ResponseCache, encode, shared_tags};
 use crate::body::Body;
 use crate::client::{Core, Trip};
 use crate::options::Draft;
+use crate::redirect::Redirected;
 
 /// How long nobody waits for another's answer where it turned out to be for one caller alone.
 const PASS: Duration = Duration::from_secs(10);
@@ -492,7 +493,9 @@ impl<'a> Visit<'a> {
     ) -> (Response<Body>, Option<Arc<Stored>>) {
         let get = self.trip.outgoing.draft().method == Method::GET;
         let too_large = length(response.headers()).is_some_and(|length| length > self.most());
-        if !get || too_large || is_endless(response.headers()) {
+        // Where redirects were followed, it is the answer of another URL, whose life says nothing of theirs.
+        let led_on = response.extensions().get::<Redirected>().is_some();
+        if !get || too_large || led_on || is_endless(response.headers()) {
             return (response, None);
         }
         let Some(keepable) = self.keepable(response.status(), response.headers(), times) else {

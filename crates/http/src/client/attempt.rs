@@ -20,6 +20,7 @@ use crate::connect::ConnectFailed;
 use crate::error::NoAnswer;
 use crate::limits::Limits;
 use crate::middleware::About;
+use crate::redirect::leads_on;
 
 /// How often a request is sent again at once because the connection had been closed for being unused.
 const STALE: usize = 2;
@@ -39,7 +40,14 @@ impl Core {
                 let result = self.send(peer, outgoing, attempt, limits).await;
                 let succeeded = outcome(&result) != Outcome::Failure;
                 peer.attempts.observe(succeeded, attempt.began.elapsed());
-                result
+                match (&self.redirects, result) {
+                    (Some(settings), Ok(answer)) if leads_on(&answer) => {
+                        let origin = &peer.origin;
+                        self.follow(settings, origin, outgoing, attempt, limits, answer)
+                            .await
+                    }
+                    (_, result) => result,
+                }
             }
             Destination::Balanced(balanced) => {
                 let (picked, peer) = balanced.pick(tried, attempt.deadline).await?;
@@ -54,7 +62,14 @@ impl Core {
                 if outcome != Outcome::Success {
                     tried.add(picked.instance());
                 }
-                report(picked, outcome, elapsed, result)
+                match (&self.redirects, report(picked, outcome, elapsed, result)) {
+                    (Some(settings), Ok(answer)) if leads_on(&answer) => {
+                        let origin = &peer.origin;
+                        self.follow(settings, origin, outgoing, attempt, limits, answer)
+                            .await
+                    }
+                    (_, result) => result,
+                }
             }
         }
     }
@@ -138,7 +153,7 @@ impl Drop for Overtaken {
 
 impl Core {
     /// What a middleware around an attempt is told.
-    fn about(&self, outgoing: &Outgoing<'_>, attempt: Attempt) -> About {
+    pub(super) fn about(&self, outgoing: &Outgoing<'_>, attempt: Attempt) -> About {
         let options = outgoing.options();
         About {
             service: Arc::clone(&self.service),

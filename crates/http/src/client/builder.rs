@@ -25,7 +25,8 @@ use crate::cache::{ClientCache, EndpointCache, ResponseCache};
 use crate::coding::{Codings, CompressionConfig};
 use crate::config::HttpClientConfig;
 use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
-use crate::origin::Origin;
+use crate::origin::{Origin, unix_socket};
+use crate::redirect::{FollowRedirects, RedirectConfig};
 use crate::transport::{Transport, TransportConfig};
 
 /// Bytes of a stream that are kept so that it can be sent again.
@@ -105,7 +106,8 @@ impl<C> ClientBuilder<C> {
         self
     }
 
-    /// Where requests lead: `https://api.example.com/v1`, or `unix:///run/users.sock`.
+    /// Where requests lead: `https://api.example.com/v1`, or a Unix socket, `unix:/run/users.sock`, with a path behind a
+    /// colon if there is one: `unix:/run/users.sock:/v1`.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.config.base_url = Some(url.into());
         self
@@ -173,6 +175,12 @@ impl<C> ClientBuilder<C> {
     /// Which bodies are compressed on their way. Default: none.
     pub fn compression(mut self, compression: CompressionConfig) -> Self {
         self.config = self.config.with_compression(compression);
+        self
+    }
+
+    /// Which redirects are followed. Default: none.
+    pub fn redirects(mut self, redirects: RedirectConfig) -> Self {
+        self.config = self.config.with_redirects(redirects);
         self
     }
 
@@ -258,6 +266,8 @@ impl<C> ClientBuilder<C> {
             maker: declaring,
             metrics,
             codings: Codings::of(&self.config)?,
+            redirects: Some(self.config.redirects.clone())
+                .filter(|redirects| redirects.follow != FollowRedirects::Never),
             max_response_size: self.config.max_response_size.as_usize(),
             replay_limit: self.replay_limit,
         };
@@ -496,7 +506,12 @@ impl Place {
         let wrong = |what: &str| Error::config(format!("base URL {what}"));
         let origin: Origin = url.parse()?;
         let mut prefix = String::new();
-        if !url.starts_with("unix://") {
+        if let Some((_, base)) = unix_socket(url).flatten() {
+            if base.contains(['?', '#']) {
+                return Err(wrong("has a query or a fragment"));
+            }
+            base.trim_end_matches('/').clone_into(&mut prefix);
+        } else {
             let url =
                 url::Url::parse(url).map_err(|error| wrong("cannot be read").with_source(error))?;
             if url.query().is_some() || url.fragment().is_some() {

@@ -27,6 +27,7 @@ use crate::cache::{ClientCache, EndpointCache};
 use crate::coding::Codings;
 use crate::limits::Limits;
 use crate::options::Draft;
+use crate::redirect::RedirectConfig;
 use crate::transport::Transport;
 
 /// What all clones of a client share.
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub(super) metrics: HttpClientMetrics,
     pub(super) refusals: ResilienceMetrics,
     pub(super) codings: Codings,
+    /// `None` where none is followed.
+    pub(super) redirects: Option<RedirectConfig>,
     pub(crate) max_response_size: usize,
     /// Bytes of a stream that are kept so that it can be sent again.
     pub(super) replay_limit: usize,
@@ -136,7 +139,7 @@ impl Core {
         let prepared = if self.codings.sends_as_it_is(&draft) {
             Ok(body)
         } else {
-            Box::pin(self.codings.prepare(&mut draft, body)).await
+            self.codings.prepare(&mut draft, body).await
         };
         let result = match prepared {
             Ok(body) => match self.outgoing(&mut draft, body, &context, &settings) {

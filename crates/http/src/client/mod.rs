@@ -6,6 +6,7 @@ mod core;
 mod destination;
 mod endpoint;
 mod fallback;
+mod follow;
 mod inject;
 mod judge;
 mod log;

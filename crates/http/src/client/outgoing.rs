@@ -12,6 +12,7 @@ use trunkline_core::{Context, Error, Result};
 use super::inject::Injector;
 use crate::body::Body;
 use crate::options::{CallOptions, Draft};
+use crate::redirect::Step;
 
 /// The name of [`trunkline_core::names::header::IDEMPOTENCY_KEY`], as header maps want it.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -156,6 +157,33 @@ impl<'a> Outgoing<'a> {
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.draft.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// The request, as it goes on where a redirect leads. Nothing of the context leaves the origin it was meant for.
+    pub(crate) fn redirected(
+        &self,
+        injector: &Injector,
+        deadline: Instant,
+        step: &Step,
+    ) -> Result<Box<Request<Body>>> {
+        let body = if step.without_body {
+            Body::empty()
+        } else {
+            self.next_body()?
+        };
+        let mut headers = step.headers(&self.draft.headers);
+        if !step.crossed {
+            if let Some((name, value)) = self.named.as_ref().and_then(|named| named.header.as_ref())
+            {
+                headers.insert(name, value.clone());
+            }
+            injector.inject(self.context, Some(deadline), &mut headers);
+        }
+        let mut request = Box::new(Request::new(body));
+        *request.method_mut() = step.method.clone();
+        *request.uri_mut() = Uri::from(step.path.clone());
         *request.headers_mut() = headers;
         Ok(request)
     }

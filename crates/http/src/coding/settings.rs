@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::{Method, Response};
 use http_body::Body as _;
-use trunkline_core::{Error, ErrorKind, Origin, Result, Retry};
+use trunkline_core::{BoxFuture, Error, ErrorKind, Origin, Result, Retry};
 
 use super::{CompressionConfig, ContentCoding, Limited, codec};
 use crate::body::{Body, too_large};
@@ -89,8 +89,16 @@ impl Codings {
         self.request.is_none() && self.most_sent.is_none() && draft.options.compress.is_none()
     }
 
-    /// Bounds the body of a request, and compresses it where that is asked for.
-    pub(crate) async fn prepare(&self, draft: &mut Draft, body: Body) -> Result<Body> {
+    /// Bounds the body of a request, and compresses it where that is asked for. Made in a box, which few calls need.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        draft: &'a mut Draft,
+        body: Body,
+    ) -> BoxFuture<'a, Result<Body>> {
+        Box::pin(self.prepared(draft, body))
+    }
+
+    async fn prepared(&self, draft: &mut Draft, body: Body) -> Result<Body> {
         let body = self.bounded(body)?;
         let Some(coding) = self.coding_of(draft, &body) else {
             return Ok(body);

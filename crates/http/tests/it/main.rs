@@ -19,6 +19,7 @@ mod policy;
 mod pool;
 mod probe;
 mod proxy;
+mod redirect;
 mod repeat;
 mod rig;
 mod rotation;

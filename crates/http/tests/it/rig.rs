@@ -272,6 +272,15 @@ impl Raw {
         .await;
     }
 
+    /// Is a proxy: takes the request for a tunnel, and leads to this address whatever was asked for.
+    pub(crate) async fn tunnel_to(mut self, address: SocketAddr) {
+        self.request().await.unwrap();
+        self.write("HTTP/1.1 200 OK\r\n\r\n").await;
+        let mut other = TcpStream::connect(address).await.unwrap();
+        // How it ends is no matter.
+        drop(tokio::io::copy_bidirectional(&mut self.socket, &mut other).await);
+    }
+
     /// Waits until the other side closes.
     pub(crate) async fn until_closed(&mut self) {
         let mut rest = Vec::new();

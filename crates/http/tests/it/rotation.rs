@@ -183,6 +183,58 @@ async fn certificates_and_roots_change_while_requests_go_on() {
     assert_eq!(shown(&transport, &origin).await, der(&second));
 }
 
+/// Requests that go on all the time, over connections that are kept and over new ones, do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_under_load_while_certificates_and_roots_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut old = Authority::new();
+    write(path, "ca.pem", &old.0.pem());
+    write_identity(path, &old.identity());
+    let (origin, server) = mutual(server_settings(&old.identity(), &[&old])).await;
+    let mut kept = config(path);
+    kept.max_keepalive_connections = 2;
+    let transports = [
+        Transport::new(&config(path)).unwrap(),
+        Transport::new(&kept).unwrap(),
+    ];
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let callers: Vec<_> = (0..8)
+        .map(|number: usize| {
+            let transport = transports[number % 2].clone();
+            let (origin, stopped) = (origin.clone(), stopped.clone());
+            spawn(async move {
+                let mut answered = 0_u64;
+                while !*stopped.borrow() {
+                    shown(&transport, &origin).await;
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let new = Authority::new();
+        // Both sides trust the new authority before anybody shows one of its certificates.
+        *server.lock().unwrap() = server_settings(&old.identity(), &[&old, &new]);
+        write(path, "ca.pem", &format!("{}{}", old.0.pem(), new.0.pem()));
+        let own = new.identity();
+        write_identity(path, &own);
+        for transport in &transports {
+            // What this one opens from now on shows the new one; kept connections go on with the old one.
+            while shown(transport, &origin).await != der(&own) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        *server.lock().unwrap() = server_settings(&new.identity(), &[&old, &new]);
+        old = new;
+    }
+    stop.send(true).unwrap();
+    for caller in callers {
+        assert!(in_time(caller).await.expect("no request fails") > 0);
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_used_is_refused_when_the_transport_is_made() {
     let authority = Authority::new();

@@ -141,6 +141,27 @@ const HIT: Option<CacheStatus> = Some(CacheStatus::Hit);
 const MISS: Option<CacheStatus> = Some(CacheStatus::Miss);
 const STALE: Option<CacheStatus> = Some(CacheStatus::Stale);
 
+/// The answer at the end of a redirect is that of another URL.
+#[tokio::test]
+async fn what_a_redirect_led_to_is_not_kept_for_where_it_began() {
+    let shop = Shop::with(|request| match request.uri().path() {
+        "/old" => (302, vec![("location", "/new".to_owned())], String::new()),
+        _ => max_age(60, "new"),
+    })
+    .await;
+    let redirects = trunkline_http::RedirectConfig::same_origin();
+    let builder = shop.builder(|_| {}).redirects(redirects);
+    let client = builder.cache(shop.memory()).build().unwrap();
+    for _ in 0..2 {
+        let (text, status) = get(&client, "/old").await;
+        assert_eq!(text, "new");
+        assert_ne!(status, HIT);
+    }
+    assert_eq!(shop.requests(), 4);
+    assert_eq!(get(&client, "/new").await, ("new".to_owned(), MISS));
+    assert_eq!(get(&client, "/new").await, ("new".to_owned(), HIT));
+}
+
 #[tokio::test]
 async fn an_answer_is_used_for_as_long_as_it_says() {
     let shop = Shop::new([max_age(60, "one"), max_age(60, "two")]).await;

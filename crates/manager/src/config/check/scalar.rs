@@ -291,16 +291,21 @@ fn check_format(text: &str, format: &str) -> Result<String, Refused> {
 
 /// What a client takes as its base: nothing but the place, as the rest of it is never sent.
 fn check_base_url(text: &str) -> Result<(), Refused> {
-    const ALLOWED: &str = "https://host:port/path or unix:///path/to.sock";
+    const ALLOWED: &str = "https://host:port/path or unix:/path/to.sock";
     let refused = |why: &str, allowed: &str| {
         let message = format!("{} {why}", shown(text));
         Err(Refused::new(message, allowed))
     };
-    if let Some(socket) = text.strip_prefix("unix://") {
-        return match socket.starts_with('/') {
-            true => Ok(()),
-            false => refused("is not an HTTP URL", ALLOWED),
-        };
+    if let Some(rest) = text.strip_prefix("unix:") {
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        let (socket, base) = path.split_once(":/").unwrap_or((path, ""));
+        if !socket.starts_with('/') || socket.ends_with('/') {
+            return refused("is not an HTTP URL", ALLOWED);
+        }
+        if base.contains(['?', '#']) {
+            return refused("has a query or a fragment", ALLOWED);
+        }
+        return Ok(());
     }
     let url = url::Url::parse(text).ok();
     let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -12,6 +12,8 @@ fn cfg6_a_base_url_that_no_client_takes_is_refused() {
         ("ftp://api.example.com", "not an HTTP URL"),
         ("http://", "not an HTTP URL"),
         ("unix://run/x.sock", "not an HTTP URL"),
+        ("unix:run/x.sock", "not an HTTP URL"),
+        ("unix:/run/x.sock:/api?x", "a query or a fragment"),
         ("http://user:hunter2@api.example.com", "holds credentials"),
         ("http://user@api.example.com", "holds credentials"),
         ("http://api.example.com/v1?key=1", "query"),
@@ -30,6 +32,8 @@ fn cfg6_a_base_url_that_no_client_takes_is_refused() {
         "http://api.example.com:8080/v1/",
         "https://[::1]",
         "unix:///run/users.sock",
+        "unix:/run/users.sock",
+        "unix:/run/users.sock:/api/v1",
     ] {
         let lines = check_yaml(&format!("http_clients:\n  a: {{base_url: \"{url}\"}}\n"));
         assert!(lines.is_empty(), "{url}: {lines:?}");
@@ -104,6 +108,8 @@ fn what_connections_cannot_be_made_with_is_refused() {
             "proxy",
             "`a b` is no host",
         ),
+        ("redirects: {follow: always}", "redirects.follow", "never"),
+        ("redirects: {limit: 0}", "redirects.limit", "1"),
         (
             "max_request_size: 0",
             "max_request_size",
