@@ -1,24 +1,38 @@
-//! The policies alone, around anything that may fail: retry, circuit breaker, bulkhead, deadline.
+//! The policies, one after the other: alone around anything that may fail (retry, circuit breaker, bulkhead, deadline, rate
+//! limit, adaptive concurrency, hedging, chaos), and all of them around a real service that fails (fallback).
 //!
 //! `cargo run -p trunkline-examples --example resilience_patterns`
 #![expect(clippy::print_stdout, reason = "an example shows what it sees")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
 use tokio::sync::Notify;
+use trunkline::http::{EnhancedHttpClient, Fallback, HttpClientConfig};
+use trunkline::resilience::config::{ConcurrencyAlgorithm, Strategy};
 use trunkline::resilience::{
-    Call, EffectivePolicy, Layer, Policy, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
+    Call, EffectivePolicy, Layer, Policy, PolicyConfig, PolicyLayers, PolicyRegistry, RateLimited,
+    Target,
 };
 use trunkline::{Context, Error, ErrorKind, Retry};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     retry().await?;
+    retry_strategies()?;
     circuit_breaker().await?;
     bulkhead().await?;
-    deadline().await
+    deadline().await?;
+    rate_limit().await?;
+    adaptive_concurrency().await?;
+    hedging().await?;
+    chaos().await?;
+    fallback().await
 }
 
 /// The values of a policy: what is not set comes from the defaults.
@@ -128,4 +142,133 @@ async fn deadline() -> anyhow::Result<()> {
     ensure!(late.kind() == ErrorKind::Timeout, "{late}");
     println!("{late}");
     Ok(())
+}
+
+/// How the waits between attempts grow, here without chance.
+fn retry_strategies() -> anyhow::Result<()> {
+    for (strategy, waits) in [
+        (Strategy::Fixed, [100, 100, 100]),
+        (Strategy::Linear, [100, 200, 300]),
+        (Strategy::Exponential, [100, 200, 400]),
+    ] {
+        let settings = policy(|config| {
+            config.retry.strategy = Some(strategy);
+            config.retry.delay = Some(Duration::from_millis(100));
+            config.retry.jitter = Some(false);
+        })?;
+        let schedule = settings.retry.schedule();
+        let planned = [2, 3, 4].map(|attempt| schedule.after(None, attempt));
+        println!("{}: {planned:?}", strategy.as_str());
+        ensure!(planned == waits.map(Duration::from_millis), "{planned:?}");
+    }
+    Ok(())
+}
+
+/// Who would have to wait for too long is refused at once, and told when to come back.
+async fn rate_limit() -> anyhow::Result<()> {
+    let mail = Policy::new(
+        "mail",
+        policy(|config| {
+            config.retry.enabled = Some(false);
+            config.rate_limit.limit = Some(2);
+            config.rate_limit.per = Some(Duration::from_secs(3600));
+            config.rate_limit.max_wait = Some(Duration::ZERO);
+        })?,
+    );
+    let send = || mail.run(Call::default(), |_| async { Ok::<_, Error>(()) });
+    send().await?;
+    send().await?;
+    let refused = send().await.err().context("a third one is too many")?;
+    let limited: &RateLimited = refused.find().context("it says why")?;
+    println!("{limited}");
+    ensure!(refused.retry() == Retry::Safe);
+    Ok(())
+}
+
+/// The limit finds itself: signs of overload lower it.
+async fn adaptive_concurrency() -> anyhow::Result<()> {
+    let settings = policy(|config| {
+        config.retry.enabled = Some(false);
+        config.circuit_breaker.enabled = Some(false);
+        config.concurrency.algorithm = Some(ConcurrencyAlgorithm::Aimd);
+        config.concurrency.initial = Some(20);
+    })?;
+    let search = Policy::new("search", settings);
+    let limit = || search.concurrency().map(|limiter| limiter.measured().limit);
+    ensure!(limit() == Some(20));
+    let overloaded = |_| async { Err::<(), _>(Error::timeout("it took too long")) };
+    // It looks at spans of time, not at single calls.
+    for _ in 0..2000 {
+        ensure!(search.run(Call::default(), overloaded).await.is_err());
+        if limit() < Some(20) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let lowered = limit().context("there is a limit")?;
+    println!("the limit went from 20 to {lowered}");
+    ensure!(lowered < 20);
+    Ok(())
+}
+
+/// A second request beside a first whose answer is late; the faster one counts.
+async fn hedging() -> anyhow::Result<()> {
+    let settings = policy(|config| config.hedge.delay = Some(Duration::from_millis(20)))?;
+    let users = Policy::new("users", settings);
+    let read = Call::default().repeatable(true).hedge(true);
+    let answer = users
+        .run(read, |attempt| async move {
+            if attempt.hedge == 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Error>(attempt.hedge)
+        })
+        .await?;
+    ensure!(answer == 1);
+    println!("the second request answered");
+    Ok(())
+}
+
+/// What goes wrong on purpose, to see what the rest of a policy makes of it.
+async fn chaos() -> anyhow::Result<()> {
+    let settings = policy(|config| {
+        config.chaos.enabled = Some(true);
+        config.chaos.error.percent = Some(100.0);
+        config.chaos.only.attempts = Some(vec![1]);
+    })?;
+    let users = Policy::new("users", settings);
+    let answered = users
+        .run(Call::default().repeatable(true), |attempt| async move {
+            Ok::<_, Error>(attempt.number)
+        })
+        .await?;
+    ensure!(
+        answered == 2,
+        "the first attempt fails on purpose, the retry makes it good"
+    );
+    println!("chaos took the first attempt, the retry answered");
+    Ok(())
+}
+
+/// Around a real service: when all attempts have failed, something else answers.
+async fn fallback() -> anyhow::Result<()> {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let broken = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { StatusCode::SERVICE_UNAVAILABLE }
+    };
+    let service = trunkline_examples::serve(Router::new().route("/offers", get(broken))).await?;
+    let mut config = HttpClientConfig::new(service.url());
+    config.retry.delay = Some(Duration::from_millis(5));
+    config.fallback.value = Some(serde_json::json!([]));
+    let offers = EnhancedHttpClient::from_config(config)?;
+    let answer = offers.get("/offers").await?;
+    ensure!(answer.fallback() == Some(Fallback::Value));
+    let offers: Vec<String> = answer.json().await?;
+    ensure!(offers.is_empty());
+    let asked = asked.load(Ordering::Relaxed);
+    ensure!(asked == 3, "the service was asked {asked} times");
+    println!("no offers today: {asked} attempts failed, the fallback answered");
+    service.stop().await
 }
