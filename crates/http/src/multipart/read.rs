@@ -21,7 +21,7 @@ impl Multipart {
     /// let body = "--x\r\ncontent-disposition: form-data; name=\"title\"\r\n\r\nReport\r\n--x--\r\n";
     /// let form = Multipart::read("multipart/form-data; boundary=x", body.into())?;
     /// assert_eq!(form.part_named("title").and_then(|part| part.as_text()), Some("Report"));
-    /// # Ok::<(), trunkline_http::Error>(())
+    /// # Ok::<(), trunkline_core::Error>(())
     /// ```
     ///
     /// # Errors
