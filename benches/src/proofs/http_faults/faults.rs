@@ -233,12 +233,12 @@ fn bodies() -> Vec<Fault> {
             [Text(TEN), Text("hello, world, this is more")],
             End::Keep,
         ),
+        // In one piece: what comes after the next request has gone out cannot be told from its answer.
         Fault::answer(
             "an answer smuggled behind the length",
-            [
-                Text("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"),
-                Text("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"),
-            ],
+            [Text(
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+            )],
             End::Keep,
         ),
         Fault::answer(

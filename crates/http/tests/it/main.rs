@@ -24,6 +24,7 @@ mod repeat;
 mod rig;
 mod rotation;
 mod sdk;
+mod settled;
 mod streaming;
 mod tls;
 mod upload;

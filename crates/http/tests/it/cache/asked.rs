@@ -92,8 +92,9 @@ async fn a_key_without_one_of_its_parts_keeps_nothing() {
     assert_eq!(shop.requests(), 3);
 }
 
+///
 #[tokio::test]
-async fn errors_are_kept_where_asked_and_briefly() {
+async fn x_36_errors_are_kept_where_asked_and_briefly() {
     let minutes = Duration::from_secs(600);
     for (status, on_error, kept) in [
         (404, false, false),

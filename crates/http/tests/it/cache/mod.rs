@@ -178,8 +178,9 @@ async fn an_answer_is_used_for_as_long_as_it_says() {
     assert_eq!(get(&client, "/a?x=1").await.1, MISS, "another query");
 }
 
+///
 #[tokio::test]
-async fn only_what_says_how_long_it_holds_is_kept_unasked() {
+async fn x_35_only_what_says_how_long_it_holds_is_kept_unasked() {
     for headers in [
         vec![],
         vec![("etag", "\"a\"")],
