@@ -87,6 +87,11 @@ impl World {
         }
     }
 
+    /// Virtual time is counted in milliseconds, the real one in less.
+    pub(super) fn has_real_time(&self) -> bool {
+        self.unit < Duration::from_millis(1)
+    }
+
     /// New numbers in the middle of everything.
     pub(super) fn reload(&self, rng: &mut Rng) {
         let settings = Arc::new(policy(rng, self.unit));
