@@ -82,6 +82,7 @@ mod prefix;
 mod publisher;
 mod router;
 mod subscription;
+pub mod supervisor;
 mod surroundings;
 mod topic;
 mod typed;

@@ -10,3 +10,4 @@ mod memory_broker;
 mod memory_inbox;
 mod observing;
 mod router;
+mod supervisor;
