@@ -61,6 +61,7 @@ mod live;
 mod port;
 mod process;
 mod program;
+pub mod rabbitmq;
 pub mod redis;
 mod server;
 mod standing;
@@ -71,14 +72,15 @@ pub use boot::Ending;
 pub use error::ServerError;
 pub use install::{Installed, install};
 pub use live::{own, own_launched, shared, tool};
-pub use program::{NODE, NPM, PROMTOOL, Program, REDIS_SERVER, TOOLS};
+pub use program::{NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS};
+pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
 pub use server::{Launch, Server};
 pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS];
+pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ];
 
 /// The system of this name.
 #[must_use]

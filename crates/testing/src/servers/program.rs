@@ -19,7 +19,7 @@ pub struct Program {
     pub name: &'static str,
     /// Debian package that contains it.
     pub package: &'static str,
-    /// Arguments that make it print its version and end.
+    /// Arguments that make it print its version and end; none where it has no such.
     pub version_arguments: &'static [&'static str],
 }
 
@@ -29,6 +29,16 @@ pub static REDIS_SERVER: Program = Program {
     package: "redis-server",
     version_arguments: &["--version"],
 };
+
+/// `rabbitmq-server`. Started without arguments, it serves: it does not tell its version.
+pub static RABBITMQ_SERVER: Program = Program {
+    name: "rabbitmq-server",
+    package: "rabbitmq-server",
+    version_arguments: &[],
+};
+
+/// Where programs are whose namesakes in `PATH` are wrappers of another kind: RabbitMQ's changes to another user.
+const BEFORE_PATH: &[(&str, &str)] = &[("rabbitmq-server", "/usr/lib/rabbitmq/bin")];
 
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
 pub static PROMTOOL: Program = Program {
@@ -58,8 +68,10 @@ impl Program {
     /// Where the program is, if it is installed.
     #[must_use]
     pub fn find(&self) -> Option<PathBuf> {
-        environment::search_path()
-            .into_iter()
+        let before = BEFORE_PATH.iter().filter(|(name, _)| *name == self.name);
+        before
+            .map(|(_, directory)| PathBuf::from(directory))
+            .chain(environment::search_path())
             .map(|directory| directory.join(self.name))
             .find(|path| is_executable(path))
     }
@@ -78,6 +90,9 @@ impl Program {
     /// The version that the installed program reports, such as `7.0.15`.
     #[must_use]
     pub fn version(&self) -> Option<String> {
+        if self.version_arguments.is_empty() {
+            return None;
+        }
         let mut command = Command::new(self.find()?);
         command.args(self.version_arguments).stdin(Stdio::null());
         let output = bounded::run(&mut command, VERSION_WITHIN).ok()?;
