@@ -30,6 +30,9 @@ pub mod router;
 #[cfg(feature = "cache")]
 pub mod cache;
 
+#[cfg(feature = "faults")]
+pub mod faults;
+
 #[cfg(feature = "registry")]
 pub mod registry;
 
