@@ -79,8 +79,8 @@ pub use change::{ServiceChange, ServiceWatch};
 pub use check::{AnyProbe, CheckResult, InstanceHealth, Probe, ServiceHealth, ServiceHealthChange};
 pub use config::{
     BalanceStrategy, DiscoveryCacheConfig, EjectionConfig, EndpointConfig, HealthCheckConfig,
-    LatencyOutlierConfig, LoadBalancerConfig, Protocol, ServiceConfig, ServiceDiscoveryConfig,
-    SuccessRateConfig,
+    LatencyOutlierConfig, LoadBalancerConfig, OptionReader, Protocol, ServiceConfig,
+    ServiceDiscoveryConfig, SuccessRateConfig,
 };
 pub use discovery::{Discovery, DiscoveryBuilder};
 pub use erased::{AnyRegistry, AnyResolver};

@@ -44,6 +44,18 @@ pub fn open_event_store(config: &EventStoreConfig) -> Result<AnyEventStore> {
     Ok(Backends::default().event_store(config)?.store)
 }
 
+/// What is wrong with the settings of a registry that only its backend understands, one line each.
+pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String> {
+    let read = match config.kind.as_str() {
+        #[cfg(feature = "consul")]
+        "consul" => consul::check(config),
+        _ => Ok(()),
+    };
+    let told = read.err();
+    let told = told.iter().flat_map(|error| error.message().lines());
+    told.map(str::to_owned).collect()
+}
+
 /// What this build can make.
 #[derive(Default)]
 pub(crate) struct Backends {
@@ -113,6 +125,8 @@ impl Backends {
                 })
             }
             "embedded" => embedded::discovery(self.directory(config.connection.path.as_deref())),
+            #[cfg(feature = "consul")]
+            "consul" => consul::discovery(config),
             other => Err(not_made(Area::ServiceDiscovery, other)),
         }
     }
@@ -155,6 +169,26 @@ impl Backends {
         given
             .or_else(|| self.embedded.clone())
             .unwrap_or_else(|| crate::EmbeddedConfig::default().path)
+    }
+}
+
+#[cfg(feature = "consul")]
+mod consul {
+    use trunkline_consul::{ConsulConfig, ConsulRegistry};
+
+    use super::*;
+
+    pub(super) fn check(config: &ServiceDiscoveryConfig) -> Result<()> {
+        ConsulConfig::from_neutral(config).map(drop)
+    }
+
+    pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
+        let registry = ConsulRegistry::new(&ConsulConfig::from_neutral(config)?)?;
+        Ok(OpenedRegistry {
+            registry: AnyRegistry::new(registry.clone()),
+            resolver: AnyResolver::new(registry.clone()),
+            close: Box::new(move || registry.close()),
+        })
     }
 }
 

@@ -39,6 +39,7 @@
 //! | `graphql` | | GraphQL requests through the HTTP clients |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
+//! | `consul` | | service discovery by Consul |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
 //! | `full` | | all of them |
@@ -54,6 +55,8 @@ pub use trunkline_core::{
 };
 pub use trunkline_manager::*;
 
+#[cfg(feature = "consul")]
+pub use trunkline_consul as consul;
 pub use trunkline_core as core;
 pub use trunkline_discovery as discovery;
 pub use trunkline_events as events;

@@ -213,7 +213,7 @@ async fn what_is_typed_wrong_is_exit_2() {
     for (args, says) in [
         (["call", "a b", "GET", "/"].as_slice(), "nor a service name"),
         (
-            &["call", "web", "GET", "/", "--registry", "consul://x"],
+            &["call", "web", "GET", "/", "--registry", "dns://x"],
             "not available in this version",
         ),
         (

@@ -10,6 +10,8 @@ mod health_circuits;
 mod place;
 mod policy;
 mod publish_subscribe;
+#[cfg(feature = "consul")]
+mod registries;
 mod services;
 mod upstream;
 mod usage;

@@ -1,5 +1,6 @@
 //! Settings of service discovery: where services are found, how they are checked and chosen.
 
+mod options;
 mod service;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Error, Result};
 
+pub use options::OptionReader;
 pub use service::{EndpointConfig, Protocol, ServiceConfig};
 
 /// Where services are found, how they are checked and chosen.

@@ -59,6 +59,12 @@ const EMBEDDED: Availability = if cfg!(feature = "embedded") {
     Availability::NeedsFeature("embedded")
 };
 
+const CONSUL: Availability = if cfg!(feature = "consul") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("consul")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -82,11 +88,7 @@ pub const KINDS: [Kind; 16] = [
     kind(Area::ServiceDiscovery, "embedded", EMBEDDED),
     kind(Area::ServiceDiscovery, "static", Availability::Served),
     kind(Area::ServiceDiscovery, "memory", Availability::Served),
-    kind(
-        Area::ServiceDiscovery,
-        "consul",
-        Availability::NotInThisVersion,
-    ),
+    kind(Area::ServiceDiscovery, "consul", CONSUL),
     kind(
         Area::ServiceDiscovery,
         "etcd",

@@ -113,7 +113,7 @@ async fn man9_a_kind_that_this_build_does_not_serve_is_a_typed_error_on_use() {
             "kafka",
             MessageBrokerConfig::new("kafka").with_required(false),
         )
-        .service_discovery(ServiceDiscoveryConfig::new("consul").with_required(false))
+        .service_discovery(ServiceDiscoveryConfig::new("kubernetes").with_required(false))
         .event_store(EventStoreConfig::new("postgres").with_required(false));
     let manager = CommunicationManager::new(config.build().unwrap());
     manager.initialize().await.unwrap();
@@ -121,7 +121,7 @@ async fn man9_a_kind_that_this_build_does_not_serve_is_a_typed_error_on_use() {
     assert_eq!(health.overall_status, trunkline_core::Status::Degraded);
     for (key, name) in [
         ("message_broker_kafka", "kafka"),
-        ("service_discovery", "consul"),
+        ("service_discovery", "kubernetes"),
         ("event_store", "postgres"),
     ] {
         let status = health.component_status(key).unwrap();

@@ -22,7 +22,8 @@ pub(super) fn url_variable(system: &str) -> String {
     )
 }
 
-/// Directories to search for programs: `PATH`, then the places that a plain user's `PATH` lacks.
+/// Directories to search for programs: `PATH`, then the places that a plain user's `PATH` lacks, then what was
+/// unpacked here.
 pub(super) fn search_path() -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = value("PATH")
         .map(|path| env::split_paths(&path).collect())
@@ -40,6 +41,7 @@ pub(super) fn search_path() -> Vec<PathBuf> {
             directories.push(usual);
         }
     }
+    directories.push(super::older::programs());
     directories
 }
 

@@ -1,4 +1,6 @@
 //! Installing programs from Debian packages.
+//!
+//! A package may be one of another release (`consul/bullseye`): see `older`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use super::bounded::{self, Finished};
 use super::environment;
 use super::error::ServerError;
+use super::older;
 use super::program::Program;
 use super::wait::Limit;
 
@@ -53,6 +56,10 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
         return Err(failed(
             "this machine has no apt-get; install it by hand".to_owned(),
         ));
+    }
+    if let Some((package, release)) = program.package.split_once('/') {
+        older::unpack(program, package, release)?;
+        return Ok(Installed::Now);
     }
     if !rustix::process::geteuid().is_root() {
         let package = program.package;

@@ -51,6 +51,7 @@
 
 mod boot;
 mod bounded;
+pub mod consul;
 mod directory;
 mod environment;
 mod error;
@@ -58,6 +59,7 @@ mod install;
 mod keeper;
 mod listener;
 mod live;
+mod older;
 mod port;
 mod process;
 mod program;
@@ -69,10 +71,13 @@ mod system;
 mod wait;
 
 pub use boot::Ending;
+pub use consul::CONSUL;
 pub use error::ServerError;
 pub use install::{Installed, install};
 pub use live::{own, own_launched, shared, tool};
-pub use program::{NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS};
+pub use program::{
+    CONSUL_AGENT, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
+};
 pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
 pub use server::{Launch, Server};
@@ -80,7 +85,7 @@ pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ];
+pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &CONSUL];
 
 /// The system of this name.
 #[must_use]

@@ -17,7 +17,7 @@ const VERSION_WITHIN: Duration = Duration::from_secs(10);
 pub struct Program {
     /// Name of the executable.
     pub name: &'static str,
-    /// Debian package that contains it.
+    /// Debian package that contains it; `package/release` for one of another release.
     pub package: &'static str,
     /// Arguments that make it print its version and end; none where it has no such.
     pub version_arguments: &'static [&'static str],
@@ -39,6 +39,13 @@ pub static RABBITMQ_SERVER: Program = Program {
 
 /// Where programs are whose namesakes in `PATH` are wrappers of another kind: RabbitMQ's changes to another user.
 const BEFORE_PATH: &[(&str, &str)] = &[("rabbitmq-server", "/usr/lib/rabbitmq/bin")];
+
+/// `consul`. Debian dropped it after bullseye; any newer one on the `PATH` is used instead.
+pub static CONSUL_AGENT: Program = Program {
+    name: "consul",
+    package: "consul/bullseye",
+    version_arguments: &["version"],
+};
 
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
 pub static PROMTOOL: Program = Program {

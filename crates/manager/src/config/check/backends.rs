@@ -27,6 +27,10 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         let path = "service_discovery";
         check_kind(Area::ServiceDiscovery, path, &discovery.kind, found);
         check_connection(path, &discovery.kind, &discovery.connection, found);
+        for problem in crate::backends::discovery_problems(discovery) {
+            let (path, message) = problem.split_once(": ").unwrap_or((path, &problem));
+            found.error(path, message);
+        }
         found.positive("service_discovery.lease_ttl", discovery.lease_ttl);
         found.positive(
             "service_discovery.cache.idle_expiry",

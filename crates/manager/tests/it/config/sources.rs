@@ -303,7 +303,15 @@ fn kinds_are_known_whether_served_or_not() {
     );
     let discovery = |kind: &str| files.check(&[("SERVICE_DISCOVERY_TYPE", kind)]);
     assert!(discovery("static").is_empty() && discovery("embedded").is_empty());
-    for kind in ["consul", "etcd", "kubernetes", "k8s", "dns"] {
+    if cfg!(feature = "consul") {
+        assert!(discovery("consul").is_empty());
+    } else {
+        assert_line(
+            &discovery("consul"),
+            &["warning", "it needs the feature `consul`"],
+        );
+    }
+    for kind in ["etcd", "kubernetes", "k8s", "dns"] {
         assert_line(
             &discovery(kind),
             &["warning", "is not available in this version"],
@@ -314,6 +322,33 @@ fn kinds_are_known_whether_served_or_not() {
     assert_line(
         &store("postgresql"),
         &["warning", "`postgres` is not available"],
+    );
+}
+
+/// What only the backend understands is checked with everything else, where it was written.
+#[cfg(feature = "consul")]
+#[test]
+fn options_of_a_registry_are_checked_with_the_rest() {
+    let files = Files::new(&[(
+        "communication.yaml",
+        "service_discovery:\n  type: consul\n  host: a,b\n  options:\n    weit: 5s\n    wait: soon\nservce: {}\n",
+    )]);
+    let all = files.check(&[]);
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert!(
+        all.iter()
+            .any(|line| line.contains("communication.yaml:3") && line.contains("several agents")),
+        "{all:?}"
+    );
+    assert!(
+        all.iter()
+            .any(|line| line.contains("communication.yaml:5") && line.contains("weit")),
+        "{all:?}"
+    );
+    assert!(
+        all.iter()
+            .any(|line| line.contains("options.wait") && line.contains("`5s`")),
+        "{all:?}"
     );
 }
 

@@ -1,0 +1,4 @@
+//! The Consul registry, on real servers.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod conformance;

@@ -1,0 +1,144 @@
+//! `trunkline services` and `trunkline call --registry` with registries that are servers: real ones, by URL.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use trunkline_testing::servers::{self, System};
+
+use crate::place::{Place, eventually};
+use crate::upstream::Upstream;
+
+/// The URL of a server that tests share; nothing where it is not installed.
+async fn shared(system: &'static System) -> Option<String> {
+    let url = tokio::task::spawn_blocking(move || servers::shared(system));
+    url.await.unwrap()
+}
+
+/// A name that no other test has on the server.
+fn unique(what: &str) -> String {
+    format!("{what}-{}", trunkline::Id::new())
+}
+
+async fn listed(place: &Place, url: &str, name: &str) -> Vec<Value> {
+    let args = ["services", "list", url, name, "--output", "json"];
+    place.run(&args).await.done().json()
+}
+
+/// What is registered by one command is listed, watched and called by others, and goes with it.
+async fn works_by_url(url: &str) {
+    let place = Place::new();
+    let (web, upstream) = (unique("web"), Upstream::talkative().await);
+    let address = upstream.address().to_string();
+    let watch = [
+        "services", "watch", url, &web, "--output", "json", "--count", "3",
+    ];
+    let mut watch = place.start(&watch);
+    assert_eq!(watch.json().await["instances"], Value::Array(Vec::new()));
+
+    let register = [
+        "services",
+        "register",
+        url,
+        &web,
+        &address,
+        "--ttl",
+        "10s",
+        "--metadata",
+        "team=core",
+        "--version",
+        "2.1.0",
+    ];
+    let mut registration = place.start(&register);
+    let line = registration.line().await;
+    assert!(
+        line.starts_with(&format!("registered {web} at http://{address}")),
+        "{line}"
+    );
+    let found = listed(&place, url, &web).await;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["metadata"]["team"], "core");
+    assert_eq!(found[0]["version"], "2.1.0");
+    assert_eq!(watch.json().await["instances"], Value::Array(found.clone()));
+    let all: Vec<Value> = place
+        .run(&["services", "list", url, "--output", "json"])
+        .await
+        .done()
+        .json();
+    assert!(all.contains(&found[0]), "{all:?}");
+
+    let call = ["call", "--registry", url, &web, "GET", "/items?page=2"];
+    let heard: Value = place.run(&call).await.done().json();
+    assert_eq!(heard["path"], "/items?page=2");
+
+    registration.stop(Signal::TERM).await.done();
+    assert!(listed(&place, url, &web).await.is_empty());
+    assert_eq!(watch.json().await["instances"], Value::Array(Vec::new()));
+    watch.end().await.done();
+}
+
+/// What one process has registered, an operator may withdraw; it then comes back by itself.
+async fn is_withdrawn_and_comes_back(url: &str) {
+    let place = Place::new();
+    let web = unique("web");
+    let register = [
+        "services",
+        "register",
+        url,
+        &web,
+        "127.0.0.1:9",
+        "--ttl",
+        "2s",
+    ];
+    let mut registration = place.start(&register);
+    registration.line().await;
+    let withdraw = ["services", "deregister", url, &web, "127.0.0.1:9"];
+    place.run(&withdraw).await.done();
+    registration.remark("registered again").await;
+    eventually(async || (listed(&place, url, &web).await.len() == 1).then_some(())).await;
+    registration.stop(Signal::TERM).await.done();
+}
+
+/// A server that is not there is an error that names it, soon.
+async fn is_an_error_when_away(scheme: &str) {
+    let place = Place::new();
+    // Nobody listens on the port of a service that no system runs.
+    let url = format!("{scheme}://127.0.0.1:9");
+    let outcome = place.run(&["services", "list", &url]).await;
+    assert_ne!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("127.0.0.1:9"), "{}", outcome.stderr);
+}
+
+#[cfg(feature = "consul")]
+mod consul {
+    use trunkline_testing::servers::CONSUL;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn works_by_url() {
+        let Some(url) = shared(&CONSUL).await else {
+            return;
+        };
+        super::works_by_url(&url).await;
+    }
+
+    #[tokio::test]
+    async fn is_withdrawn_and_comes_back() {
+        let Some(url) = shared(&CONSUL).await else {
+            return;
+        };
+        super::is_withdrawn_and_comes_back(&url).await;
+    }
+
+    #[tokio::test]
+    async fn is_an_error_when_away() {
+        super::is_an_error_when_away("consul").await;
+    }
+
+    #[tokio::test]
+    async fn wrong_options_are_told_with_their_names() {
+        let url = "consul://127.0.0.1:9?weit=5s";
+        let place = Place::new();
+        let outcome = place.run(&["services", "list", url]).await;
+        outcome.refused(2, "service_discovery.options.weit");
+    }
+}
