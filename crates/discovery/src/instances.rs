@@ -8,13 +8,16 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
+use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::LoadBalancerConfig;
 use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
-use crate::check::{Results, Running, ServiceHealthChange};
+use crate::check::{
+    self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
+};
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::{Freshness, InstanceSet};
 
@@ -57,7 +60,7 @@ impl Instances {
         balance: &LoadBalancerConfig,
     ) -> Self {
         let metrics = Metrics::disabled().discovery(service.as_str());
-        let pool = Pool::new(service, balance.clone(), None, metrics, None);
+        let pool = Pool::new(service, balance.clone(), None, metrics, None, None);
         pool.answer(instances, 0);
         pool.ended.store(true, Ordering::Relaxed);
         Self(pool)
@@ -142,6 +145,27 @@ impl Instances {
         }
     }
 
+    /// Begins to check one endpoint at every instance, beside the health path and until nobody knows the service any
+    /// more; meanwhile it is watched whether it is used or not. An instance that keeps failing the check gets no more
+    /// requests, as one that fails at its health path. A check of that name that runs already goes on when it has the
+    /// same settings, else it is replaced. Does nothing when `check` has its settings switched off.
+    ///
+    /// # Errors
+    /// `Exhausted` when the service has too many such checks: 63 are possible.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn check_endpoint(&self, check: &EndpointCheck) -> Result<()> {
+        check::begin_endpoint(self, check)
+    }
+
+    /// How each instance is, as far as it is known: its own word, the last checks from here, and whether requests to it
+    /// keep failing.
+    #[must_use]
+    pub fn health(&self) -> ServiceHealth {
+        self.0.health(&self.snapshot())
+    }
+
     /// Tells that the snapshot may be another than before.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes()
@@ -169,7 +193,9 @@ pub(crate) struct Pool {
     /// The same for checks, which do not count as use.
     replaced: watch::Sender<()>,
     /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts.
-    replacing: Mutex<Option<Running>>,
+    replacing: Mutex<Checks>,
+    /// Who owns the checks of a service that is watched; `None` for instances that are known.
+    scope: Option<Scope>,
     balance: LoadBalancerConfig,
     /// Where the callers run.
     zone: Option<Arc<str>>,
@@ -187,6 +213,7 @@ impl Pool {
         zone: Option<Arc<str>>,
         metrics: DiscoveryMetrics,
         health_changes: Option<broadcast::Sender<ServiceHealthChange>>,
+        scope: Option<Scope>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             set: ArcSwap::from_pointee(InstanceSet {
@@ -209,6 +236,7 @@ impl Pool {
             changed: watch::Sender::new(()),
             replaced: watch::Sender::new(()),
             replacing: Mutex::default(),
+            scope,
             balance,
             zone,
             metrics,
@@ -434,20 +462,46 @@ impl Pool {
 
     /// Checks begin, in place of those that run.
     pub(crate) fn begin_checks(&self, running: Running) {
-        if let Some(before) = self.replacing().replace(running) {
+        if let Some(before) = self.replacing().own.replace(running) {
             before.stop.cancel();
         }
+    }
+
+    /// The check of an endpoint begins, in place of one of the same name. Says whether it is another one than runs
+    /// already.
+    ///
+    /// # Errors
+    /// `Exhausted` when there are too many of them.
+    pub(crate) fn begin_endpoint_check(
+        &self,
+        check: &EndpointCheck,
+        running: Running,
+    ) -> Result<bool> {
+        self.replacing().begin(check, running)
+    }
+
+    /// The checks of endpoints.
+    pub(crate) fn endpoint_checks(&self) -> Vec<EndpointCheck> {
+        self.replacing().endpoint_checks()
+    }
+
+    /// Who owns the checks of a service that is watched.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
     }
 
     /// Ends the checks: those that failed get requests again. Says whether there were any.
     pub(crate) fn end_checks(&self) -> bool {
         let mut replacing = self.replacing();
-        let Some(running) = replacing.take() else {
+        let Some(running) = replacing.own.take() else {
             return false;
         };
         running.stop.cancel();
         let set = self.set.load_full();
-        let back = set.members.iter().map(|it| it.load.set_passing(true));
+        let back = set
+            .members
+            .iter()
+            .map(|it| it.load.set_passing(Checks::OWN, true));
         if back.fold(false, |any, changed| any | changed) {
             let next = self.arrange(InstanceSet::clone(&set));
             self.replace(next, &replacing);
@@ -455,25 +509,24 @@ impl Pool {
         true
     }
 
-    /// What the checks that run have said.
-    pub(crate) fn check_results(&self) -> Results {
-        let running = self.replacing();
-        let results = running.as_ref().map(|running| running.results.clone());
-        results.unwrap_or_default()
+    /// How each instance is, as far as it is known.
+    pub(crate) fn health(&self, set: &InstanceSet) -> ServiceHealth {
+        let said = self.replacing().results();
+        ServiceHealth::of(set, &said)
     }
 
     /// A check has passed or keeps failing. Says whether that is a change. The word of checks that were ended, which
     /// may be about to speak at that moment, counts for nothing.
     pub(crate) fn checked(&self, by: &Results, id: &str, passes: bool) -> bool {
         let replacing = self.replacing();
-        if !replacing.as_ref().is_some_and(|now| now.results.is(by)) {
+        let Some(check) = replacing.slot_of(by) else {
             return false;
-        }
+        };
         let set = self.set.load_full();
         let Some(member) = set.member(id) else {
             return false;
         };
-        let changed = member.load.set_passing(passes);
+        let changed = member.load.set_passing(check, passes);
         if changed {
             let next = self.arrange(InstanceSet::clone(&set));
             self.replace(next, &replacing);
@@ -536,7 +589,7 @@ impl Pool {
         set
     }
 
-    fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, Option<Running>>) {
+    fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, Checks>) {
         set.sound = set
             .members
             .iter()
@@ -560,7 +613,7 @@ impl Pool {
         }
     }
 
-    fn replacing(&self) -> MutexGuard<'_, Option<Running>> {
+    fn replacing(&self) -> MutexGuard<'_, Checks> {
         self.replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -76,7 +76,9 @@ mod static_list;
 
 pub use balance::{NoInstance, NoInstanceReason, PickRequest, Picked};
 pub use change::{ServiceChange, ServiceWatch};
-pub use check::{AnyProbe, CheckResult, InstanceHealth, Probe, ServiceHealth, ServiceHealthChange};
+pub use check::{
+    AnyProbe, CheckResult, EndpointCheck, InstanceHealth, Probe, ServiceHealth, ServiceHealthChange,
+};
 pub use config::{
     BalanceStrategy, DiscoveryCacheConfig, EjectionConfig, EndpointConfig, HealthCheckConfig,
     LatencyOutlierConfig, LoadBalancerConfig, OptionReader, Protocol, ServiceConfig,

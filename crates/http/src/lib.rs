@@ -100,6 +100,7 @@ pub use observe::PolicyMetrics;
 pub use options::CallOptions;
 pub use origin::Origin;
 pub use pool::{PoolFull, PoolStats, PoolTimeout};
+pub(crate) use probe::EndpointProbe;
 pub use probe::HttpProbe;
 pub use redirect::{FollowRedirects, RedirectConfig, TooManyRedirects};
 pub use request::RequestBuilder;

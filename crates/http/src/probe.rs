@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use http::header::USER_AGENT;
-use http::{HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
 use trunkline_core::{Error, Problem, Result};
 use trunkline_discovery::{Probe, ServiceInstance};
 
@@ -66,26 +66,47 @@ impl Probe for HttpProbe {
     async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
         let origin = self.origin(instance)?;
         let path = &instance.health_check_path;
-        let uri: Uri = path.parse().map_err(|error: http::uri::InvalidUri| {
-            Error::invalid(format!("health check path `{path}` cannot be asked for"))
-                .with_source(error)
-        })?;
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = uri;
-        let agent = HeaderValue::from_static("trunkline-health-check");
-        request.headers_mut().insert(USER_AGENT, agent);
-        let response = self
-            .transport
-            .send(&origin, request, &Limits::default())
-            .await?;
-        let status = response.status();
-        // Whatever the answer says beside its status does not matter, nor whether it breaks off.
-        drop(response.into_body().bytes(MOST_OF_AN_ANSWER).await);
-        if status.is_client_error() || status.is_server_error() {
-            let text = format!("{} answers {path} with {status}", instance.authority());
-            return Err(Error::new(Problem::kind_of(status.as_u16()), text)
-                .with_origin(trunkline_core::Origin::Remote));
-        }
-        Ok(())
+        ask(&self.transport, &origin, path, HeaderMap::new()).await
     }
+}
+
+/// Asks an endpoint of an instance, as a client would: with the client's headers, behind its prefix.
+#[derive(Debug)]
+pub(crate) struct EndpointProbe {
+    pub(crate) transport: Transport,
+    /// Where the client leads, unless it is to the instances of a service.
+    pub(crate) fixed: Option<Origin>,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Probe for EndpointProbe {
+    async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
+        let origin = match &self.fixed {
+            Some(origin) => origin.clone(),
+            None => Origin::of_instance(instance)?,
+        };
+        ask(&self.transport, &origin, &self.path, self.headers.clone()).await
+    }
+}
+
+async fn ask(transport: &Transport, origin: &Origin, path: &str, headers: HeaderMap) -> Result<()> {
+    let uri: Uri = path.parse().map_err(|error: http::uri::InvalidUri| {
+        Error::invalid(format!("health check path `{path}` cannot be asked for")).with_source(error)
+    })?;
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    let agent = HeaderValue::from_static("trunkline-health-check");
+    request.headers_mut().insert(USER_AGENT, agent);
+    let response = transport.send(origin, request, &Limits::default()).await?;
+    let status = response.status();
+    // Whatever the answer says beside its status does not matter, nor whether it breaks off.
+    drop(response.into_body().bytes(MOST_OF_AN_ANSWER).await);
+    if status.is_client_error() || status.is_server_error() {
+        let text = format!("{} answers {path} with {status}", origin.authority());
+        return Err(Error::new(Problem::kind_of(status.as_u16()), text)
+            .with_origin(trunkline_core::Origin::Remote));
+    }
+    Ok(())
 }

@@ -26,6 +26,9 @@ use crate::wire::{Answered, Exchange, Writing, head_within};
 /// Requests that may wait for a connection, for each connection allowed.
 const WAITING_PER_CONNECTION: usize = 100;
 
+/// Connections of a transport beside another one.
+const CONNECTIONS_BESIDE: usize = 16;
+
 /// Settings of a [`Transport`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -168,8 +171,22 @@ impl Transport {
             public_only: config.deny_private_addresses,
         };
         Ok(Self {
-            pool: Pool::new(limits, connector),
+            pool: Pool::new(limits, Arc::new(connector)),
         })
+    }
+
+    /// A transport that connects in the same way, with few connections of its own: what goes through it never waits for
+    /// requests of this one.
+    pub(crate) fn beside(&self) -> Self {
+        let limits = pool::Limits {
+            open: CONNECTIONS_BESIDE,
+            idle: CONNECTIONS_BESIDE,
+            waiting: CONNECTIONS_BESIDE.saturating_mul(WAITING_PER_CONNECTION),
+            ..self.pool.limits()
+        };
+        Self {
+            pool: Pool::new(limits, Arc::clone(self.pool.connector())),
+        }
     }
 
     /// Connections and requests that wait for one, now.

@@ -69,6 +69,7 @@ pub mod config;
 mod declared;
 mod failure;
 pub mod fallback;
+pub mod health;
 pub mod hedge;
 #[cfg(all(test, loom))]
 mod loom_atomics;

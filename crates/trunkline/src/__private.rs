@@ -1,8 +1,9 @@
 //! What generated code names. Not part of the interface: it changes with the macros.
 
 pub use trunkline_core::{Problem, Result};
+pub use trunkline_discovery::ServiceHealth;
 pub use trunkline_http::interface::{
-    Answer, Call, Caller, Interface, Making, Maybe, Nothing, Operation, Raw, ServiceClient,
+    Answer, Call, Caller, Check, Interface, Making, Maybe, Nothing, Operation, Raw, ServiceClient,
     Streamed, Value, json, settle,
 };
 pub use trunkline_http::{CallOptions, EnhancedHttpClient, Method, ServiceError};

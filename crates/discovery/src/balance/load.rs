@@ -45,7 +45,8 @@ pub(crate) struct Load {
     origin: Instant,
     /// Milliseconds since then at which it is compared with the others; `u64::MAX` for never.
     due: AtomicU64,
-    failing_checks: AtomicBool,
+    /// One bit for each check that keeps failing.
+    failing_checks: AtomicU64,
     ejected: AtomicBool,
     ejection: Mutex<EjectionState>,
 }
@@ -61,7 +62,7 @@ impl Load {
             tally: Tally::default(),
             origin: Instant::now(),
             due: AtomicU64::new(due),
-            failing_checks: AtomicBool::new(false),
+            failing_checks: AtomicU64::new(0),
             ejected: AtomicBool::new(false),
             ejection: Mutex::default(),
         }
@@ -136,12 +137,17 @@ impl Load {
     }
 
     pub(crate) fn passes_checks(&self) -> bool {
-        !self.failing_checks.load(Ordering::Relaxed)
+        self.failing_checks.load(Ordering::Relaxed) == 0
     }
 
-    /// Says whether that is a change.
-    pub(crate) fn set_passing(&self, passes: bool) -> bool {
-        self.failing_checks.swap(!passes, Ordering::Relaxed) == passes
+    /// Whether one of the checks passes, of which there are 64 at most. Says whether that is a change of this check.
+    pub(crate) fn set_passing(&self, check: u8, passes: bool) -> bool {
+        let bit = 1_u64.checked_shl(check.into()).unwrap_or_default();
+        let before = match passes {
+            true => self.failing_checks.fetch_and(!bit, Ordering::Relaxed),
+            false => self.failing_checks.fetch_or(bit, Ordering::Relaxed),
+        };
+        (before & bit == 0) != passes
     }
 
     pub(crate) fn is_ejected(&self) -> bool {

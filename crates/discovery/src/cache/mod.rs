@@ -188,7 +188,14 @@ impl Cache {
         let metrics = settings.metrics.discovery(service.as_str());
         let tell = Some(settings.health_changes.clone());
         let zone = settings.zone.clone();
-        let pool = Pool::new(service.clone(), balance.clone(), zone, metrics, tell);
+        let pool = Pool::new(
+            service.clone(),
+            balance.clone(),
+            zone,
+            metrics,
+            tell,
+            Some(self.settings.scope.clone()),
+        );
         let watch = match known {
             Some(known) => {
                 pool.answer(known.clone(), 0);

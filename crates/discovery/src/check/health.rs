@@ -1,12 +1,13 @@
 //! How services and their instances are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_core::Error;
 
-use super::run::Results;
+use super::endpoint::Said;
 use crate::balance::Member;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::InstanceSet;
@@ -37,6 +38,9 @@ pub struct InstanceHealth {
     pub ejected: bool,
     /// What the last check from here said, if there was one.
     pub check: Option<CheckResult>,
+    /// What the last checks of single endpoints said, by the names of the endpoints; see
+    /// [`Instances::check_endpoint`](crate::Instances::check_endpoint).
+    pub endpoints: BTreeMap<String, CheckResult>,
 }
 
 /// How a service is.
@@ -56,12 +60,13 @@ impl ServiceHealth {
         self.instances.iter().any(|instance| instance.healthy)
     }
 
-    pub(super) fn of(set: &InstanceSet, results: &Results) -> Self {
+    pub(crate) fn of(set: &InstanceSet, said: &Said) -> Self {
         let health = |member: &Arc<Member>| InstanceHealth {
             instance: Arc::clone(&member.instance),
             healthy: member.is_sound(),
             ejected: member.load.is_ejected(),
-            check: results.get(&member.instance.id),
+            check: said.own.get(&member.instance.id),
+            endpoints: said.of_endpoints(&member.instance.id),
         };
         Self {
             instances: set.members.iter().map(health).collect(),
@@ -75,6 +80,7 @@ impl ServiceHealth {
             instance: Arc::new(instance),
             ejected: false,
             check: None,
+            endpoints: BTreeMap::new(),
         };
         Self {
             instances: instances.into_iter().map(health).collect(),

@@ -5,6 +5,7 @@
 //! that name no health path are left alone, so nobody is taken out for not having one. An instance that fails as many
 //! checks in a row as configured gets no more requests at that moment, and gets them again after one good check.
 
+mod endpoint;
 mod health;
 mod probe;
 mod run;
@@ -20,10 +21,13 @@ use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result, task};
 
+pub use endpoint::EndpointCheck;
+pub(crate) use endpoint::{Checks, begin_endpoint};
 pub use health::{CheckResult, InstanceHealth, ServiceHealth, ServiceHealthChange};
 pub use probe::{AnyProbe, Probe};
-use run::Checking;
-pub(crate) use run::{Results, ask};
+pub(crate) use run::Results;
+use run::ask;
+use run::{Asked, Checking};
 
 use crate::config::HealthCheckConfig;
 use crate::discovery::Discovery;
@@ -56,7 +60,13 @@ pub(crate) fn begin(
         stop: stop.clone(),
         results: results.clone(),
     });
-    let checking = Checking::new(pool, probe.clone(), config.clone(), results);
+    let checking = Checking::new(
+        pool,
+        probe.clone(),
+        config.clone(),
+        results,
+        Asked::HealthPath,
+    );
     scope.spawn("discovery-checks", async move {
         let _keep = keep;
         tokio::select! {
@@ -116,7 +126,8 @@ impl Discovery {
     }
 
     /// Whether a service has an instance that is well. With a probe every instance that takes requests is asked now, within
-    /// the configured time; one that names no health path is well by its own word. Without a probe it is what is known.
+    /// the configured time; one that names no health path is well by its own word. Endpoints that are checked
+    /// ([`Instances::check_endpoint`]) are asked too. Without either it is what is known.
     ///
     /// # Errors
     /// `Unavailable` when it is not known who the instances are.
@@ -126,9 +137,11 @@ impl Discovery {
     pub async fn health_check_service(&self, service: &ServiceName) -> Result<bool> {
         self.discover_services(service).await?;
         let set = self.instances(service).snapshot();
-        let Some(probe) = &self.inner().probe else {
+        let own = self.inner().probe.as_ref();
+        let endpoints = self.instances(service).pool().endpoint_checks();
+        if own.is_none() && endpoints.is_empty() {
             return Ok(set.is_healthy());
-        };
+        }
         let time = self.inner().health_check.timeout;
         let usable: Vec<_> = set
             .members
@@ -137,10 +150,14 @@ impl Discovery {
             .collect();
         let asked = stream::iter(usable)
             .map(async |member| {
-                if !member.instance.is_checked() {
-                    return Ok(());
+                if let Some(probe) = own.filter(|_| member.instance.is_checked()) {
+                    ask(probe.clone(), Arc::clone(&member.instance), time).await?;
                 }
-                ask(probe.clone(), Arc::clone(&member.instance), time).await
+                for check in &endpoints {
+                    let (probe, time) = (check.probe.clone(), check.config.timeout);
+                    ask(probe, Arc::clone(&member.instance), time).await?;
+                }
+                Ok::<(), Error>(())
             })
             .buffer_unordered(AT_ONCE);
         Ok(std::pin::pin!(asked)
@@ -158,7 +175,7 @@ impl Discovery {
     /// Cancel safe.
     pub async fn service_health(&self, service: &ServiceName) -> Result<ServiceHealth> {
         self.discover_services(service).await?;
-        Ok(health_of(&self.instances(service)))
+        Ok(self.instances(service).health())
     }
 
     /// How every service is: those of the registry, those named here, and those that were asked for. Asking does not
@@ -232,7 +249,7 @@ impl Discovery {
             let answered = timeout_at(self.deadline(), known.resolved(self.deadline())).await;
             // Without an answer there is nothing known of it, which is what is told.
             drop(answered);
-            return health_of(&known);
+            return known.health();
         }
         match &self.inner().resolver {
             None => ServiceHealth::default(),
@@ -242,10 +259,6 @@ impl Discovery {
             },
         }
     }
-}
-
-fn health_of(instances: &Instances) -> ServiceHealth {
-    ServiceHealth::of(&instances.snapshot(), &instances.pool().check_results())
 }
 
 /// Spreads the first checks of many instances over a part of the interval.

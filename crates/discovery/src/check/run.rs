@@ -62,6 +62,21 @@ struct Checked {
     began: Instant,
 }
 
+/// Which instances are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Those that name a health path.
+    HealthPath,
+    /// All of them, whatever they name: for an endpoint.
+    Endpoint,
+}
+
+impl Asked {
+    fn asks(self, instance: &ServiceInstance) -> bool {
+        self == Self::Endpoint || instance.is_checked()
+    }
+}
+
 pub(super) struct Checking {
     /// Checks alone do not keep a service known.
     pool: Weak<Pool>,
@@ -69,6 +84,7 @@ pub(super) struct Checking {
     probe: AnyProbe,
     config: HealthCheckConfig,
     results: Results,
+    asked: Asked,
     /// The instances that wait for their next check, the next one first.
     due: BTreeSet<(Instant, String)>,
     /// When each is due; `None` while it is being asked.
@@ -82,6 +98,7 @@ impl Checking {
         probe: AnyProbe,
         config: HealthCheckConfig,
         results: Results,
+        asked: Asked,
     ) -> Self {
         Self {
             changes: pool.replacements(),
@@ -89,6 +106,7 @@ impl Checking {
             probe,
             config,
             results,
+            asked,
             due: BTreeSet::new(),
             plan: HashMap::new(),
             under_way: FuturesUnordered::new(),
@@ -123,14 +141,14 @@ impl Checking {
         let gone: Vec<String> = self
             .plan
             .keys()
-            .filter(|id| set.dormant || !is_checked(&set, id))
+            .filter(|id| set.dormant || !self.is_asked(&set, id))
             .cloned()
             .collect();
         for id in gone {
             if let Some(Some(at)) = self.plan.remove(&id) {
                 self.due.remove(&(at, id.clone()));
             }
-            if !is_checked(&set, &id) {
+            if !self.is_asked(&set, &id) {
                 self.results.lock().remove(&id);
                 // It may have failed before it took its health path back.
                 pool.checked(&self.results, &id, true);
@@ -139,11 +157,17 @@ impl Checking {
         if set.dormant {
             return;
         }
-        for instance in set.instances().filter(|instance| instance.is_checked()) {
+        let asked = self.asked;
+        for instance in set.instances().filter(|instance| asked.asks(instance)) {
             if !self.plan.contains_key(&instance.id) {
                 self.wait(instance.id.clone(), first_wait(self.config.interval));
             }
         }
+    }
+
+    fn is_asked(&self, set: &InstanceSet, id: &str) -> bool {
+        set.member(id)
+            .is_some_and(|member| self.asked.asks(&member.instance))
     }
 
     fn wait(&mut self, id: String, span: Duration) {
@@ -216,11 +240,6 @@ impl Checking {
     }
 }
 
-fn is_checked(set: &InstanceSet, id: &str) -> bool {
-    set.member(id)
-        .is_some_and(|member| member.instance.is_checked())
-}
-
 async fn at(next: Option<Instant>) {
     match next {
         Some(next) => sleep_until(next).await,
@@ -250,7 +269,13 @@ mod tests {
             results: results.clone(),
         });
         let config = HealthCheckConfig::default().with_failure_threshold(1);
-        let mut checking = Checking::new(instances.pool(), Silent.erase(), config, results);
+        let mut checking = Checking::new(
+            instances.pool(),
+            Silent.erase(),
+            config,
+            results,
+            Asked::HealthPath,
+        );
         checking.take_stock();
         checking
     }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
     BulkheadConfig, CacheConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig,
-    FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
+    EndpointCheckConfig, FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
     VersionsConfig,
 };
 
@@ -92,6 +92,8 @@ pub struct ServiceConfig {
     pub cache: CacheConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
+    /// How endpoints are checked whose methods are marked `health_check`, beside the health path of the instances.
+    pub health_check: EndpointCheckConfig,
     /// Settings of single endpoints, by method and template: `GET /users/{id}`. Default: none.
     #[serde(skip_serializing_if = "IndexMap::is_empty")]
     #[schemars(extend("format" = "endpoints"))]
@@ -168,6 +170,7 @@ impl ServiceConfig {
         policy.versions = self.versions.clone();
         policy.cache = self.cache.clone();
         policy.fallback = self.fallback.clone();
+        policy.health_check = self.health_check.clone();
         policy
     }
 
@@ -282,6 +285,8 @@ pub struct EndpointConfig {
     pub cache: CacheConfig,
     /// What answers when a call has failed for good.
     pub fallback: FallbackConfig,
+    /// How endpoints are checked whose methods are marked `health_check`, beside the health path of the instances.
+    pub health_check: EndpointCheckConfig,
 }
 
 impl EndpointConfig {
@@ -301,6 +306,7 @@ impl EndpointConfig {
         policy.versions = self.versions.clone();
         policy.cache = self.cache.clone();
         policy.fallback = self.fallback.clone();
+        policy.health_check = self.health_check.clone();
         policy
     }
 }

@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod conformance;
 mod ejection;
+mod endpoint_check;
 mod instance;
 mod registration;
 mod scripted;

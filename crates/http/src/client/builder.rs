@@ -18,6 +18,7 @@ use trunkline_telemetry::metrics::HttpClientMetrics;
 use super::core::{Core, Endpoint};
 use super::destination::{Balanced, Destination, Peer};
 use super::endpoint::{Endpoints, Template};
+use super::health::Checked;
 use super::inject::Injector;
 use super::versions::VersionPolicies;
 use super::{EnhancedHttpClient, HttpClient};
@@ -256,6 +257,7 @@ impl<C> ClientBuilder<C> {
                     Destination::Balanced(Balanced::new(instances, metrics.clone()))
                 }
             },
+            checked: Checked::default(),
             discovery: self.discovery,
             prefix: place.prefix.into(),
             transport,

@@ -18,6 +18,7 @@ use trunkline_telemetry::metrics::{
 use super::builder::Maker;
 use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
+use super::health::Checked;
 use super::inject::Injector;
 use super::judge::{Judge, no_connection};
 use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
@@ -34,6 +35,7 @@ use crate::transport::Transport;
 pub(crate) struct Core {
     pub(crate) service: Arc<str>,
     pub(crate) destination: Destination,
+    pub(super) checked: Checked,
     /// Where the fallback's services are found.
     pub(super) discovery: Option<Discovery>,
     /// Path that every request begins with; without a slash at its end.

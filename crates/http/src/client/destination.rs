@@ -65,6 +65,10 @@ impl Balanced {
         }
     }
 
+    pub(crate) fn instances(&self) -> &Instances {
+        &self.instances
+    }
+
     /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet.
     pub(crate) async fn pick(
         &self,

@@ -7,6 +7,7 @@ mod destination;
 mod endpoint;
 mod fallback;
 mod follow;
+mod health;
 mod inject;
 mod judge;
 mod log;
@@ -293,9 +294,21 @@ impl EnhancedHttpClient {
         states
     }
 
+    /// How each instance is that requests lead to, as far as it is known: its own word, checks from here, and whether
+    /// requests to it keep failing. A client of a base URL has one instance, which is well unless a check says otherwise.
+    #[must_use]
+    pub fn service_health(&self) -> trunkline_discovery::ServiceHealth {
+        self.handle.core().service_health()
+    }
+
     /// Takes what the author of an interface wrote at a method, and says by which name its endpoint goes.
     pub(crate) fn declare(&self, endpoint: &str, declared: Declared) -> Arc<str> {
         self.handle.core().declare(endpoint, declared)
+    }
+
+    /// Begins to check an endpoint, if its settings say so, at a path behind the prefix.
+    pub(crate) fn check(&self, endpoint: &str, path: &str, headers: http::HeaderMap) -> Result<()> {
+        self.handle.core().check(endpoint, path, headers)
     }
 
     /// The path that every request begins with.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_core::{Error, ErrorKind, Result};
+use trunkline_discovery::ServiceHealth;
 use trunkline_resilience::{CircuitStatus, Declared};
 
+use super::check::{Check, Checks};
 use super::making::Making;
 use super::operation::{Interface, Operation};
 use crate::client::EnhancedHttpClient;
@@ -43,6 +45,7 @@ struct Shared {
     interface: &'static Interface,
     services: Vec<Service>,
     prepared: Vec<Prepared>,
+    checks: Checks,
 }
 
 struct Service {
@@ -114,14 +117,57 @@ impl Caller {
             }
         });
         let prepared = prepared.collect();
-        Self {
+        let checked = interface.operations.iter().any(|one| one.check.is_some());
+        let caller = Self {
             shared: Arc::new(Shared {
                 interface,
                 services,
                 prepared,
+                checks: Checks::new(checked),
             }),
             always: None,
+        };
+        caller.begin_checks();
+        caller
+    }
+
+    /// Begins to check the endpoints that are marked so, once, and where there is a runtime.
+    fn begin_checks(&self) {
+        let shared = &self.shared;
+        if !shared.checks.are_due() {
+            return;
         }
+        for (operation, prepared) in shared.interface.operations.iter().zip(&shared.prepared) {
+            let service = shared.services.get(prepared.service);
+            if let Some(fill) = operation.check
+                && let Some(Ok(client)) = service.map(Service::client)
+            {
+                let Check {
+                    path,
+                    headers,
+                    wrong,
+                    ..
+                } = Check::of(prepared.base_path, fill);
+                let begun = match wrong {
+                    Some(wrong) => Err(wrong),
+                    None => client.check(&prepared.endpoint, &path, headers),
+                };
+                if let Err(error) = begun {
+                    tracing::error!(
+                        target: "trunkline", method = operation.name, place = operation.place,
+                        error = %error.report(), "an endpoint cannot be checked"
+                    );
+                }
+            }
+        }
+    }
+
+    /// How each instance of the interface's own service is, as far as it is known.
+    ///
+    /// # Errors
+    /// Why the service cannot be called.
+    pub fn service_health(&self) -> Result<ServiceHealth> {
+        Ok(self.http_client()?.service_health())
     }
 
     /// The interface.
@@ -228,6 +274,7 @@ impl Caller {
     /// Starts a call of the method at this place of the interface.
     #[must_use]
     pub fn begin(&self, index: usize) -> Making<'_> {
+        self.begin_checks();
         let known = self.shared.interface.operations.get(index);
         let (Some(operation), Some(prepared)) = (known, self.shared.prepared.get(index)) else {
             return Making::failed(Error::internal("the interface has no such method"));

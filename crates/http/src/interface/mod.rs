@@ -7,6 +7,7 @@
 mod answer;
 mod call;
 mod caller;
+mod check;
 mod fault;
 mod making;
 pub mod mock;
@@ -21,6 +22,7 @@ pub use call::Call;
 #[doc(hidden)]
 pub use call::{Outcome, settle};
 pub use caller::{Caller, ServiceClient};
+pub use check::Check;
 pub use making::Making;
 pub use operation::{Interface, Operation};
 pub use parameter::Parameter;

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use http::Method;
+
+use super::check::Check;
 use trunkline_resilience::PolicyConfig;
 
 /// An interface of a service: what `#[service_interface]` read.
@@ -51,6 +53,8 @@ pub struct Operation {
     pub policy: fn() -> PolicyConfig,
     /// Whether each call carries an idempotency key.
     pub keyed: bool,
+    /// Where its method is marked `health_check`: fills in what a check asks for.
+    pub check: Option<fn(&mut Check)>,
 }
 
 impl fmt::Debug for Operation {

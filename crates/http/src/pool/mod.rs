@@ -67,7 +67,7 @@ impl Pooled for Box<H1> {
 pub(crate) struct Pool {
     state: Mutex<Kept>,
     limits: Limits,
-    connector: Connector,
+    connector: Arc<Connector>,
     scope: Scope,
     sweeping: AtomicBool,
     /// A connection has gone; heard by who waits for the last one.
@@ -84,7 +84,7 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(limits: Limits, connector: Connector) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits, connector: Arc<Connector>) -> Arc<Self> {
         Arc::new_cyclic(|own| Self {
             state: Mutex::new(State::new(limits)),
             limits,
@@ -101,6 +101,14 @@ impl Pool {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .stats()
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
     }
 
     pub(crate) fn scope(&self) -> &Scope {

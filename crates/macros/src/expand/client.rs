@@ -5,7 +5,8 @@ use quote::{format_ident, quote, quote_spanned};
 
 use super::{kind, problem, runtime, runtime_at};
 use crate::parse::{
-    BodyKind, Contract, Method, Parameter, Place, QueryKind, Segment, default_tokens, span_of,
+    BodyKind, Contract, Method, Parameter, Place, QueryKind, Segment, default_tokens, kept_item,
+    span_of,
 };
 
 pub(super) fn expand(contract: &Contract) -> TokenStream {
@@ -116,6 +117,15 @@ pub(super) fn expand(contract: &Contract) -> TokenStream {
                 self.caller.circuit_states()
             }
 
+            /// How each instance of the service is, as far as it is known: its own word, checks from here (those of
+            /// methods that are marked `health_check` among them), and whether requests to it keep failing.
+            ///
+            /// # Errors
+            /// Why the service cannot be called.
+            #visibility fn service_health(&self) -> #rt::Result<#rt::ServiceHealth> {
+                self.caller.service_health()
+            }
+
             #krate::__private_clear_cache!(#visibility fn);
 
             #(#own)*
@@ -152,6 +162,10 @@ fn operation(contract: &Contract, method: &Method) -> TokenStream {
             policy
         }),
     };
+    let check = match method.policy.place_of("health_check") {
+        Some(_) => check(method),
+        None => quote!(::core::option::Option::None),
+    };
     let (keyed, verb) = (method.policy.keyed, format_ident!("{verb}"));
     let line = quote_spanned!(method.name.span()=> ::core::line!());
     quote! {
@@ -164,7 +178,32 @@ fn operation(contract: &Contract, method: &Method) -> TokenStream {
             place: ::core::concat!(::core::file!(), ":", #line),
             policy: #policy,
             keyed: #keyed,
+            check: #check,
         }
+    }
+}
+
+/// What a check of a method asks for: the path, and the parameters that have a default.
+fn check(method: &Method) -> TokenStream {
+    let path = &method.template.text;
+    let parameters = method.parameters.iter().filter_map(|parameter| {
+        let (function, name, default) = match &parameter.place {
+            Place::Query { name, default, .. } => ("query", name, default),
+            Place::Header { name, default, .. } => ("header", name, default),
+            Place::Path { .. } | Place::Fields | Place::Body(_) => return None,
+        };
+        let default = default_tokens(default)?;
+        let (function, ty) = (format_ident!("{function}"), kept_item(&parameter.ty));
+        Some(quote_spanned!(span_of(&parameter.ty)=> {
+            let value: #ty = #default;
+            check.#function(#name, &value);
+        }))
+    });
+    quote! {
+        ::core::option::Option::Some(|check: &mut rt::Check| {
+            check.literal(#path);
+            #(#parameters)*
+        })
     }
 }
 
@@ -314,7 +353,7 @@ fn add(contract: &Contract, parameter: &Parameter) -> TokenStream {
             }
             (QueryKind::List, _) => quote_spanned!(span=> making.query_list(#name, #value.iter());),
             (QueryKind::OptionalList, _) => {
-                quote_spanned!(span=> making.query_list(#name, #value.iter().flatten());)
+                quote_spanned!(span=> making.query_list(#name, #value.iter().flat_map(|list| list.iter()));)
             }
         },
         Place::Fields => quote_spanned!(span=> making.query_fields(&#value);),

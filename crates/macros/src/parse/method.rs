@@ -74,7 +74,7 @@ pub(crate) struct Method {
 }
 
 /// Names that a generated client has for itself.
-const TAKEN: [&str; 9] = [
+const TAKEN: [&str; 10] = [
     "new",
     "interface",
     "http_client",
@@ -84,6 +84,7 @@ const TAKEN: [&str; 9] = [
     "with_service",
     "clone",
     "clear_cache",
+    "service_health",
 ];
 
 /// Attributes that mean something to others.

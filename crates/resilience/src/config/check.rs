@@ -73,6 +73,7 @@ impl PolicyConfig {
         self.check_hedge(&mut found);
         self.check_versions(&mut found);
         self.check_cache(&mut found);
+        self.check_health_check(&mut found);
         found.0
     }
 
@@ -136,6 +137,19 @@ impl PolicyConfig {
         );
         found.whole("hedge.max_hedges", hedge.max_hedges, 1, 5, "1 to 5");
         found.methods("hedge.methods", hedge.methods.as_deref());
+    }
+
+    fn check_health_check(&self, found: &mut Found) {
+        let check = &self.health_check;
+        found.span("health_check.interval", check.interval);
+        found.span("health_check.timeout", check.timeout);
+        found.whole(
+            "health_check.failure_threshold",
+            check.failure_threshold,
+            1,
+            u32::MAX,
+            "1 or more",
+        );
     }
 
     fn check_versions(&self, found: &mut Found) {

@@ -5,6 +5,7 @@
 
 mod cache;
 mod check;
+mod health;
 mod hedge;
 mod limits;
 mod timeout;
@@ -18,6 +19,7 @@ use trunkline_core::{ErrorKind, duration};
 
 pub use cache::{CacheConfig, CacheMode};
 pub use check::{InvalidPolicy, Problem};
+pub use health::EndpointCheckConfig;
 pub use hedge::HedgeConfig;
 pub use limits::{
     ChaosAbortConfig, ChaosConfig, ChaosErrorConfig, ChaosErrorKind, ChaosLatencyConfig,
@@ -79,6 +81,9 @@ pub struct PolicyConfig {
     /// What answers when the call has failed for good.
     #[serde(skip_serializing_if = "is_default")]
     pub fallback: FallbackConfig,
+    /// How endpoints are checked whose methods are marked `health_check`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub health_check: EndpointCheckConfig,
 }
 
 /// When and how often a failed attempt is repeated.

@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::declared::Declared;
 use crate::fallback::FallbackSettings;
+use crate::health::EndpointCheckSettings;
 use crate::hedge::HedgeSettings;
 use crate::retry::{BudgetSettings, RetrySettings};
 use crate::timeout::TimeoutSettings;
@@ -185,7 +186,7 @@ impl<'a> PolicyLayers<'a> {
         }
         let mut merge = Merge {
             layers: &self.layers,
-            explanations: Vec::with_capacity(56),
+            explanations: Vec::with_capacity(64),
         };
         let policy = EffectivePolicy {
             timeout: merge.timeout(),
@@ -199,6 +200,7 @@ impl<'a> PolicyLayers<'a> {
             versions: merge.versions(),
             cache: merge.cache(),
             fallback: merge.fallback(),
+            health_check: merge.health_check(),
         };
         Ok(Explained {
             policy,
@@ -595,6 +597,27 @@ impl Merge<'_, '_> {
             minimum_calls,
             max_hedges,
             methods: methods.into(),
+        })
+    }
+
+    fn health_check(&mut self) -> Option<EndpointCheckSettings> {
+        let built_in = EndpointCheckSettings::default();
+        let enabled = self.value("health_check.enabled", false, |c| c.health_check.enabled);
+        let interval = self.value("health_check.interval", built_in.interval, |c| {
+            c.health_check.interval
+        });
+        let timeout = self.value("health_check.timeout", built_in.timeout, |c| {
+            c.health_check.timeout
+        });
+        let failure_threshold = self.value(
+            "health_check.failure_threshold",
+            built_in.failure_threshold,
+            |c| c.health_check.failure_threshold,
+        );
+        enabled.then_some(EndpointCheckSettings {
+            interval,
+            timeout,
+            failure_threshold,
         })
     }
 

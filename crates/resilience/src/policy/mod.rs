@@ -13,6 +13,7 @@ use crate::cache::CacheSettings;
 use crate::chaos::ChaosSettings;
 use crate::concurrency::ConcurrencySettings;
 use crate::fallback::FallbackSettings;
+use crate::health::EndpointCheckSettings;
 use crate::hedge::HedgeSettings;
 use crate::ratelimit::RateLimitSettings;
 use crate::retry::RetrySettings;
@@ -72,6 +73,8 @@ pub struct EffectivePolicy {
     pub cache: Option<CacheSettings>,
     /// What answers when the call has failed for good; `None` where nothing does.
     pub fallback: Option<FallbackSettings>,
+    /// How the endpoint is checked; `None` where it is not.
+    pub health_check: Option<EndpointCheckSettings>,
 }
 
 impl Default for EffectivePolicy {
@@ -88,6 +91,7 @@ impl Default for EffectivePolicy {
             versions: None,
             cache: Some(CacheSettings::default()),
             fallback: None,
+            health_check: None,
         }
     }
 }

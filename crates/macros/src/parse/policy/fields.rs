@@ -299,6 +299,17 @@ pub(super) const CACHED: &[Field] = &[
     field("stale_if_error", "cache.stale_if_error", Kind::SpanOrZero),
 ];
 
+pub(super) const HEALTH_CHECK: &[Field] = &[
+    field("enabled", "health_check.enabled", Kind::Switch),
+    field("interval", "health_check.interval", Kind::Span),
+    field("timeout", "health_check.timeout", Kind::Span),
+    field(
+        "failure_threshold",
+        "health_check.failure_threshold",
+        Kind::Whole(1, U32),
+    ),
+];
+
 pub(super) const VERSION: &[Field] = &[
     field("order", "versions.order", Kind::Versions),
     field("enabled", "versions.enabled", Kind::Switch),

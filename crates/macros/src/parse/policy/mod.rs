@@ -11,12 +11,13 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Error, Lit, LitStr, Meta, Path, Result};
 
 use self::fields::{
-    BULKHEAD, CACHED, CIRCUIT_BREAKER, FALLBACK, HEDGE, Kind, RATE_LIMIT, RETRY, TIMEOUT, VERSION,
+    BULKHEAD, CACHED, CIRCUIT_BREAKER, FALLBACK, HEALTH_CHECK, HEDGE, Kind, RATE_LIMIT, RETRY,
+    TIMEOUT, VERSION,
 };
 use self::reader::{Found, Reader};
 use self::value::{leading_versions, names_in, span_of_time};
 use super::method::Verb;
-use super::parameter::{Parameter, Place};
+use super::parameter::{Parameter, Place, QueryKind};
 use super::{Mistakes, hint};
 
 /// What the attributes of a method say.
@@ -49,9 +50,6 @@ pub(super) const NAMES: [&str; 11] = [
     "version",
 ];
 
-/// Those that this version does not carry out: refused, never ignored.
-const NOT_SERVED: [&str; 1] = ["health_check"];
-
 pub(super) fn is_policy(attribute: &Attribute) -> bool {
     NAMES.iter().any(|name| attribute.path().is_ident(name))
 }
@@ -63,14 +61,6 @@ impl Policy {
             .get_ident()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if NOT_SERVED.contains(&name.as_str()) {
-            return Err(Error::new_spanned(
-                path,
-                format!(
-                    "`#[{name}]` is not served by this version: remove it, it would have no effect"
-                ),
-            ));
-        }
         if self.seen.iter().any(|(known, _)| *known == name) {
             return Err(Error::new_spanned(
                 path,
@@ -88,9 +78,18 @@ impl Policy {
             "hedge" => HEDGE,
             "version" => VERSION,
             "cached" => CACHED,
+            "health_check" => HEALTH_CHECK,
             _ => return self.idempotent(attribute),
         };
         self.retries |= name == "retry";
+        if name == "health_check" {
+            self.fields
+                .push(quote!(policy.health_check.enabled = ::core::option::Option::Some(true);));
+            // It says enough by standing there.
+            if let Meta::Path(_) = &attribute.meta {
+                return Ok(());
+            }
+        }
         let tokens = match &attribute.meta {
             Meta::List(list) if !list.tokens.is_empty() => list.tokens.clone(),
             _ => {
@@ -196,6 +195,9 @@ impl Policy {
                 mistakes.at(named.span(), text);
             }
         }
+        if let Some(span) = place("health_check") {
+            check_health_check(span, verb, parameters, mistakes);
+        }
         if let Some(span) = place("idempotent") {
             if verb == Verb::Get {
                 mistakes.at(span, "a GET is idempotent by itself and needs no key");
@@ -207,6 +209,36 @@ impl Policy {
                     "`#[idempotent]` makes the key: leave one of them out",
                 );
             }
+        }
+    }
+}
+
+/// A check knows no arguments: whatever it asks for must be there without them.
+fn check_health_check(span: Span, verb: Verb, parameters: &[Parameter], mistakes: &mut Mistakes) {
+    if verb != Verb::Get {
+        let verb = verb.as_str();
+        let text =
+            format!("a check is made over and over: it stands at a GET, and this is a {verb}");
+        mistakes.at(span, text);
+        return;
+    }
+    for Parameter { name, place, .. } in parameters {
+        let needed = match place {
+            Place::Path { .. } => Some("it stands in the path: check a method without it"),
+            Place::Query {
+                kind: QueryKind::Once,
+                ..
+            }
+            | Place::Header {
+                optional: false, ..
+            } => Some("make it an `Option`, with a default if the check shall send one"),
+            Place::Fields => Some("what is in it cannot be seen here: write the parameters out"),
+            Place::Query { .. } | Place::Header { .. } | Place::Body(_) => None,
+        };
+        if let Some(way) = needed {
+            let text =
+                format!("`#[health_check]` asks without arguments, and needs this one; {way}");
+            mistakes.add(name, text);
         }
     }
 }

@@ -92,6 +92,7 @@ impl Reader<'_> {
             "bulkhead" => "max_concurrent = 10",
             "version" => "by = \"header\"",
             "cached" => "ttl = \"5m\"",
+            "health_check" => "interval = \"30s\"",
             _ => "service = \"other-service\"",
         }
     }

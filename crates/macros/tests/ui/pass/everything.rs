@@ -41,6 +41,22 @@ mod users {
             #[header("X-Tenant", default = "none")] tenant: Option<&str>,
         ) -> Result<Option<Vec<User>>, ServiceError>;
 
+        #[get("/search")]
+        #[health_check(interval = 30.0, timeout = "5s", failure_threshold = 3)]
+        async fn search(
+            &self,
+            name: Option<&str>,
+            #[query(default = 20)] limit: Option<u32>,
+            #[query(default = "all".to_owned())] scope: Option<String>,
+            names: Vec<String>,
+            others: Option<&[u64]>,
+            #[header("X-Tenant", default = "none")] tenant: Option<&str>,
+        ) -> Result<Vec<User>, ServiceError>;
+
+        #[get("/ready")]
+        #[health_check]
+        async fn ready(&self) -> Result<(), ServiceError>;
+
         #[post("/users", service = "writer-service")]
         #[idempotent]
         async fn create(&self, #[body] user: &User) -> Result<User, ServiceError<String>>;

@@ -2,6 +2,7 @@
 
 mod client;
 mod halves;
+mod health;
 mod policy;
 mod seeds;
 mod server;

@@ -242,7 +242,7 @@ async fn options_of_a_call_win_over_all() {
     );
 }
 
-async fn manager(text: &str) -> CommunicationManager {
+pub(super) async fn manager(text: &str) -> CommunicationManager {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("communication.yaml");
     let nothing_else =

@@ -113,7 +113,8 @@ trait OrderService {
     #[get("/orders/{order_id}")]
     async fn get_order(&self, order_id: u64) -> Result<Order, ServiceError>;
 
-    /// Search orders.
+    /// Search orders with health monitoring.
+    #[health_check(interval = 30.0, timeout = 5.0, failure_threshold = 3)]
     #[get("/orders/search")]
     async fn search_orders(
         &self,
