@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use trunkline_resilience::config::{
     BulkheadConfig, CacheConfig, ChaosConfig, CircuitBreakerConfig, ConcurrencyConfig,
-    EndpointCheckConfig, FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig, TimeoutConfig,
-    VersionsConfig,
+    EndpointCheckConfig, FallbackConfig, HedgeConfig, PolicyConfig, RateLimitConfig, RetryConfig,
+    TimeoutConfig, VersionsConfig,
 };
 
 use super::LoadBalancerConfig;
