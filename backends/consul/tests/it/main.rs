@@ -1,4 +1,7 @@
 //! The Consul registry, on real servers.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod catalog;
 mod conformance;
+mod recovery;
+mod world;
