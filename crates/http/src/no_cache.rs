@@ -29,6 +29,11 @@ impl ClientCache {
     pub(crate) fn belongs_to(&self, _: &Arc<Core>) {}
 
     #[expect(clippy::unused_self, reason = "as the cache has it")]
+    pub(crate) fn watches_since(&self, plan: Option<&Plan>) -> Option<u64> {
+        match *plan? {}
+    }
+
+    #[expect(clippy::unused_self, reason = "as the cache has it")]
     pub(crate) fn plan(
         &self,
         _: &Core,
@@ -49,6 +54,17 @@ impl Core {
         _: trunkline_resilience::Call,
     ) -> Result<Response<Body>> {
         match *plan {}
+    }
+
+    #[expect(clippy::unused_async, reason = "as the cache has it")]
+    pub(crate) async fn watched(
+        &self,
+        _: &Trip<'_>,
+        _: trunkline_resilience::Call,
+        result: Result<Response<Body>>,
+        _: u64,
+    ) -> Result<Response<Body>> {
+        result
     }
 
     pub(crate) fn last_known(&self, _: Option<&Plan>, _: &Trip<'_>) -> Option<Response<Body>> {

@@ -59,10 +59,7 @@ macro_rules! hex_id {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 // Written for every request: `{:02x}` for each byte costs ten times as much.
                 let mut text = [0; 2 * $size];
-                for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-                    pair[0] = HEX[usize::from(byte >> 4)];
-                    pair[1] = HEX[usize::from(byte & 15)];
-                }
+                put_hex(&mut text, &self.0);
                 f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
@@ -78,11 +75,14 @@ macro_rules! hex_id {
 hex_id!(TraceId, 16);
 hex_id!(SpanId, 8);
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0x0f)]);
-    for byte in bytes {
-        text.extend([digit(byte >> 4), digit(*byte)]);
+/// Writes two digits for each byte; returns what is left to write to.
+fn put_hex<'a>(text: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
+    let (own, rest) = text.split_at_mut(2 * bytes.len());
+    for (pair, byte) in own.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
     }
+    rest
 }
 
 /// Lower-case digits only: the specification refuses upper case.
@@ -166,15 +166,14 @@ impl TraceContext {
     /// The header `traceparent`.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        // Written with every request and message: digit by digit, not through the formatting machinery.
-        let mut header = String::with_capacity(55);
-        header.push_str("00-");
-        push_hex(&mut header, &self.trace_id.0);
-        header.push('-');
-        push_hex(&mut header, &self.span_id.0);
-        header.push('-');
-        push_hex(&mut header, &[self.flags]);
-        header
+        // Written with every request and message: into its place, not through the formatting machinery.
+        let mut header = [b'-'; 55];
+        let (version, rest) = header.split_at_mut(3);
+        version[..2].copy_from_slice(b"00");
+        let rest = put_hex(rest, &self.trace_id.0);
+        let rest = put_hex(&mut rest[1..], &self.span_id.0);
+        put_hex(&mut rest[1..], &[self.flags]);
+        String::from_utf8_lossy(&header).into_owned()
     }
 
     /// The header `tracestate`, if there is one to hand on.

@@ -127,6 +127,7 @@ impl ClientCache {
         self.memory.as_ref()?.get()
     }
 
+    /// Counts what was cleared: what was asked before is not kept after.
     pub(super) fn moment(&self) -> u64 {
         self.known().map_or(0, |cache| cache.0.store.moment())
     }
@@ -135,6 +136,12 @@ impl ClientCache {
     pub(super) fn memory(&self) -> Option<&ResponseCache> {
         let make = || ResponseCache::builder().metrics(&self.all_metrics).build();
         self.memory.as_ref().map(|memory| memory.get_or_init(make))
+    }
+
+    /// The moment to remember where the cache does nothing but watch for what may be kept; `None` where it does more, or
+    /// nothing.
+    pub(crate) fn watches_since(&self, plan: Option<&Plan>) -> Option<u64> {
+        matches!(plan, Some(Plan::Watch)).then(|| self.moment())
     }
 
     /// What the cache has to do with a call; `None` for nothing.

@@ -50,17 +50,29 @@ impl Core {
             Plan::Watch => {
                 let since = self.cache.moment();
                 let result = self.forward(trip, call).await;
-                match result {
-                    Ok(response) if speaks_of_time(response.headers()) => {
-                        self.first(trip, call, response, since).await
-                    }
-                    result => result,
-                }
+                self.watched(trip, call, result, since).await
             }
             Plan::Look(look) => match self.cache.memory() {
                 Some(cache) => Visit::new(self, cache, look, trip, call).run().await,
                 None => self.forward(trip, call).await,
             },
+        }
+    }
+
+    /// Takes what came of a call that was only watched.
+    pub(crate) async fn watched(
+        &self,
+        trip: &Trip<'_>,
+        call: Call,
+        result: Result<Response<Body>>,
+        since: u64,
+    ) -> Result<Response<Body>> {
+        match result {
+            // In a box of its own: most answers say nothing, and all calls would be as large.
+            Ok(response) if speaks_of_time(response.headers()) => {
+                Box::pin(self.first(trip, call, response, since)).await
+            }
+            result => result,
         }
     }
 

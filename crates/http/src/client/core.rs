@@ -291,12 +291,20 @@ impl Core {
             began,
         };
         let plan = self.cache.plan(self, endpoint, settings, outgoing);
-        match (settings.fallback.as_ref().filter(|_| leg.is_last), &plan) {
-            (None, None) => self.forward(&trip, call).await,
+        let watches = self.cache.watches_since(plan.as_ref());
+        let through = plan.as_ref().filter(|_| watches.is_none());
+        match (settings.fallback.as_ref().filter(|_| leg.is_last), through) {
+            (None, None) => {
+                let result = self.forward(&trip, call).await;
+                match watches {
+                    None => result,
+                    Some(since) => self.watched(&trip, call, result, since).await,
+                }
+            }
             // In boxes of their own: few calls have either, and all would be as large.
             (None, Some(plan)) => Box::pin(self.through_cache(plan, &trip, call)).await,
-            (Some(fallback), plan) => {
-                let within = async |call| match plan {
+            (Some(fallback), _) => {
+                let within = async |call| match &plan {
                     None => self.forward(&trip, call).await,
                     Some(plan) => self.through_cache(plan, &trip, call).await,
                 };
