@@ -46,7 +46,7 @@ pub fn open_event_store(config: &EventStoreConfig) -> Result<AnyEventStore> {
 
 /// What is wrong with the settings of a registry that only its backend understands, one line each.
 pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String> {
-    let read = match config.kind.as_str() {
+    let read: Result<()> = match config.kind.as_str() {
         #[cfg(feature = "consul")]
         "consul" => consul::check(config),
         _ => Ok(()),
