@@ -49,6 +49,8 @@ pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String>
     let read: Result<()> = match config.kind.as_str() {
         #[cfg(feature = "consul")]
         "consul" => consul::check(config),
+        #[cfg(feature = "etcd")]
+        "etcd" => etcd::check(config),
         _ => Ok(()),
     };
     let told = read.err();
@@ -127,6 +129,8 @@ impl Backends {
             "embedded" => embedded::discovery(self.directory(config.connection.path.as_deref())),
             #[cfg(feature = "consul")]
             "consul" => consul::discovery(config),
+            #[cfg(feature = "etcd")]
+            "etcd" => etcd::discovery(config),
             other => Err(not_made(Area::ServiceDiscovery, other)),
         }
     }
@@ -184,6 +188,26 @@ mod consul {
 
     pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
         let registry = ConsulRegistry::new(&ConsulConfig::from_neutral(config)?)?;
+        Ok(OpenedRegistry {
+            registry: AnyRegistry::new(registry.clone()),
+            resolver: AnyResolver::new(registry.clone()),
+            close: Box::new(move || registry.close()),
+        })
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod etcd {
+    use trunkline_etcd::{EtcdConfig, EtcdRegistry};
+
+    use super::*;
+
+    pub(super) fn check(config: &ServiceDiscoveryConfig) -> Result<()> {
+        EtcdConfig::from_neutral(config).map(drop)
+    }
+
+    pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
+        let registry = EtcdRegistry::new(&EtcdConfig::from_neutral(config)?)?;
         Ok(OpenedRegistry {
             registry: AnyRegistry::new(registry.clone()),
             resolver: AnyResolver::new(registry.clone()),

@@ -40,6 +40,7 @@
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
+//! | `etcd` | | service discovery by etcd |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
 //! | `full` | | all of them |
@@ -59,6 +60,8 @@ pub use trunkline_manager::*;
 pub use trunkline_consul as consul;
 pub use trunkline_core as core;
 pub use trunkline_discovery as discovery;
+#[cfg(feature = "etcd")]
+pub use trunkline_etcd as etcd;
 pub use trunkline_events as events;
 #[cfg(feature = "gateway")]
 pub use trunkline_gateway as gateway;

@@ -133,7 +133,8 @@ mod tests {
         for name in names {
             if packages.iter().all(|package| package.name != name) {
                 let directory = match name {
-                    "trunkline-sqlite" | "trunkline-redis" | "trunkline-consul" => "backends/x",
+                    "trunkline-sqlite" | "trunkline-redis" | "trunkline-consul"
+                    | "trunkline-etcd" => "backends/x",
                     "trunkline-cli" => "bin/trunkline",
                     "trunkline-examples" => "examples",
                     BENCHES => "benches",
@@ -204,7 +205,7 @@ mod tests {
     fn one_layer_knows_only_the_listed_neighbours() {
         for (from, to) in SIDEWAYS {
             fine(from, to, Normal);
-            let reason = if *from == "trunkline-consul" {
+            let reason = if matches!(*from, "trunkline-consul" | "trunkline-etcd") {
                 "may name a backend"
             } else {
                 "one layer"

@@ -32,6 +32,7 @@ pub(super) const SIDEWAYS: &[(&str, &str)] = &[
     ("trunkline-manager", "trunkline-server"),
     ("trunkline-gateway", "trunkline-server"),
     ("trunkline-consul", "trunkline-http"),
+    ("trunkline-etcd", "trunkline-http"),
 ];
 
 const NAMED: &[(&str, Layer)] = &[

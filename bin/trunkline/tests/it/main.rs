@@ -10,7 +10,7 @@ mod health_circuits;
 mod place;
 mod policy;
 mod publish_subscribe;
-#[cfg(feature = "consul")]
+#[cfg(all(feature = "consul", feature = "etcd"))]
 mod registries;
 mod services;
 mod upstream;

@@ -107,7 +107,6 @@ async fn is_an_error_when_away(scheme: &str) {
     assert!(outcome.stderr.contains("127.0.0.1:9"), "{}", outcome.stderr);
 }
 
-#[cfg(feature = "consul")]
 mod consul {
     use trunkline_testing::servers::CONSUL;
 
@@ -137,6 +136,41 @@ mod consul {
     #[tokio::test]
     async fn wrong_options_are_told_with_their_names() {
         let url = "consul://127.0.0.1:9?weit=5s";
+        let place = Place::new();
+        let outcome = place.run(&["services", "list", url]).await;
+        outcome.refused(2, "service_discovery.options.weit");
+    }
+}
+
+mod etcd {
+    use trunkline_testing::servers::ETCD;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn works_by_url() {
+        let Some(url) = shared(&ETCD).await else {
+            return;
+        };
+        super::works_by_url(&url).await;
+    }
+
+    #[tokio::test]
+    async fn is_withdrawn_and_comes_back() {
+        let Some(url) = shared(&ETCD).await else {
+            return;
+        };
+        super::is_withdrawn_and_comes_back(&url).await;
+    }
+
+    #[tokio::test]
+    async fn is_an_error_when_away() {
+        super::is_an_error_when_away("etcd").await;
+    }
+
+    #[tokio::test]
+    async fn wrong_options_are_told_with_their_names() {
+        let url = "etcd://127.0.0.1:9?weit=5s";
         let place = Place::new();
         let outcome = place.run(&["services", "list", url]).await;
         outcome.refused(2, "service_discovery.options.weit");

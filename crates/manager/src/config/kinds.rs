@@ -65,6 +65,12 @@ const CONSUL: Availability = if cfg!(feature = "consul") {
     Availability::NeedsFeature("consul")
 };
 
+const ETCD: Availability = if cfg!(feature = "etcd") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("etcd")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -89,11 +95,7 @@ pub const KINDS: [Kind; 16] = [
     kind(Area::ServiceDiscovery, "static", Availability::Served),
     kind(Area::ServiceDiscovery, "memory", Availability::Served),
     kind(Area::ServiceDiscovery, "consul", CONSUL),
-    kind(
-        Area::ServiceDiscovery,
-        "etcd",
-        Availability::NotInThisVersion,
-    ),
+    kind(Area::ServiceDiscovery, "etcd", ETCD),
     kind(
         Area::ServiceDiscovery,
         "kubernetes",

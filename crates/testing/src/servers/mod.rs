@@ -55,6 +55,7 @@ pub mod consul;
 mod directory;
 mod environment;
 mod error;
+pub mod etcd;
 mod install;
 mod keeper;
 mod listener;
@@ -73,10 +74,11 @@ mod wait;
 pub use boot::Ending;
 pub use consul::CONSUL;
 pub use error::ServerError;
+pub use etcd::ETCD;
 pub use install::{Installed, install};
 pub use live::{own, own_launched, shared, tool};
 pub use program::{
-    CONSUL_AGENT, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
+    CONSUL_AGENT, ETCD_SERVER, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
 };
 pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
@@ -85,7 +87,7 @@ pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &CONSUL];
+pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &CONSUL, &ETCD];
 
 /// The system of this name.
 #[must_use]

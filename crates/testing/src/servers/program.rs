@@ -47,6 +47,13 @@ pub static CONSUL_AGENT: Program = Program {
     version_arguments: &["version"],
 };
 
+/// `etcd`.
+pub static ETCD_SERVER: Program = Program {
+    name: "etcd",
+    package: "etcd-server",
+    version_arguments: &["--version"],
+};
+
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
 pub static PROMTOOL: Program = Program {
     name: "promtool",

@@ -303,15 +303,18 @@ fn kinds_are_known_whether_served_or_not() {
     );
     let discovery = |kind: &str| files.check(&[("SERVICE_DISCOVERY_TYPE", kind)]);
     assert!(discovery("static").is_empty() && discovery("embedded").is_empty());
-    if cfg!(feature = "consul") {
-        assert!(discovery("consul").is_empty());
-    } else {
-        assert_line(
-            &discovery("consul"),
-            &["warning", "it needs the feature `consul`"],
-        );
+    for (kind, is_served) in [
+        ("consul", cfg!(feature = "consul")),
+        ("etcd", cfg!(feature = "etcd")),
+    ] {
+        let feature = format!("it needs the feature `{kind}`");
+        let told = discovery(kind);
+        match is_served {
+            true => assert!(told.is_empty(), "{told:?}"),
+            false => assert_line(&told, &["warning", &feature]),
+        }
     }
-    for kind in ["etcd", "kubernetes", "k8s", "dns"] {
+    for kind in ["kubernetes", "k8s", "dns"] {
         assert_line(
             &discovery(kind),
             &["warning", "is not available in this version"],

@@ -1,0 +1,7 @@
+//! The etcd registry, on real servers.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod access;
+mod conformance;
+mod recovery;
+mod world;
