@@ -102,6 +102,8 @@ impl Backends {
             "embedded" => {
                 embedded::broker(config, self.directory(config.connection.path.as_deref()))
             }
+            #[cfg(feature = "redis")]
+            "redis" => trunkline_redis::open(config),
             other => Err(not_made(Area::MessageBroker, other)),
         }
     }

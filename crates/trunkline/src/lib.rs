@@ -38,6 +38,7 @@
 //! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
 //! | `graphql` | | GraphQL requests through the HTTP clients |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
+//! | `redis` | | Redis as a message broker |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
 //! | `etcd` | | service discovery by etcd |
@@ -70,6 +71,8 @@ pub use trunkline_http as http;
 #[cfg(feature = "macros")]
 pub use trunkline_macros::service_interface;
 pub use trunkline_messaging as messaging;
+#[cfg(feature = "redis")]
+pub use trunkline_redis as redis;
 pub use trunkline_resilience as resilience;
 #[cfg(feature = "server")]
 pub use trunkline_server as server;

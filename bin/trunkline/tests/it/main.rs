@@ -10,6 +10,8 @@ mod health_circuits;
 mod place;
 mod policy;
 mod publish_subscribe;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(all(feature = "consul", feature = "etcd"))]
 mod registries;
 mod services;

@@ -71,6 +71,12 @@ const ETCD: Availability = if cfg!(feature = "etcd") {
     Availability::NeedsFeature("etcd")
 };
 
+const REDIS: Availability = if cfg!(feature = "redis") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("redis")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -89,7 +95,7 @@ pub const KINDS: [Kind; 16] = [
         Availability::NotInThisVersion,
     ),
     kind(Area::MessageBroker, "kafka", Availability::NotInThisVersion),
-    kind(Area::MessageBroker, "redis", Availability::NotInThisVersion),
+    kind(Area::MessageBroker, "redis", REDIS),
     kind(Area::MessageBroker, "nats", Availability::NotInThisVersion),
     kind(Area::ServiceDiscovery, "embedded", EMBEDDED),
     kind(Area::ServiceDiscovery, "static", Availability::Served),

@@ -283,7 +283,7 @@ fn kinds_are_known_whether_served_or_not() {
     let files = Files::new(&[]);
     let check = |kind: &str| files.check(&[("MESSAGE_BROKER_TYPE", kind)]);
     assert!(check("memory").is_empty() && check("Embedded").is_empty());
-    for kind in ["rabbitmq", "Kafka", "redis", "nats"] {
+    for kind in ["rabbitmq", "Kafka", "nats"] {
         assert_line(
             &check(kind),
             &[
@@ -292,6 +292,11 @@ fn kinds_are_known_whether_served_or_not() {
                 "allowed: embedded, memory",
             ],
         );
+    }
+    if cfg!(feature = "redis") {
+        assert!(check("redis").is_empty());
+    } else {
+        assert_line(&check("redis"), &["warning", "the feature `redis`"]);
     }
     assert_line(
         &check("rabitmq"),

@@ -1,0 +1,101 @@
+-- Takes messages for a member of a group, with a lease each: first what comes again, then what is new.
+local PARKED = 10000
+local S, G, want, lease, token = argument(), argument(), tonumber(argument()), tonumber(argument()), argument()
+local B = S .. '/' .. G
+local out = {}
+move_due()
+keep_clock()
+
+local function look(fields)
+  local key, expires
+  for i = 1, #fields, 2 do
+    if fields[i] == 'key' then
+      key = fields[i + 1]
+    elseif fields[i] == 'expires' then
+      expires = tonumber(fields[i + 1])
+    end
+  end
+  return key, expires ~= nil and expires <= NOW
+end
+
+local function hand(id, key, fields)
+  local tries = tonumber(redis.call('HGET', B .. ':tries', id) or '0')
+  redis.call('HSET', B .. ':held', id, token)
+  redis.call('ZADD', B .. ':leases', whole(NOW + lease), id)
+  if key then
+    redis.call('HSET', B .. ':lanes', key, id)
+    redis.call('HSET', B .. ':keys', id, key)
+  end
+  out[#out + 1] = { id, tries + 1, fields }
+end
+
+local due = redis.call('ZRANGEBYSCORE', B .. ':leases', '-inf', NOW, 'LIMIT', 0, want + 32)
+for _, id in ipairs(due) do
+  if #out >= want then
+    break
+  end
+  -- It is still in the hands of somebody whose lease is over: that was an attempt.
+  if redis.call('HDEL', B .. ':held', id) == 1 then
+    redis.call('HINCRBY', B .. ':tries', id, 1)
+  end
+  local entry = redis.call('XCLAIM', S, G, MEMBER, 0, id)[1]
+  if not entry then
+    done(S, G, id)
+  else
+    local key, expired = look(entry[2])
+    if expired then
+      done(S, G, id)
+    else
+      hand(id, key, entry[2])
+    end
+  end
+end
+
+local parked = tonumber(redis.call('GET', B .. ':parked') or '0')
+local rounds, drained = 0, false
+while #out < want and parked < PARKED and not drained do
+  if rounds >= 16 then
+    break
+  end
+  rounds = rounds + 1
+  local read = redis.call('XREADGROUP', 'GROUP', G, MEMBER, 'COUNT', want - #out, 'STREAMS', S, '>')
+  if not read then
+    drained = true
+  else
+    for _, entry in ipairs(read[1][2]) do
+      local id, fields = entry[1], entry[2]
+      local key, expired = look(fields)
+      if expired then
+        done(S, G, id)
+      elseif key and redis.call('HEXISTS', B .. ':lanes', key) == 1 then
+        -- The one before it is not done.
+        redis.call('HSET', B .. ':keys', id, key)
+        redis.call('RPUSH', B .. ':lane:' .. key, id)
+        parked = redis.call('INCR', B .. ':parked')
+      else
+        hand(id, key, fields)
+      end
+    end
+  end
+end
+
+-- How long there is nothing to come, in milliseconds; -1 if that is not known.
+local wait = -1
+if #out == 0 then
+  local function sooner(zset)
+    local first = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2]
+    if first then
+      local left = math.max(math.ceil(tonumber(first) - NOW), 0)
+      if wait < 0 or left < wait then
+        wait = left
+      end
+    end
+  end
+  sooner(B .. ':leases')
+  sooner(P .. 'delayed')
+  if not drained and parked < PARKED then
+    wait = 0
+  end
+  redis.call('SET', S .. ':wait', '1', 'PX', 10000)
+end
+return { out, wait }
