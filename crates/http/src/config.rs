@@ -64,9 +64,9 @@ pub struct HttpClientConfig {
     /// of unknown length fails when it gets there. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_request_size: Option<ByteSize>,
-    /// Which bodies are compressed on their way.
+    /// Which bodies are compressed on their way. Default: none. For a service, give the client the service's name.
     pub compression: CompressionConfig,
-    /// Which redirects are followed. Default: none.
+    /// Which redirects are followed. Default: none. For a service, give the client the service's name.
     pub redirects: RedirectConfig,
     /// File with further root certificates, PEM. Default: none, only the system's.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -21,7 +21,7 @@ use proc_macro2::TokenStream;
 /// # Methods
 /// `#[get("/users/{user_id}")]`, `post`, `put`, `patch`, `delete`; `service = "order-service"` behind the path names
 /// another service. A parameter whose name stands in the path is put there; `#[body]` (`form`, `msgpack`, `multipart`, `stream`) is
-/// sent as the body, `#[header("X-Tenant")]` as a header, `#[query(flatten)]` field by field; all others go to the query,
+/// sent as the body (`#[body(multipart, text = "title", file = "picture")]` names parts for the OpenAPI document), `#[header("X-Tenant")]` as a header, `#[query(flatten)]` field by field; all others go to the query,
 /// `#[query(default = 20)]` with a value for when it is left out.
 ///
 /// A method returns `Result<T, ServiceError>`: a value, `Option<T>` (`None` for 404), `Response`, `Body` (a stream) or
@@ -33,8 +33,12 @@ use proc_macro2::TokenStream;
 /// answers, keep the rules that `garde::Validate` derived for them; features `server` and `validate` of trunkline.
 ///
 /// # Policy
-/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `rate_limit`, `hedge`, `fallback`, `cached`, `version` and `idempotent` are the author's defaults: configuration
-/// overrides them field by field, and their order means nothing.
+/// `timeout`, `retry`, `circuit_breaker`, `bulkhead`, `rate_limit`, `hedge`, `fallback`, `cached`, `version`, `health_check` and
+/// `idempotent` are the author's defaults: configuration overrides them field by field, and their order means nothing.
+#[doc(alias = "service_call")]
+#[doc(alias = "cached_service_call")]
+#[doc(alias = "retry_on_failure")]
+#[doc(alias = "health_check")]
 #[proc_macro_attribute]
 pub fn service_interface(
     arguments: proc_macro::TokenStream,

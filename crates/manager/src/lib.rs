@@ -96,5 +96,5 @@ pub use global::{communication_manager, initialize_communication, shutdown_commu
 pub use manager::CommunicationManager;
 pub use reload::AppliedConfig;
 #[cfg(feature = "http")]
-pub use sdk::call_service;
+pub use sdk::{call_service, typed_client};
 pub use stages::Stage;

@@ -75,6 +75,22 @@ impl CommunicationManager {
     }
 }
 
+/// The client that `#[service_interface]` generated of a trait, over the global manager:
+/// `let users: UsersClient = trunkline::typed_client()?;`.
+///
+/// # Errors
+/// `Config` when there is no global manager: [`initialize_communication`](crate::initialize_communication) makes it.
+pub fn typed_client<C: trunkline_http::interface::ServiceClient>() -> Result<C> {
+    match crate::communication_manager() {
+        Some(manager) => Ok(manager.client()),
+        None => Err(no_manager()),
+    }
+}
+
+fn no_manager() -> Error {
+    Error::config("there is no global manager; call initialize_communication first")
+}
+
 /// A call by the name of a service through the global manager. Without one it fails with `Config`, as a
 /// [`ServiceResult`](trunkline_http::ServiceResult).
 ///
@@ -87,9 +103,6 @@ impl CommunicationManager {
 pub fn call_service(service: &str, path: &str) -> ServiceCall {
     match crate::communication_manager() {
         Some(manager) => manager.0.sdk.call_service(service, path),
-        None => {
-            let reason = "there is no global manager; call initialize_communication first";
-            ServiceCall::without_sdk(service, path, Error::config(reason))
-        }
+        None => ServiceCall::without_sdk(service, path, no_manager()),
     }
 }

@@ -11,10 +11,10 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
-use trunkline_core::{Error, Problem, Result, Retry};
+use trunkline_core::{Error, ErrorKind, Problem, Result, Retry};
 use trunkline_resilience::timeout::Deadline;
 use trunkline_resilience::versions::{VersionPlace, VersionSettings};
-use trunkline_resilience::{EffectivePolicy, Policy};
+use trunkline_resilience::{EffectivePolicy, Policy, RetryExhausted};
 
 use super::builder::Maker;
 use super::core::{Core, Endpoint};
@@ -136,7 +136,8 @@ impl Core {
             let next = after > 0
                 && falls_back(versions, &result, outgoing.idempotent)
                 && !deadline.left(Instant::now()).is_zero()
-                && outgoing.will_repeat();
+                && outgoing.will_repeat()
+                && (was_no_load(&result) || policy.takes_from_budget());
             if !next {
                 return result;
             }
@@ -265,6 +266,20 @@ fn falls_back(
         }
         Err(error) => {
             versions.falls_back(error.kind(), None) && (idempotent || error.retry() == Retry::Safe)
+        }
+    }
+}
+
+/// Whether asking goes on without more load than a call may make: nothing was sent, or the version has declined what it
+/// does not know. All else is an attempt more, which comes out of the budget of retries.
+fn was_no_load(result: &Result<Response<Body>>) -> bool {
+    match result {
+        Ok(response) => {
+            let status = response.status();
+            refuses(status) && status != StatusCode::TOO_MANY_REQUESTS
+        }
+        Err(error) => {
+            error.kind() == ErrorKind::Rejected && error.find::<RetryExhausted>().is_none()
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use trunkline_core::Problem;
 
 use super::fault::decode_msgpack;
+use super::wire::Readable;
 use crate::body::Body;
 use crate::error::ServiceError;
 use crate::response::Response;
@@ -43,7 +44,7 @@ pub trait Answer {
 #[derive(Debug)]
 pub struct Value<T>(PhantomData<fn() -> T>);
 
-impl<T: DeserializeOwned + Send + 'static> Answer for Value<T> {
+impl<T: Readable + Send + 'static> Answer for Value<T> {
     type Output = T;
 
     async fn read<B: Refusal>(response: Response) -> Result<T, ServiceError<B>> {
@@ -61,7 +62,7 @@ impl<T: DeserializeOwned + Send + 'static> Answer for Value<T> {
 #[derive(Debug)]
 pub struct Maybe<T>(PhantomData<fn() -> T>);
 
-impl<T: DeserializeOwned + Send + 'static> Answer for Maybe<T> {
+impl<T: Readable + Send + 'static> Answer for Maybe<T> {
     type Output = Option<T>;
 
     async fn read<B: Refusal>(response: Response) -> Result<Option<T>, ServiceError<B>> {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use serde::Serialize;
 use trunkline_core::{Error, Id};
 
 use super::call::Call;
 use super::caller::Always;
 use super::operation::Operation;
 use super::parameter::{self, Parameter};
+use super::wire::Sendable;
 use crate::body::Body;
 use crate::client::{EnhancedHttpClient, IDEMPOTENCY_KEY};
 use crate::multipart::Multipart;
@@ -112,7 +112,7 @@ impl<'c> Making<'c> {
     }
 
     /// Adds the fields of a value.
-    pub fn query_fields(&mut self, fields: &(impl Serialize + ?Sized)) {
+    pub fn query_fields(&mut self, fields: &(impl Sendable + ?Sized)) {
         match crate::query::append_all(&mut self.path, fields) {
             Ok(()) => self.asked = self.path.contains('?'),
             Err(error) => self.refuse(error),
@@ -138,12 +138,12 @@ impl<'c> Making<'c> {
     }
 
     /// Sends a value as JSON.
-    pub fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+    pub fn json(&mut self, value: &(impl Sendable + ?Sized)) {
         self.content("application/json", Body::json(value));
     }
 
     /// Sends the fields of a value as a form.
-    pub fn form(&mut self, value: &(impl Serialize + ?Sized)) {
+    pub fn form(&mut self, value: &(impl Sendable + ?Sized)) {
         let mut fields = String::new();
         let written = crate::query::append_all(&mut fields, value);
         let body = written.map(|()| Body::from(fields.trim_start_matches('?').to_owned()));
@@ -151,7 +151,7 @@ impl<'c> Making<'c> {
     }
 
     /// Sends a value as MessagePack, and asks for an answer of the same kind.
-    pub fn msgpack(&mut self, value: &(impl Serialize + ?Sized)) {
+    pub fn msgpack(&mut self, value: &(impl Sendable + ?Sized)) {
         let body = rmp_serde::to_vec_named(value).map(Body::from);
         let body = body.map_err(|error| {
             Error::invalid("the body cannot be written as MessagePack").with_source(error)

@@ -16,6 +16,7 @@ mod operation;
 mod parameter;
 #[cfg(feature = "validate")]
 pub mod validate;
+mod wire;
 
 pub use answer::{Answer, Maybe, Nothing, Raw, Refusal, Streamed, Value};
 pub use call::Call;
@@ -26,6 +27,7 @@ pub use check::Check;
 pub use making::Making;
 pub use operation::{Interface, Operation};
 pub use parameter::Parameter;
+pub use wire::{Readable, Sendable};
 
 pub(crate) use fault::decode_json;
 #[doc(hidden)]

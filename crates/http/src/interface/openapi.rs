@@ -171,9 +171,32 @@ impl Entry<'_> {
         );
     }
 
-    /// Adds a body that is a form with files, of which the interface does not say which.
-    pub fn multipart_body(&mut self) {
-        let content = json!({ "multipart/form-data": { "schema": { "type": "object" } } });
+    /// Adds a body that is a form with files: its parts by name, and whether each is a file. Where the interface names
+    /// none, each may be a text or a file.
+    pub fn multipart_body(&mut self, parts: &[(&str, bool)]) {
+        const BINARY: &str = "application/octet-stream";
+        // Bytes as they are have no type in JSON Schema: that they are bytes is told by the kind of their content.
+        let file = json!({ "contentMediaType": BINARY });
+        let text = json!({ "type": "string" });
+        let mut form = json!({ "type": "object" });
+        let (mut properties, mut encoding) = (Map::new(), Map::new());
+        for (name, is_file) in parts {
+            let (schema, kind) = match is_file {
+                true => (&file, BINARY),
+                false => (&text, "text/plain"),
+            };
+            properties.insert((*name).to_owned(), schema.clone());
+            encoding.insert((*name).to_owned(), json!({ "contentType": kind }));
+        }
+        match parts {
+            [] => form["additionalProperties"] = json!({ "anyOf": [text, file] }),
+            _ => form["properties"] = properties.into(),
+        }
+        let mut described = json!({ "schema": form });
+        if !encoding.is_empty() {
+            described["encoding"] = encoding.into();
+        }
+        let content = json!({ "multipart/form-data": described });
         self.set(
             "requestBody",
             json!({ "required": true, "content": content }),

@@ -29,6 +29,7 @@ pub use result::ServiceResult;
 
 use crate::client::EnhancedHttpClient;
 use crate::error::ServiceError;
+use crate::interface::{Caller, ServiceClient};
 use crate::middleware::{Hook, MiddlewareResult, Next, ServiceRequest, hook};
 use call::Sending;
 use report::Handler;
@@ -174,6 +175,16 @@ impl ServiceSdk {
     #[doc(alias = "get_client")]
     pub fn client(&self, service: &str) -> Result<EnhancedHttpClient> {
         Ok(self.equipped(self.0.base.clients.client(service)?))
+    }
+
+    /// The client that `#[service_interface]` generated of a trait, with the middleware and error handlers of this SDK:
+    /// `let users: UsersClient = sdk.typed_client();`. Where a service has no client the calls say why.
+    ///
+    /// # Panics
+    /// As [`ServiceSdk::client`].
+    #[must_use]
+    pub fn typed_client<C: ServiceClient>(&self) -> C {
+        C::from_caller(Caller::new(C::INTERFACE, |service| self.client(service)))
     }
 
     /// A client of a service with some settings over those of the service, such as a [`CircuitConfig`], and with circuits

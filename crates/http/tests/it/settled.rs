@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use trunkline_core::Error;
 use trunkline_discovery::{EndpointConfig, ServiceConfig};
-use trunkline_http::{ServiceError, ServiceSdk};
-use trunkline_resilience::breaker::State;
+use trunkline_http::{ServiceError, ServiceSdk, ServiceSdkConfig};
+use trunkline_resilience::CircuitOpen;
+use trunkline_resilience::breaker::{Breaker, BreakerSettings, State};
 
 use crate::rig::{Server, status, text};
 
@@ -85,4 +87,79 @@ async fn x_39_only_an_answer_has_a_status() {
         "{away:?}"
     );
     assert_eq!(away.status_code(), None);
+}
+
+/// whoever finds a circuit open is told so by one type, alone, in a client, by its status as an error of a call.
+#[tokio::test]
+async fn x_2_an_open_circuit_is_one_type_everywhere() {
+    let mut once = BreakerSettings::default();
+    once.failure_threshold = 1;
+    let alone = Breaker::new("alone", once);
+    let fails = || async { Err::<(), Error>(Error::unavailable("away")) };
+    alone.call(fails()).await.unwrap_err();
+    let refused = Error::from(alone.call(fails()).await.unwrap_err());
+    let found: &CircuitOpen = refused.find().expect("the breaker alone");
+    assert_eq!(&*found.service, "alone");
+
+    let server = Server::start(async |_| status(503)).await;
+    let sdk = sdk(&server, |config| {
+        config.retry.enabled = Some(false);
+        config.circuit_breaker.failure_threshold = Some(1);
+    });
+    let client = sdk.client("users").unwrap();
+    client.get("/").await.unwrap();
+    let refused = Error::from(client.get("/").await.unwrap_err());
+    let found: &CircuitOpen = refused.find().expect("the client");
+    assert_eq!(&*found.service, "users");
+    let refused = sdk.get_from_service::<()>("users", "/").await.unwrap_err();
+    assert!(
+        matches!(refused, ServiceError::CircuitOpen(_)),
+        "{refused:?}"
+    );
+    assert!(Error::from(refused).find::<CircuitOpen>().is_some());
+    let result = sdk.call_service("users", "/").await;
+    let refused = result.error.expect("the result of a call");
+    assert!(
+        matches!(refused, ServiceError::CircuitOpen(_)),
+        "{refused:?}"
+    );
+    assert_eq!(server.count.requests(), 1);
+}
+
+/// attempts count the first one, at the call, in the settings of the SDK and in those of a service.
+#[tokio::test]
+async fn x_5_attempts_are_what_the_server_sees() {
+    let server = Server::start(async |_| status(503)).await;
+    let seen = |before: usize| server.count.requests() - before;
+    let quick = |config: &mut ServiceConfig| {
+        config.circuit_breaker.enabled = Some(false);
+        config.retry.delay = Some(Duration::ZERO);
+    };
+    let by_call = sdk(&server, quick);
+    for attempts in [1_u32, 2, 4] {
+        let before = server.count.requests();
+        let call = by_call.call_service("users", "/").retry_attempts(attempts);
+        assert!(!call.await.success);
+        assert_eq!(seen(before), usize::try_from(attempts).unwrap());
+    }
+    let before = server.count.requests();
+    assert!(!by_call.call_service("users", "/").await.success);
+    assert_eq!(seen(before), 3, "the default");
+
+    let by_service = sdk(&server, |config| {
+        quick(config);
+        config.retry.max_attempts = Some(2);
+    });
+    let before = server.count.requests();
+    assert!(!by_service.call_service("users", "/").await.success);
+    assert_eq!(seen(before), 2);
+
+    let mut config = ServiceConfig::at("127.0.0.1", server.address.port());
+    quick(&mut config);
+    let settings = ServiceSdkConfig::default().with_default_retry_attempts(5);
+    let builder = ServiceSdk::builder().config(settings);
+    let by_sdk = builder.service("users", config).build().unwrap();
+    let before = server.count.requests();
+    assert!(!by_sdk.call_service("users", "/").await.success);
+    assert_eq!(seen(before), 5);
 }

@@ -353,3 +353,62 @@ async fn the_sdk_and_middleware_know_the_versions() {
         ["GET /users v2", "GET /users v1", "GET /users v2"]
     );
 }
+
+/// Requests that named each version.
+fn counts(seen: &Seen) -> (usize, usize) {
+    let asked = asked(seen);
+    let second = asked.iter().filter(|line| line.contains("v2")).count();
+    (second, asked.len() - second)
+}
+
+fn with_budget(server: &Server, versions: VersionsConfig, metrics: &Metrics) -> EnhancedHttpClient {
+    let mut config = config(server, versions);
+    config.retry.budget.min_per_second = Some(0);
+    config.retry.budget.percent = Some(20.0);
+    config.circuit_breaker.enabled = Some(false);
+    let builder = EnhancedHttpClient::builder().config(config);
+    builder.metrics(metrics).build().unwrap()
+}
+
+#[tokio::test]
+async fn the_next_version_is_asked_within_the_budget_of_retries() {
+    let (server, seen) = two_versions(500).await;
+    let metrics = Metrics::new();
+    let client = with_budget(&server, both(), &metrics);
+    let mut good = 0;
+    for _ in 0..100 {
+        let answer = client.get("/users").await.unwrap();
+        good += usize::from(answer.status().is_success());
+    }
+    let (preferred, next) = counts(&seen);
+    assert_eq!((preferred, next), (100, good));
+    // A fifth of the calls, and of those that the next version took.
+    assert!((18..=26).contains(&next), "{next}");
+    let text = metrics.render(Format::Prometheus).unwrap();
+    let line = |line: &&str| line.starts_with("trunkline_retry_budget_exhausted_total{");
+    let line = text.lines().find(line).unwrap();
+    assert!(line.ends_with(&format!(" {}", 100 - next)), "{line}");
+}
+
+#[tokio::test]
+async fn a_version_that_declines_or_is_not_asked_costs_no_budget() {
+    let (server, seen) = two_versions(404).await;
+    let client = with_budget(&server, both().on_status([404]), &Metrics::disabled());
+    for _ in 0..50 {
+        let answer = client.get("/users").await.unwrap();
+        assert_eq!(answer.service_version(), Some("v1"));
+    }
+    assert_eq!(counts(&seen), (50, 50));
+
+    let (server, seen) = two_versions(500).await;
+    let mut config = config(&server, both());
+    config.retry.budget.min_per_second = Some(0);
+    config.retry.budget.percent = Some(100.0);
+    config.circuit_breaker.failure_threshold = Some(1);
+    let client = EnhancedHttpClient::from_config(config).unwrap();
+    for _ in 0..50 {
+        let answer = client.get("/users").await.unwrap();
+        assert_eq!(answer.service_version(), Some("v1"));
+    }
+    assert_eq!(counts(&seen), (1, 50), "the circuit of v2 is open");
+}

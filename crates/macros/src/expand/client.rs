@@ -335,6 +335,7 @@ fn add(contract: &Contract, parameter: &Parameter) -> TokenStream {
         name: value,
         ty,
         place,
+        ..
     } = parameter;
     let span = span_of(ty);
     match place {

@@ -6,7 +6,7 @@ use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 
 use super::runtime;
 use crate::parse::{
-    Answer, BodyKind, Contract, Method, Owned, Parameter, Place, QueryKind, Segment,
+    Answer, BodyKind, Contract, Method, Owned, Parameter, Part, Place, QueryKind, Segment,
     default_tokens, kept_item, span_of,
 };
 
@@ -142,7 +142,13 @@ fn describe(rt: &TokenStream, parameter: &Parameter) -> TokenStream {
             quote_spanned!(span=> entry.body::<#owned>("application/msgpack");)
         }
         Place::Body(BodyKind::Stream) => quote!(entry.streamed_body();),
-        Place::Body(BodyKind::Multipart) => quote!(entry.multipart_body();),
+        Place::Body(BodyKind::Multipart) => {
+            let parts = parameter.parts.iter().map(|part| {
+                let Part { name, is_file } = part;
+                quote!((#name, #is_file))
+            });
+            quote!(entry.multipart_body(&[#(#parts),*]);)
+        }
     }
 }
 

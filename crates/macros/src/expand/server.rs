@@ -144,6 +144,7 @@ fn read(contract: &Contract, method: &Method, parameter: &Parameter) -> TokenStr
         name: value,
         ty,
         place,
+        ..
     } = parameter;
     let Owned {
         ty: owned,

@@ -14,7 +14,7 @@ use syn::{Attribute, Error, Ident, ItemTrait, Path, Result, TraitItem, Visibilit
 
 pub(crate) use arguments::Halves;
 pub(crate) use method::{Answer, Method};
-pub(crate) use parameter::{BodyKind, Parameter, Place, QueryKind, tokens as default_tokens};
+pub(crate) use parameter::{BodyKind, Parameter, Part, Place, QueryKind, tokens as default_tokens};
 pub(crate) use template::Segment;
 pub(crate) use types::{Owned, kept_item};
 

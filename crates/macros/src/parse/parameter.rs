@@ -14,6 +14,15 @@ pub(crate) struct Parameter {
     pub(crate) name: Ident,
     pub(crate) ty: Type,
     pub(crate) place: Place,
+    /// Those of a form with files, as far as they are named.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A part of a form with files.
+pub(crate) struct Part {
+    pub(crate) name: String,
+    /// Not a text.
+    pub(crate) is_file: bool,
 }
 
 /// Where a parameter goes.
@@ -89,9 +98,12 @@ impl Parameter {
         let name = pattern.ident.clone();
         let text = name.unraw().to_string();
         let ty = (*argument.ty).clone();
-        let mut place = None;
+        let (mut place, mut parts) = (None, Vec::new());
         for attribute in &argument.attrs {
             let found = Place::of(attribute, &text, &ty)?;
+            if let Place::Body(BodyKind::Multipart) = found {
+                parts = Details::of(attribute)?.parts()?;
+            }
             if place.replace(found).is_some() {
                 return Err(Error::new_spanned(
                     attribute,
@@ -114,7 +126,12 @@ impl Parameter {
             None => Place::query(text, &ty),
         };
         place.check(&ty)?;
-        Ok(Self { name, ty, place })
+        Ok(Self {
+            name,
+            ty,
+            place,
+            parts,
+        })
     }
 }
 
@@ -140,13 +157,7 @@ impl Place {
             .get_ident()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let read = match &attribute.meta {
-            Meta::Path(_) => Details::default(),
-            Meta::List(list) => syn::parse2(list.tokens.clone())?,
-            Meta::NameValue(value) => {
-                return Err(Error::new_spanned(value, format!("write `#[{word}(…)]`")));
-            }
-        };
+        let read = Details::of(attribute)?;
         let name = read.name.as_ref().map(LitStr::value);
         let optional = types::inner_of(ty, "Option").is_some();
         match word.as_str() {
@@ -197,7 +208,12 @@ impl Place {
                 })
             }
             "body" => {
-                read.only(&["json", "form", "msgpack", "stream", "multipart"])?;
+                let kinds = ["json", "form", "msgpack", "stream", "multipart"];
+                if read.flag("multipart") {
+                    read.only(&[&kinds[..], &["text", "file"]].concat())?;
+                } else {
+                    read.only(&kinds)?;
+                }
                 read.body(attribute)
             }
             other => Err(Error::new_spanned(
@@ -283,6 +299,8 @@ struct Details {
     name: Option<LitStr>,
     default: Option<Box<Expr>>,
     flags: Vec<Ident>,
+    /// Parts of a form, each with `text` or `file` before it.
+    parts: Vec<(Ident, LitStr)>,
 }
 
 impl Parse for Details {
@@ -302,6 +320,10 @@ impl Parse for Details {
                         input.parse::<Token![=]>()?;
                         found.default = Some(input.parse()?);
                     }
+                    "text" | "file" => {
+                        input.parse::<Token![=]>()?;
+                        found.parts.push((word, input.parse()?));
+                    }
                     _ => found.flags.push(word),
                 }
             }
@@ -314,6 +336,34 @@ impl Parse for Details {
 }
 
 impl Details {
+    fn of(attribute: &Attribute) -> Result<Self> {
+        match &attribute.meta {
+            Meta::Path(_) => Ok(Self::default()),
+            Meta::List(list) => syn::parse2(list.tokens.clone()),
+            Meta::NameValue(value) => {
+                let word = attribute.path().get_ident();
+                let word = word.map(ToString::to_string).unwrap_or_default();
+                let text = format!("write `#[{word}(…)]`");
+                Err(Error::new_spanned(value, text))
+            }
+        }
+    }
+
+    /// The parts that are named, each once.
+    fn parts(&self) -> Result<Vec<Part>> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (kind, literal) in &self.parts {
+            let name = literal.value();
+            if name.is_empty() || parts.iter().any(|known| known.name == name) {
+                let text = "a part has a name of its own: `text = \"title\", file = \"picture\"`";
+                return Err(Error::new(literal.span(), text));
+            }
+            let is_file = kind == "file";
+            parts.push(Part { name, is_file });
+        }
+        Ok(parts)
+    }
+
     fn flag(&self, word: &str) -> bool {
         self.flags.iter().any(|flag| flag == word)
     }
@@ -337,6 +387,13 @@ impl Details {
             .filter(|_| !known.contains(&"default"))
         {
             return refuse(default.span(), "default");
+        }
+        if let Some((word, _)) = self
+            .parts
+            .iter()
+            .find(|(word, _)| !known.contains(&word.to_string().as_str()))
+        {
+            return refuse(word.span(), &word.to_string());
         }
         for flag in &self.flags {
             let word = flag.to_string();

@@ -18,7 +18,7 @@ use crate::chaos::Chaos;
 use crate::concurrency::ConcurrencyLimiter;
 use crate::failure::{Classify, Standard};
 use crate::fallback::FallbackSettings;
-use crate::observe::Observers;
+use crate::observe::{Observers, Refusal};
 use crate::ratelimit::RateLimiter;
 use crate::retry::RetryBudget;
 use crate::target::Target;
@@ -146,6 +146,27 @@ impl Policy {
     #[must_use]
     pub fn concurrency(&self) -> Option<Arc<ConcurrencyLimiter>> {
         self.engine.load().concurrency.clone()
+    }
+
+    /// Takes the leave for an attempt that is made outside of [`Policy::run`] in place of one that failed, such as one at
+    /// another version of a service, from the budget of retries. `false` when the budget is used up: then it is not to be
+    /// made, and observers are told.
+    #[must_use]
+    pub fn takes_from_budget(&self) -> bool {
+        let engine = self.engine.load();
+        let Some(budget) = &engine.budget else {
+            return true;
+        };
+        let now = Instant::now();
+        let reserved = budget.reserve(now);
+        let taken = reserved.is_some();
+        match reserved {
+            Some(reservation) => reservation.commit(now),
+            None => self
+                .observers
+                .tell(|to| to.refused(&self.target, Refusal::RetryBudget)),
+        }
+        taken
     }
 
     /// Makes a call and judges its results by the [`Standard`] rule. The operation is called once for each attempt.

@@ -3,3 +3,4 @@
 #![cfg(all(feature = "macros", feature = "server"))]
 
 mod interface;
+mod settled;

@@ -20,6 +20,15 @@ pub trait Users {
 
     #[post("/d")]
     async fn two(&self, #[body(form, msgpack)] user: User) -> Result<User, ServiceError>;
+
+    #[post("/e")]
+    async fn parts(&self, #[body(form, file = "picture")] user: User) -> Result<User, ServiceError>;
+
+    #[post("/f")]
+    async fn twice(
+        &self,
+        #[body(multipart, text = "title", file = "title")] form: Multipart,
+    ) -> Result<User, ServiceError>;
 }
 
 fn main() {}

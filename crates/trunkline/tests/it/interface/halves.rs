@@ -79,8 +79,11 @@ pub(crate) trait Items {
     async fn pictures(
         &self,
         id: u64,
-        #[body(multipart)] form: Multipart,
+        #[body(multipart, text = "title", file = "picture")] form: Multipart,
     ) -> Result<Vec<String>, ServiceError>;
+
+    #[post("/anything")]
+    async fn anything(&self, #[body(multipart)] form: Multipart) -> Result<(), ServiceError>;
 
     #[get("/raw")]
     async fn raw(&self) -> Result<Response, ServiceError>;
@@ -178,6 +181,10 @@ impl Items for Shop {
             found.push(format!("{name} {file:?} {size}"));
         }
         Ok(found)
+    }
+
+    async fn anything(&self, _form: Multipart) -> Result<(), ServiceError> {
+        Ok(())
     }
 
     async fn raw(&self) -> Result<Response, ServiceError> {
@@ -502,7 +509,30 @@ fn the_document_describes_all_of_it() {
     );
     assert!(remove["204"].is_object());
     let pictures = &document["paths"]["/api/v1/items/{id}/pictures"]["post"];
-    assert!(pictures["requestBody"]["content"]["multipart/form-data"].is_object());
+    let form = &pictures["requestBody"]["content"]["multipart/form-data"];
+    assert_eq!(
+        *form,
+        json!({
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "title": { "type": "string" },
+                    "picture": { "contentMediaType": "application/octet-stream" },
+                },
+            },
+            "encoding": {
+                "title": { "contentType": "text/plain" },
+                "picture": { "contentType": "application/octet-stream" },
+            },
+        })
+    );
+    let anything = &document["paths"]["/api/v1/anything"]["post"]["requestBody"]["content"];
+    let parts = &anything["multipart/form-data"]["schema"]["additionalProperties"]["anyOf"];
+    assert_eq!(parts[0], json!({ "type": "string" }));
+    assert_eq!(
+        parts[1],
+        json!({ "contentMediaType": "application/octet-stream" })
+    );
     let schemas = document["components"]["schemas"].as_object().unwrap();
     assert_eq!(schemas["Item"]["properties"]["quantity"]["type"], "integer");
     // Every reference leads somewhere.

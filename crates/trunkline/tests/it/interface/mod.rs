@@ -3,6 +3,6 @@
 mod client;
 mod halves;
 mod health;
-mod policy;
+pub(crate) mod policy;
 mod seeds;
-mod server;
+pub(crate) mod server;

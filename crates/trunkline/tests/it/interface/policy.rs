@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use trunkline::discovery::{Instances, ServiceInstance, ServiceName};
 use trunkline::http::{EndpointConfig, EnhancedHttpClient, ServiceError};
-use trunkline::resilience::{EffectivePolicy, Target};
+use trunkline::resilience::{EffectivePolicy, RateLimited, Target};
 use trunkline::server::Json;
 use trunkline::{CommunicationConfig, CommunicationManager, service_interface};
 
@@ -223,6 +224,64 @@ async fn the_next_version_answers_where_the_preferred_one_fails() {
     assert_eq!(server.seen().len(), 5);
 }
 
+#[service_interface("user-service", "/api/v1")]
+trait Limited {
+    #[get("/users/{user_id}")]
+    #[rate_limit(limit = 2, per = "1h", max_wait = 0)]
+    #[retry(enabled = false)]
+    async fn get_user(&self, user_id: u64) -> Result<User, ServiceError>;
+
+    #[get("/people/{user_id}")]
+    async fn person(&self, user_id: u64) -> Result<User, ServiceError>;
+
+    #[get("/late/{user_id}")]
+    #[hedge(delay = "20ms")]
+    #[retry(enabled = false)]
+    #[timeout("60s")]
+    async fn hedged(&self, user_id: u64) -> Result<User, ServiceError>;
+}
+
+#[tokio::test]
+async fn a_rate_limit_counts_the_calls_of_its_method() {
+    let server = Server::start(|_, _| Json(ada())).await;
+    let users = LimitedClient::new(server.client());
+    for id in [1, 2] {
+        assert_eq!(users.get_user(id).await.unwrap(), ada());
+    }
+    let error = trunkline::Error::from(users.get_user(3).await.unwrap_err());
+    assert!(error.find::<RateLimited>().is_some(), "{error}");
+    assert_eq!(users.person(3).await.unwrap(), ada());
+    assert_eq!(
+        server.lines(),
+        [
+            "GET /api/v1/users/1",
+            "GET /api/v1/users/2",
+            "GET /api/v1/people/3"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_hedge_overtakes_an_instance_that_is_silent() {
+    let good = Server::start(|_, _| Json(ada())).await;
+    // Connections are made, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = [
+        good.url.rsplit(':').next().unwrap().parse().unwrap(),
+        silent.local_addr().unwrap().port(),
+    ];
+    let name = ServiceName::new("user-service").unwrap();
+    let both = ports.map(|port| ServiceInstance::new(name.clone(), "127.0.0.1", port));
+    let client = EnhancedHttpClient::builder().instances(Instances::fixed(name, both.into()));
+    let users = LimitedClient::new(client.build().unwrap());
+    // One of the first two calls begins at the one that was never asked.
+    for id in 0..4 {
+        assert_eq!(users.hedged(id).await.unwrap(), ada());
+    }
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_ok(), "it was asked");
+}
+
 #[tokio::test]
 async fn options_of_a_call_win_over_all() {
     let server = Server::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR).await;
@@ -242,14 +301,18 @@ async fn options_of_a_call_win_over_all() {
     );
 }
 
-pub(super) async fn manager(text: &str) -> CommunicationManager {
+/// Settings that need nothing outside of the process.
+pub(crate) fn config(text: &str) -> CommunicationConfig {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("communication.yaml");
     let nothing_else =
         "message_brokers: {}\nservice_discovery: { type: static }\nevent_store: { type: memory }\n";
     std::fs::write(&file, format!("{nothing_else}{text}")).unwrap();
-    let config = CommunicationConfig::from_file(&file).unwrap();
-    let manager = CommunicationManager::new(config);
+    CommunicationConfig::from_file(&file).unwrap()
+}
+
+pub(crate) async fn manager(text: &str) -> CommunicationManager {
+    let manager = CommunicationManager::new(config(text));
     manager.initialize().await.unwrap();
     manager
 }
