@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use trunkline_testing::servers::{self, System};
 
-use crate::place::{Place, eventually};
+use crate::place::{Outcome, Place, eventually};
 use crate::upstream::Upstream;
 
 /// The URL of a server that tests share; nothing where it is not installed.
@@ -75,6 +75,34 @@ async fn works_by_url(url: &str) {
     watch.end().await.done();
 }
 
+/// The configuration, or the environment, says where the registry is, by the words of the first drafts.
+async fn is_named_by_the_configuration(kind: &str, url: &str) {
+    let place = Place::new();
+    let (web, upstream) = (unique("web"), Upstream::talkative().await);
+    let address = upstream.address().to_string();
+    let mut registration = place.start(&["services", "register", url, &web, &address]);
+    registration.line().await;
+    let (host, port) = url
+        .strip_prefix(&format!("{kind}://"))
+        .and_then(|place| place.split_once(':'))
+        .unwrap();
+    let call = ["call", &web, "GET", "/items"];
+    let mut command = place.command(&call);
+    command
+        .env("SERVICE_DISCOVERY_TYPE", kind)
+        .env("SERVICE_DISCOVERY_HOST", host)
+        .env("SERVICE_DISCOVERY_PORT", port);
+    let heard: Value = Outcome::of(command).await.done().json();
+    assert_eq!(heard["path"], "/items");
+    let file = format!(
+        "communication:\n  service_discovery:\n    type: {kind}\n    host: {host}\n    port: {port}\n"
+    );
+    place.file("communication.yaml", &file);
+    let heard: Value = place.run(&call).await.done().json();
+    assert_eq!(heard["path"], "/items");
+    registration.stop(Signal::TERM).await.done();
+}
+
 /// What one process has registered, an operator may withdraw; it then comes back by itself.
 async fn is_withdrawn_and_comes_back(url: &str) {
     let place = Place::new();
@@ -121,6 +149,14 @@ mod consul {
     }
 
     #[tokio::test]
+    async fn is_named_by_the_configuration() {
+        let Some(url) = shared(&CONSUL).await else {
+            return;
+        };
+        super::is_named_by_the_configuration("consul", &url).await;
+    }
+
+    #[tokio::test]
     async fn is_withdrawn_and_comes_back() {
         let Some(url) = shared(&CONSUL).await else {
             return;
@@ -153,6 +189,14 @@ mod etcd {
             return;
         };
         super::works_by_url(&url).await;
+    }
+
+    #[tokio::test]
+    async fn is_named_by_the_configuration() {
+        let Some(url) = shared(&ETCD).await else {
+            return;
+        };
+        super::is_named_by_the_configuration("etcd", &url).await;
     }
 
     #[tokio::test]
