@@ -64,7 +64,7 @@ TRUNKLINE_REQUIRE_LIVE=redis,promtool (or all) it makes them fail.",
         about: "real servers for tests: install, start, stop",
         details: "\
 list      what can be installed and started, and what is installed
-install   installs what is missing (all of it without a name); Debian packages, needs root
+install   installs what is missing (all of it without a name); Debian packages, needs root, and Go modules
 up        starts servers that stay until `down`, each on a free port with new data
 down      stops them and removes their data (all of them without a name)
 status    what runs, and where

@@ -112,7 +112,7 @@ fn systems(names: &[Wanted]) -> Result<Vec<&'static System>> {
 fn list() {
     println!(
         "{:10}  {:8}  {:16}  installed",
-        "name", "is a", "Debian package"
+        "name", "is a", "comes from"
     );
     for wanted in Wanted::all() {
         let is_a = match wanted {

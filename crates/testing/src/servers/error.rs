@@ -13,12 +13,12 @@ pub enum ServerError {
     NotInstalled {
         /// Name of the program.
         program: &'static str,
-        /// Debian package that brings it.
+        /// Debian package that brings it, or Go module.
         package: &'static str,
     },
     /// Installing was tried and failed.
     Install {
-        /// Debian package that was asked for.
+        /// Debian package or Go module that was asked for.
         package: &'static str,
         /// What the package manager said, or why it was not asked.
         detail: String,
@@ -93,7 +93,7 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInstalled { program, package } => {
-                write!(f, "{program} is not installed (Debian package {package})")
+                write!(f, "{program} is not installed ({})", source(package))
             }
             Self::Install { package, detail } => write!(f, "cannot install {package}: {detail}"),
             Self::Exited {
@@ -144,5 +144,13 @@ impl std::error::Error for ServerError {
             | Self::WontStop { .. }
             | Self::NotRunning { .. } => None,
         }
+    }
+}
+
+/// What brings a program, in words.
+fn source(package: &str) -> String {
+    match package.strip_prefix("go:") {
+        Some(module) => format!("Go module {module}"),
+        None => format!("Debian package {package}"),
     }
 }

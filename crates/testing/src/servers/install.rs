@@ -1,4 +1,4 @@
-//! Installing programs from Debian packages.
+//! Installing programs from Debian packages, or building them from Go modules (see `built`).
 //!
 //! A package may be one of another release (`consul/bullseye`): see `older`.
 
@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::bounded::{self, Finished};
+use super::built;
 use super::environment;
 use super::error::ServerError;
 use super::older;
@@ -32,9 +33,9 @@ pub enum Installed {
     Now,
 }
 
-/// Makes sure that `program` is on this machine: installs its Debian package if it is missing.
+/// Makes sure that `program` is on this machine: installs its Debian package, or builds its Go module, if it is missing.
 ///
-/// Needs root for that. Services that packages bring are not started. May take minutes.
+/// A package needs root for that, a module the Go toolchain. Services that packages bring are not started. May take minutes.
 ///
 /// # Errors
 /// [`ServerError::Install`] if the package manager is missing, not allowed or fails;
@@ -51,6 +52,10 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
     // Another process may have installed it while this one waited.
     if program.find().is_some() {
         return Ok(Installed::Already);
+    }
+    if built::module(program).is_some() {
+        built::build(program)?;
+        return Ok(Installed::Now);
     }
     if !Path::new(APT).exists() {
         return Err(failed(

@@ -51,6 +51,7 @@
 
 mod boot;
 mod bounded;
+mod built;
 pub mod consul;
 mod directory;
 mod environment;
@@ -60,6 +61,7 @@ mod install;
 mod keeper;
 mod listener;
 mod live;
+pub mod nats;
 mod older;
 mod port;
 mod process;
@@ -77,8 +79,10 @@ pub use error::ServerError;
 pub use etcd::ETCD;
 pub use install::{Installed, install};
 pub use live::{own, own_launched, shared, tool};
+pub use nats::NATS;
 pub use program::{
-    CONSUL_AGENT, ETCD_SERVER, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
+    CONSUL_AGENT, ETCD_SERVER, NATS_SERVER, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER,
+    REDIS_SERVER, TOOLS,
 };
 pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
@@ -87,7 +91,7 @@ pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &CONSUL, &ETCD];
+pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &NATS, &CONSUL, &ETCD];
 
 /// The system of this name.
 #[must_use]

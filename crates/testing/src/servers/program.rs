@@ -1,4 +1,4 @@
-//! Programs: servers and tools that come from Debian packages.
+//! Programs: servers and tools that come from Debian packages or are built from Go modules.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::bounded;
+use super::built;
 use super::environment;
 use super::error::ServerError;
 
@@ -17,7 +18,8 @@ const VERSION_WITHIN: Duration = Duration::from_secs(10);
 pub struct Program {
     /// Name of the executable.
     pub name: &'static str,
-    /// Debian package that contains it; `package/release` for one of another release.
+    /// Debian package that contains it, `package/release` for one of another release, or the Go module that it is built
+    /// from, as `go:module@version`.
     pub package: &'static str,
     /// Arguments that make it print its version and end; none where it has no such.
     pub version_arguments: &'static [&'static str],
@@ -54,6 +56,13 @@ pub static ETCD_SERVER: Program = Program {
     version_arguments: &["--version"],
 };
 
+/// `nats-server`. Debian's is of 2022.
+pub static NATS_SERVER: Program = Program {
+    name: "nats-server",
+    package: "go:github.com/nats-io/nats-server/v2@v2.15.2",
+    version_arguments: &["--version"],
+};
+
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
 pub static PROMTOOL: Program = Program {
     name: "promtool",
@@ -85,6 +94,8 @@ impl Program {
         let before = BEFORE_PATH.iter().filter(|(name, _)| *name == self.name);
         before
             .map(|(_, directory)| PathBuf::from(directory))
+            // What is built here is of the version that is asked for; what stands on the `PATH` may be of any.
+            .chain(built::directory(self))
             .chain(environment::search_path())
             .map(|directory| directory.join(self.name))
             .find(|path| is_executable(path))
