@@ -21,7 +21,8 @@ pub struct Capabilities {
     pub durable: bool,
     /// Other processes see the messages.
     pub shared: bool,
-    /// Consumers of one group compete; groups get a copy each.
+    /// Consumers of one group compete; groups get a copy each. With `redelivery` a group collects messages while its members
+    /// are away, or busy; without it they are lost to it.
     pub groups: bool,
     /// `*` and `#` in subscriptions.
     pub wildcards: bool,

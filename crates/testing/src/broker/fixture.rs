@@ -24,6 +24,17 @@ pub(crate) fn has(scope: &Scope, capability: bool, what: &'static str) -> bool {
     capability
 }
 
+/// Whether groups collect messages while nobody takes them; says that the case is skipped when they do not. Who delivers at
+/// most once keeps nothing for a member that is away or busy.
+pub(super) fn collects(broker: &AnyBroker, scope: &Scope) -> bool {
+    let capabilities = broker.capabilities();
+    has(
+        scope,
+        capabilities.groups && capabilities.redelivery,
+        "groups with redelivery",
+    )
+}
+
 /// A topic's name that no other case has.
 pub(super) fn topic(scope: &Scope, what: &str) -> TopicName {
     TopicName::new(scope.name(what)).expect("a valid name")

@@ -7,7 +7,8 @@ use trunkline_messaging::{AnyBroker, MessageBroker, OrderingGuarantee, Subscribe
 
 use crate::Scope;
 use crate::broker::fixture::{
-    ack, has, member, nack, next, publish, publish_keyed, silent, subscribe, take, text, topic,
+    ack, collects, has, member, nack, next, publish, publish_keyed, silent, subscribe, take, text,
+    topic,
 };
 
 /// No more deliveries come than may be unsettled.
@@ -214,7 +215,7 @@ fn ordered(broker: &AnyBroker, scope: &Scope) -> bool {
 
 /// A slow consumer gets everything in the end.
 pub async fn a_backlog_is_worked_off(broker: &AnyBroker, scope: &Scope) {
-    if !has(scope, broker.capabilities().groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));

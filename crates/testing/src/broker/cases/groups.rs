@@ -7,7 +7,8 @@ use trunkline_messaging::{AnyBroker, MessageBroker, Subscribe};
 
 use crate::Scope;
 use crate::broker::fixture::{
-    ack, has, member, next, pattern, publish, refused, silent, subscribe, take, text, topic, under,
+    ack, collects, has, member, next, pattern, publish, refused, silent, subscribe, take, text,
+    topic, under,
 };
 
 /// Each group gets everything.
@@ -40,7 +41,7 @@ pub async fn a_delivery_names_its_group(broker: &AnyBroker, scope: &Scope) {
 
 /// What one member holds, another does not get; what it does not take, the other gets.
 pub async fn members_of_a_group_compete(broker: &AnyBroker, scope: &Scope) {
-    if !has(scope, broker.capabilities().groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));
@@ -62,7 +63,7 @@ pub async fn members_of_a_group_compete(broker: &AnyBroker, scope: &Scope) {
 
 /// A group collects messages while none of its members is there.
 pub async fn a_group_outlives_its_members(broker: &AnyBroker, scope: &Scope) {
-    if !has(scope, broker.capabilities().groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));
@@ -89,7 +90,7 @@ pub async fn a_new_group_starts_at_latest(broker: &AnyBroker, scope: &Scope) {
 
 /// What is acknowledged does not come again, to nobody of the group.
 pub async fn a_group_goes_on_where_it_was(broker: &AnyBroker, scope: &Scope) {
-    if !has(scope, broker.capabilities().groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));

@@ -11,8 +11,8 @@ use trunkline_messaging::{
 use crate::Scope;
 use crate::broker::OpenBroker;
 use crate::broker::fixture::{
-    ack, attached, cancel_after, has, member, next, publish, refused, silent, subscribe, take,
-    text, to_topic, topic,
+    ack, attached, cancel_after, collects, has, member, next, publish, refused, silent, subscribe,
+    take, text, to_topic, topic,
 };
 
 async fn open(harness: &dyn OpenBroker, scope: &Scope) -> AnyBroker {
@@ -218,7 +218,7 @@ pub async fn a_dropped_wait_loses_nothing(broker: &AnyBroker, scope: &Scope) {
 
 /// One waiting member that is cancelled does not swallow the message another member could have.
 pub async fn a_dropped_wait_does_not_starve_others(broker: &AnyBroker, scope: &Scope) {
-    if !has(scope, broker.capabilities().groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let (name, group) = (topic(scope, "orders"), scope.name("mail"));

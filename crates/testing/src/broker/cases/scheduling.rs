@@ -8,8 +8,8 @@ use trunkline_messaging::{AnyBroker, MessageBroker, Subscribe};
 
 use crate::Scope;
 use crate::broker::fixture::{
-    ack, declare, has, member, nack, next, publish, refused, send, silent, subscribe, take, text,
-    to_queue, to_topic, topic,
+    ack, collects, declare, has, member, nack, next, publish, refused, send, silent, subscribe,
+    take, text, to_queue, to_topic, topic,
 };
 
 /// A message published for later comes later, not before, and after those published meanwhile.
@@ -95,7 +95,7 @@ pub async fn an_expired_message_is_not_delivered(broker: &AnyBroker, scope: &Sco
         refused(broker.publish(short).await, ErrorKind::Unsupported);
         return;
     }
-    if !has(scope, capabilities.groups, "groups") {
+    if !collects(broker, scope) {
         return;
     }
     let group = scope.name("mail");

@@ -118,7 +118,8 @@ pub async fn draining_gives_back_what_does_not_finish(broker: &AnyBroker, scope:
 
 /// A drained router takes no message and no handler; what is published meanwhile waits for the next one.
 pub async fn draining_takes_nothing_new(broker: &AnyBroker, scope: &Scope) {
-    if !able(broker, scope) {
+    let collects = broker.capabilities().redelivery;
+    if !(able(broker, scope) && has(scope, collects, "redelivery")) {
         return;
     }
     let (drained, name) = (messaging(broker, scope), topic(scope, "orders"));
