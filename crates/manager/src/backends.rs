@@ -104,6 +104,8 @@ impl Backends {
             }
             #[cfg(feature = "redis")]
             "redis" => trunkline_redis::open(config),
+            #[cfg(feature = "nats")]
+            "nats" => trunkline_nats::open(config),
             other => Err(not_made(Area::MessageBroker, other)),
         }
     }

@@ -39,6 +39,7 @@
 //! | `graphql` | | GraphQL requests through the HTTP clients |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `redis` | | Redis as a message broker |
+//! | `nats` | | NATS as a broker: JetStream, core |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
 //! | `etcd` | | service discovery by etcd |
@@ -71,6 +72,8 @@ pub use trunkline_http as http;
 #[cfg(feature = "macros")]
 pub use trunkline_macros::service_interface;
 pub use trunkline_messaging as messaging;
+#[cfg(feature = "nats")]
+pub use trunkline_nats as nats;
 #[cfg(feature = "redis")]
 pub use trunkline_redis as redis;
 pub use trunkline_resilience as resilience;

@@ -7,6 +7,8 @@ mod demo;
 mod dlq;
 mod gateway;
 mod health_circuits;
+#[cfg(feature = "nats")]
+mod nats;
 mod place;
 mod policy;
 mod publish_subscribe;

@@ -77,6 +77,12 @@ const REDIS: Availability = if cfg!(feature = "redis") {
     Availability::NeedsFeature("redis")
 };
 
+const NATS: Availability = if cfg!(feature = "nats") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("nats")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -96,7 +102,7 @@ pub const KINDS: [Kind; 16] = [
     ),
     kind(Area::MessageBroker, "kafka", Availability::NotInThisVersion),
     kind(Area::MessageBroker, "redis", REDIS),
-    kind(Area::MessageBroker, "nats", Availability::NotInThisVersion),
+    kind(Area::MessageBroker, "nats", NATS),
     kind(Area::ServiceDiscovery, "embedded", EMBEDDED),
     kind(Area::ServiceDiscovery, "static", Availability::Served),
     kind(Area::ServiceDiscovery, "memory", Availability::Served),

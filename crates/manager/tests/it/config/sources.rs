@@ -283,7 +283,7 @@ fn kinds_are_known_whether_served_or_not() {
     let files = Files::new(&[]);
     let check = |kind: &str| files.check(&[("MESSAGE_BROKER_TYPE", kind)]);
     assert!(check("memory").is_empty() && check("Embedded").is_empty());
-    for kind in ["rabbitmq", "Kafka", "nats"] {
+    for kind in ["rabbitmq", "Kafka"] {
         assert_line(
             &check(kind),
             &[
@@ -297,6 +297,11 @@ fn kinds_are_known_whether_served_or_not() {
         assert!(check("redis").is_empty());
     } else {
         assert_line(&check("redis"), &["warning", "the feature `redis`"]);
+    }
+    if cfg!(feature = "nats") {
+        assert!(check("nats").is_empty());
+    } else {
+        assert_line(&check("nats"), &["warning", "the feature `nats`"]);
     }
     assert_line(
         &check("rabitmq"),

@@ -1,0 +1,335 @@
+//! A message as NATS carries it: the payload as it is, everything else in headers.
+//!
+//! | header | what |
+//! |---|---|
+//! | `Trunkline-Id` | the message's id, percent-encoded |
+//! | `Content-Type` | the body's media type |
+//! | `Trunkline-Key` | the key, percent-encoded |
+//! | `Trunkline-Time` | when it was first published, microseconds since 1970 |
+//! | `Trunkline-Expires` | when it expires, milliseconds since 1970 |
+//! | `Trunkline-Headers` | the message's own headers in their order, see below |
+//! | any other | a header of the message |
+//!
+//! A header of the message stands there by its name and as it is, for whoever reads it. NATS keeps no order of headers and
+//! takes no bytes, so `Trunkline-Headers` lists the names in their order; a value that cannot stand in a header, follows its
+//! name there: `ce-id,tag,binary=%00%FF,tag`. A message of somebody else, without that list, has its headers by name.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use trunkline_core::{Metadata, Timestamp};
+use trunkline_messaging::Message;
+
+const ID: &str = "Trunkline-Id";
+const KEY: &str = "Trunkline-Key";
+const TIME: &str = "Trunkline-Time";
+const EXPIRES: &str = "Trunkline-Expires";
+const LIST: &str = "Trunkline-Headers";
+const CONTENT_TYPE: &str = "Content-Type";
+/// The server's own id of a publish, by which it recognises a repetition.
+pub(crate) const PUBLISH_ID: &str = "Nats-Msg-Id";
+
+/// What arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) message: Message,
+    /// Milliseconds since 1970.
+    pub(crate) expires: Option<i64>,
+}
+
+/// The headers of a message.
+pub(crate) fn encode(
+    message: &Message,
+    published_at: Timestamp,
+    expires: Option<i64>,
+) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    let mut own = |name: &str, value: String| {
+        // Both are ours: neither has a character that is not allowed.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(&value)) {
+            map.append(name, value);
+        }
+    };
+    own(ID, escape(message.id.as_bytes()));
+    own(TIME, published_at.unix_micros().to_string());
+    if let Some(key) = &message.key {
+        own(KEY, escape(key));
+    }
+    if let Some(expires) = expires {
+        own(EXPIRES, expires.to_string());
+    }
+    if let Some(content_type) = &message.content_type {
+        if plain(content_type.as_bytes()).is_some() {
+            own(CONTENT_TYPE, content_type.clone());
+        } else {
+            own("Trunkline-Content-Type", escape(content_type.as_bytes()));
+        }
+    }
+    let mut list = String::new();
+    for (name, value) in message.headers.iter() {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&escape(name.as_bytes()));
+        let readable = plain(value.as_bytes()).filter(|_| !is_ours(name));
+        let pair = readable.and_then(|text| {
+            Some((
+                HeaderName::from_str(name).ok()?,
+                HeaderValue::from_str(text).ok()?,
+            ))
+        });
+        match pair {
+            Some((name, value)) => map.append(name, value),
+            None => {
+                list.push('=');
+                list.push_str(&escape(value.as_bytes()));
+            }
+        }
+    }
+    if !list.is_empty()
+        && let (Ok(name), Ok(value)) = (HeaderName::from_str(LIST), HeaderValue::from_str(&list))
+    {
+        map.append(name, value);
+    }
+    map
+}
+
+/// Reads a message. One that somebody else sent has the given id and time where it says none.
+pub(crate) fn decode(
+    headers: Option<&HeaderMap>,
+    payload: Bytes,
+    id: impl FnOnce() -> String,
+    time: Option<Timestamp>,
+) -> Arrived {
+    let text = |name: &str| {
+        headers
+            .and_then(|map| map.get(name))
+            .map(HeaderValue::as_str)
+    };
+    let unescaped = |name: &str| text(name).and_then(unescape);
+    let utf8 = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+    let given = unescaped(ID).and_then(utf8);
+    let given = given.or_else(|| text(PUBLISH_ID).map(str::to_owned));
+    let mut message = Message::recorded(given.unwrap_or_else(id), payload);
+    message.key = unescaped(KEY).map(Bytes::from);
+    message.content_type = text(CONTENT_TYPE)
+        .map(str::to_owned)
+        .or_else(|| unescaped("Trunkline-Content-Type").and_then(utf8));
+    let sent = text(TIME).and_then(|micros| micros.parse().ok());
+    message.published_at = sent.map(Timestamp::from_unix_micros).or(time);
+    if let Some(map) = headers {
+        message.headers = listed(map, text(LIST));
+    }
+    Arrived {
+        message,
+        expires: text(EXPIRES).and_then(|millis| millis.parse().ok()),
+    }
+}
+
+/// The headers in the order of the list, then what somebody added on the way, by name.
+fn listed(map: &HeaderMap, list: Option<&str>) -> Metadata {
+    let mut headers = Metadata::new();
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    for entry in list.into_iter().flat_map(|list| list.split(',')) {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (entry, None),
+        };
+        let Some(name) = unescape(name).and_then(|name| String::from_utf8(name).ok()) else {
+            continue;
+        };
+        match value {
+            Some(value) => {
+                if let Some(value) = unescape(value) {
+                    headers.append(name, Bytes::from(value));
+                }
+            }
+            None => {
+                let at = taken.entry(name.clone()).or_default();
+                let known = HeaderName::from_str(&name).ok();
+                let value = known.and_then(|known| map.get_all(known).nth(*at));
+                if let Some(value) = value {
+                    headers.append(name, value.as_str());
+                }
+                *at += 1;
+            }
+        }
+    }
+    let mut others: Vec<(&str, &str)> = Vec::new();
+    for (name, values) in map.iter() {
+        let name: &str = name.as_ref();
+        if is_ours(name) {
+            continue;
+        }
+        let known = taken.get(name).copied().unwrap_or_default();
+        others.extend(
+            values
+                .iter()
+                .skip(known)
+                .map(|value| (name, value.as_str())),
+        );
+    }
+    // The map has none; a repetition must find the same.
+    others.sort_by_key(|(name, _)| *name);
+    for (name, value) in others {
+        headers.append(name, value);
+    }
+    headers
+}
+
+/// Names with a meaning of their own, for the server or for us.
+fn is_ours(name: &str) -> bool {
+    let starts = |prefix: &str| {
+        name.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    starts("nats-")
+        || name.eq_ignore_ascii_case(CONTENT_TYPE)
+        || [
+            ID,
+            KEY,
+            TIME,
+            EXPIRES,
+            LIST,
+            "Trunkline-Content-Type",
+            CONFIRM,
+        ]
+        .iter()
+        .any(|own| name.eq_ignore_ascii_case(own))
+}
+
+/// The reply subject of a message of core NATS is for its confirm, not for an answer.
+pub(crate) const CONFIRM: &str = "Trunkline-Confirm";
+
+/// A value that arrives as it is: drivers trim values and read lines.
+fn plain(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let fits = text.trim() == text && !text.chars().any(char::is_control);
+    fits.then_some(text)
+}
+
+/// Percent-encoding of all but letters, digits and a few marks.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                let digit = char::from_digit(u32::from(digit), 16).unwrap_or('0');
+                text.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            let value = digit()? * 16 + digit()?;
+            bytes.push(u8::try_from(value).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn there_and_back(message: &Message) -> Message {
+        let map = encode(message, Timestamp::from_unix_micros(5), Some(7));
+        let arrived = decode(
+            Some(&map),
+            message.payload.clone(),
+            || "none".to_owned(),
+            None,
+        );
+        assert_eq!(arrived.expires, Some(7));
+        arrived.message
+    }
+
+    proptest! {
+        #[test]
+        fn every_field_comes_back(
+            id in ".{1,20}",
+            key in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+            content_type in proptest::option::of(".{0,20}"),
+            headers in proptest::collection::vec(("[A-Za-z-]{1,8}", proptest::collection::vec(any::<u8>(), 0..12)), 0..6),
+            texts in proptest::collection::vec(("[a-c]", "[ -~]{0,8}"), 0..6),
+        ) {
+            let mut message = Message::new("p").with_id(id);
+            message.key = key.map(Bytes::from);
+            message.content_type = content_type;
+            message.published_at = Some(Timestamp::from_unix_micros(5));
+            for (name, value) in headers {
+                message.headers.append(name, Bytes::from(value));
+            }
+            for (name, value) in texts {
+                message.headers.append(name, value.as_str());
+            }
+            prop_assert_eq!(there_and_back(&message), message);
+        }
+
+        #[test]
+        fn nothing_that_arrives_panics(list in ".{0,40}", id in ".{0,20}") {
+            let mut map = HeaderMap::new();
+            for (name, value) in [(LIST, &list), (ID, &id), (TIME, &id), (KEY, &list)] {
+                if let Ok(value) = HeaderValue::from_str(value) {
+                    map.append(HeaderName::from_str(name).unwrap(), value);
+                }
+            }
+            decode(Some(&map), Bytes::new(), String::new, None);
+        }
+    }
+
+    #[test]
+    fn a_list_with_a_name_that_no_header_has_is_read() {
+        let mut map = HeaderMap::new();
+        map.insert(LIST, "¡,a:b,tag");
+        map.insert("tag", "x");
+        let read = decode(Some(&map), Bytes::new(), String::new, None);
+        assert_eq!(read.message.headers.get("tag"), Some("x"));
+        assert_eq!(read.message.headers.len(), 1);
+    }
+
+    #[test]
+    fn headers_stand_there_for_others_to_read() {
+        let message = Message::new("p").with_header("ce-type", "order.created");
+        let map = encode(&message, Timestamp::from_unix_micros(5), None);
+        assert_eq!(
+            map.get("ce-type").map(HeaderValue::as_str),
+            Some("order.created")
+        );
+    }
+
+    #[test]
+    fn a_message_of_somebody_else_is_read() {
+        let mut map = HeaderMap::new();
+        map.insert("zebra", "z");
+        map.insert("apple", "a");
+        map.insert(PUBLISH_ID, "their-id");
+        let read = decode(
+            Some(&map),
+            Bytes::from_static(b"x"),
+            || "none".to_owned(),
+            None,
+        );
+        assert_eq!(read.message.id, "their-id");
+        let names: Vec<&str> = read.message.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["apple", "zebra"]);
+        let bare = decode(None, Bytes::new(), || "S-7".to_owned(), None);
+        assert_eq!(bare.message.id, "S-7");
+    }
+}
