@@ -49,7 +49,7 @@ pub struct RedisConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub heartbeat: Duration,
-    /// Whether messages are kept (`streams`) or go to whoever listens (`pubsub`). Default `streams`.
+    /// Whether messages are kept (`streams`) or go to whoever listens (`pubsub`, refused by this version). Default `streams`.
     pub mode: Mode,
     /// What every key and channel begins with. The braces keep all keys in one slot of a cluster. Default `{trunkline}:`.
     pub key_prefix: String,
@@ -83,9 +83,6 @@ pub struct RedisConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub claim_after: Duration,
-    /// Messages that wait in this process for a slow subscriber of `pubsub`; more are dropped, and counted. Default 10000.
-    #[schemars(range(min = 1))]
-    pub pubsub_buffer: u32,
     /// The name of the master, when the hosts are sentinels that know where it is. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentinel_master: Option<String>,
@@ -117,7 +114,7 @@ pub enum Mode {
     /// Streams with consumer groups: at least once.
     #[default]
     Streams,
-    /// Pub/Sub: at most once, to whoever listens.
+    /// Pub/Sub: at most once, to whoever listens. No broker of this version does that: opening it is refused.
     PubSub,
 }
 
@@ -137,7 +134,6 @@ impl Default for RedisConfig {
             max_age: None,
             poll_interval: Duration::from_secs(1),
             claim_after: Duration::from_secs(5 * 60),
-            pubsub_buffer: 10_000,
             sentinel_master: None,
             sentinel_username: None,
             sentinel_password: None,
@@ -179,7 +175,7 @@ impl RedisConfig {
     /// `Config`, naming every option that is not known or wrong.
     pub fn from_neutral(neutral: &MessageBrokerConfig) -> Result<Self> {
         let mut options = neutral.options.clone();
-        for name in NUMBERS.into_iter().chain(["pubsub_buffer"]) {
+        for name in NUMBERS {
             if let Some(value) = options.get_mut(name)
                 && let Some(number) = value.as_str().and_then(|text| text.parse::<u64>().ok())
             {
@@ -291,13 +287,8 @@ impl RedisConfig {
                     .to_owned(),
             );
         }
-        for (name, number) in [
-            ("max_messages", self.max_messages),
-            ("pubsub_buffer", u64::from(self.pubsub_buffer)),
-        ] {
-            if number == 0 {
-                wrong.push(format!("`{name}` must be at least 1"));
-            }
+        if self.max_messages == 0 {
+            wrong.push("`max_messages` must be at least 1".to_owned());
         }
         for (name, time) in [
             ("heartbeat", self.heartbeat),

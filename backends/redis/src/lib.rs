@@ -27,6 +27,7 @@
 
 mod config;
 mod error;
+mod inbox;
 mod link;
 mod script;
 mod streams;
@@ -36,6 +37,7 @@ use trunkline_core::{Error, Result};
 use trunkline_messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
 pub use config::{Mode, RedisConfig};
+pub use inbox::RedisInbox;
 pub use streams::RedisBroker;
 
 /// The broker of these settings; connects nothing.

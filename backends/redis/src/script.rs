@@ -10,9 +10,10 @@ pub(crate) enum Script {
     Keep,
     Leave,
     Remove,
+    Inbox,
 }
 
-const ALL: [Script; 7] = [
+const ALL: [Script; 8] = [
     Script::Publish,
     Script::Attach,
     Script::Fetch,
@@ -20,6 +21,7 @@ const ALL: [Script; 7] = [
     Script::Keep,
     Script::Leave,
     Script::Remove,
+    Script::Inbox,
 ];
 
 /// One source of the streams' scripts: what they share, then what is its own.
@@ -51,6 +53,7 @@ impl Script {
             Self::Keep => streams!("keep.lua"),
             Self::Leave => streams!("leave.lua"),
             Self::Remove => streams!("remove.lua"),
+            Self::Inbox => include_str!("inbox.lua"),
         }
     }
 }

@@ -38,7 +38,7 @@
 //! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
 //! | `graphql` | | GraphQL requests through the HTTP clients |
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
-//! | `redis` | | Redis as a message broker |
+//! | `redis` | | Redis Streams as a message broker, and a shared inbox |
 //! | `nats` | | NATS as a broker: JetStream, core |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |

@@ -47,6 +47,33 @@ pub(crate) fn deadline(limit: Duration) -> Instant {
     asked.map_or(latest, |asked| asked.min(latest))
 }
 
+/// How long to leave the supervisor to notice that a connection is lost, before looking again.
+pub(crate) const NOTICE: Duration = Duration::from_millis(5);
+
+/// The connection, for a caller that waits until a deadline.
+pub(crate) async fn live(line: &Line, deadline: Instant) -> Result<Link> {
+    loop {
+        let (link, _) = line.connection().await?;
+        if !link.is_gone() {
+            return Ok(link);
+        }
+        // Lost a moment ago, and the supervisor has not noticed yet.
+        if Instant::now() >= deadline {
+            let error = Error::unavailable("the connection to Redis was lost");
+            return Err(error.with_retry(Retry::Safe));
+        }
+        tokio::time::sleep(NOTICE).await;
+    }
+}
+
+/// Whole milliseconds, rounded up: nothing comes too early.
+pub(crate) fn millis(span: Duration) -> u64 {
+    let whole = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    // Redis counts in numbers that are exact up to 2^53.
+    let rounded = whole.saturating_add(u64::from(!span.subsec_nanos().is_multiple_of(1_000_000)));
+    rounded.min(1 << 45)
+}
+
 /// Makes connections.
 pub(crate) struct Connector {
     config: RedisConfig,

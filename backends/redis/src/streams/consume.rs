@@ -8,11 +8,11 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 use trunkline_core::{Error, Id, Result};
 
+use super::Core;
 use super::desk::{Desk, HOLD};
 use super::place::{Kind, Place};
-use super::{Core, millis};
 use crate::error::is_no_group;
-use crate::link::{Channel, Failure, Link, Listener};
+use crate::link::{Channel, Failure, Link, Listener, millis};
 use crate::script::Script;
 use crate::wire::{self, Entry};
 
@@ -23,6 +23,8 @@ const UPKEEP: Duration = Duration::from_secs(15);
 /// How long to wait after the server has refused something, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a fetch may take that is under way when the subscription ends.
+const LAST_FETCH: Duration = Duration::from_secs(1);
 /// Messages that are fetched in one step.
 const MOST_AT_ONCE: usize = 500;
 
@@ -61,6 +63,8 @@ struct Memory {
     /// Where looking for what other clients have left behind goes on.
     stale_from: String,
     fetches: u64,
+    /// The token of a fetch whose answer was lost with its connection: what it took goes back.
+    abandoned: Option<String>,
     /// Tells this consumer's tokens from those of all others.
     name: String,
 }
@@ -71,6 +75,7 @@ impl Memory {
             done_to: None,
             stale_from: "-".to_owned(),
             fetches: 0,
+            abandoned: None,
             name: Id::new().to_string(),
         }
     }
@@ -95,12 +100,9 @@ pub(super) async fn serve(core: Arc<Core>, desk: Arc<Desk>) {
             },
         };
         let began = Instant::now();
-        let end = tokio::select! {
-            biased;
-            () = stop.cancelled() => End::Over,
-            () = desk.dropped.cancelled() => End::Over,
-            () = link.gone() => End::Lost(Error::unavailable("the connection to Redis was lost")),
-            end = on(&core, &desk, &link, &channel, &mut memory) => end,
+        let end = match attended(&core, &desk, &link, &channel, &mut memory).await {
+            Ok(()) => End::Over,
+            Err(end) => end,
         };
         let reason = match end {
             End::Over => break,
@@ -210,7 +212,7 @@ async fn linked(core: &Core, desk: &Desk) -> Result<Link> {
                 return Ok(link);
             }
             // Lost a moment ago, and the supervisor has not noticed yet.
-            tokio::time::sleep(super::NOTICE).await;
+            tokio::time::sleep(crate::link::NOTICE).await;
             continue;
         }
         match state.borrow_and_update().clone() {
@@ -225,20 +227,50 @@ async fn linked(core: &Core, desk: &Desk) -> Result<Link> {
     }
 }
 
-/// Serves one connection.
-async fn on(
+/// Ends what may end at any moment, when the subscription is over or the connection lost.
+async fn while_served<T>(
     core: &Core,
-    desk: &Arc<Desk>,
+    desk: &Desk,
     link: &Link,
-    channel: &Channel,
-    memory: &mut Memory,
-) -> End {
-    match attended(core, desk, link, channel, memory).await {
-        Ok(()) => End::Over,
-        Err(end) => end,
+    step: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    let stop = core.scope.token();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(End::Over),
+        () = desk.dropped.cancelled() => Err(End::Over),
+        () = link.gone() => Err(lost()),
+        done = step => done,
     }
 }
 
+/// Lets a fetch that is under way come to its end: what it takes has to be put down, or it lies under a lease of nobody.
+/// A server that does not answer is not waited for long.
+async fn to_its_end<T>(
+    core: &Core,
+    desk: &Desk,
+    fetch: impl Future<Output = Result<T, End>>,
+) -> Result<T, End> {
+    let stop = core.scope.token();
+    let over = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = desk.dropped.cancelled() => {}
+        }
+        tokio::time::sleep(LAST_FETCH).await;
+    };
+    tokio::select! {
+        biased;
+        done = fetch => done,
+        () = over => Err(End::Over),
+    }
+}
+
+fn lost() -> End {
+    End::Lost(Error::unavailable("the connection to Redis was lost"))
+}
+
+/// Serves one connection.
 async fn attended(
     core: &Core,
     desk: &Arc<Desk>,
@@ -248,13 +280,19 @@ async fn attended(
 ) -> Result<(), End> {
     let config = &core.settings.config;
     let limit = || Instant::now() + config.request_timeout;
-    link.subscribe(channel, limit()).await.map_err(End::Lost)?;
+    let listening = async { link.subscribe(channel, limit()).await.map_err(End::Lost) };
+    while_served(core, desk, link, listening).await?;
     let from = memory.done_to.clone().unwrap_or_else(|| desk.place.from());
-    link.run(Script::Attach, core.settings.prefix(), limit(), |command| {
-        attach_arguments(&desk.place, &from, command);
-    })
-    .await?;
-    keep(core, desk, link, memory).await?;
+    let abandoned = memory.abandoned.take().unwrap_or_default();
+    let attaching = async {
+        let attached = link.run(Script::Attach, core.settings.prefix(), limit(), |command| {
+            attach_arguments(&desk.place, &from, command);
+            command.arg(&abandoned);
+        });
+        attached.await.map_err(End::from)
+    };
+    while_served(core, desk, link, attaching).await?;
+    while_served(core, desk, link, keep(core, desk, link, memory)).await?;
     desk.attach();
     let mut upkeep = Instant::now() + UPKEEP;
     // When to look whether something has come, should nobody say so.
@@ -264,12 +302,13 @@ async fn attended(
         let wants = desk.wants();
         let now = Instant::now();
         if upkeep <= now {
-            keep(core, desk, link, memory).await?;
+            while_served(core, desk, link, keep(core, desk, link, memory)).await?;
             upkeep = Instant::now() + UPKEEP;
             continue;
         }
         if wants > 0 && (!found_nothing || look <= now) {
-            let (fetched, wait) = fetch(core, desk, link, memory, wants).await?;
+            let fetching = fetch(core, desk, link, memory, wants);
+            let (fetched, wait) = to_its_end(core, desk, fetching).await?;
             found_nothing = fetched == 0;
             let wait = wait.unwrap_or(config.poll_interval);
             look = Instant::now() + wait.min(config.poll_interval);
@@ -281,9 +320,14 @@ async fn attended(
             (wants > 0).then_some(look),
         ];
         let until = until.into_iter().flatten().min().unwrap_or(upkeep);
-        tokio::select! {
-            () = desk.work.notified() => found_nothing = false,
-            () = tokio::time::sleep_until(until) => {}
+        let waiting = async {
+            tokio::select! {
+                () = desk.work.notified() => Ok(true),
+                () = tokio::time::sleep_until(until) => Ok(false),
+            }
+        };
+        if while_served(core, desk, link, waiting).await? {
+            found_nothing = false;
         }
         for held in desk.untaken() {
             core.settler.give_back(held, false);
@@ -320,6 +364,7 @@ async fn fetch(
     let lease = desk.subscribe.lease.saturating_add(HOLD);
     let began = Instant::now();
     let deadline = began + core.settings.config.request_timeout;
+    memory.abandoned = Some(token.clone());
     let answer = link
         .run(Script::Fetch, core.settings.prefix(), deadline, |command| {
             command
@@ -330,6 +375,7 @@ async fn fetch(
                 .arg(&token);
         })
         .await?;
+    memory.abandoned = None;
     let mut answer = wire::list(answer)?.into_iter();
     let entries = wire::list(answer.next().unwrap_or(Value::Nil))?;
     let wait = wire::number(&answer.next().unwrap_or(Value::Nil))?;

@@ -9,14 +9,13 @@ mod settle;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use redis::Cmd;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
-use trunkline_core::{Error, Result, Retry};
+use trunkline_core::{Error, Result};
 use trunkline_messaging::supervisor::LinkState;
 use trunkline_messaging::{
     Browse, BrowsePage, Capabilities, Destination, MessageBroker, OrderingGuarantee, Publish,
@@ -24,7 +23,7 @@ use trunkline_messaging::{
 };
 
 use crate::config::RedisConfig;
-use crate::link::{Failure, Line, Link, Listeners, line};
+use crate::link::{Failure, Line, Link, Listeners, NOTICE, line, millis};
 use crate::script::Script;
 
 use desk::{Deliveries, Desk};
@@ -58,9 +57,6 @@ impl fmt::Debug for RedisBroker {
             .finish_non_exhaustive()
     }
 }
-
-/// How long to leave the supervisor to notice that a connection is lost, before looking again.
-const NOTICE: Duration = Duration::from_millis(5);
 
 /// What was configured.
 struct Settings {
@@ -96,14 +92,6 @@ struct Core {
     begun: OnceLock<()>,
 }
 
-/// Whole milliseconds, rounded up: nothing comes too early.
-fn millis(span: Duration) -> u64 {
-    let whole = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    // Redis counts in numbers that are exact up to 2^53.
-    let rounded = whole.saturating_add(u64::from(!span.subsec_nanos().is_multiple_of(1_000_000)));
-    rounded.min(1 << 45)
-}
-
 impl Core {
     fn desks(&self) -> MutexGuard<'_, Vec<Weak<Desk>>> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,18 +101,7 @@ impl Core {
     async fn connection(&self) -> Result<Link> {
         self.check_open()?;
         let deadline = crate::link::deadline(self.settings.config.request_timeout);
-        loop {
-            let (link, _) = self.line.connection().await?;
-            if !link.is_gone() {
-                return Ok(link);
-            }
-            // Lost a moment ago, and the supervisor has not noticed yet.
-            if Instant::now() >= deadline {
-                let error = Error::unavailable("the connection to Redis was lost");
-                return Err(error.with_retry(Retry::Safe));
-            }
-            tokio::time::sleep(NOTICE).await;
-        }
+        crate::link::live(&self.line, deadline).await
     }
 
     /// The connection, for a task of ours: waits as long as it takes. Fails when the broker is disconnected.
@@ -274,6 +251,10 @@ impl MessageBroker for RedisBroker {
             seen.extend(out);
         }
         let left = core.scope.shutdown(deadline).await;
+        // What a last fetch has brought.
+        for desk in &desks {
+            unseen.extend(desk.clear());
+        }
         // Without a connection the leases run out by themselves.
         let given_back = match core.line.current() {
             Ok((link, _)) => {
@@ -322,6 +303,7 @@ impl MessageBroker for RedisBroker {
         let place = Place::of(&declare, self.0.settings.prefix());
         let made = self.0.run(Script::Attach, |command| {
             consume::attach_arguments(&place, &place.from(), command);
+            command.arg("");
         });
         made.await.map(drop)
     }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use trunkline_core::{Clock, Error, Result, Retry, SystemClock};
 use trunkline_messaging::{Destination, Publish, Receipt, Routed};
 
-use super::{Core, millis};
+use super::Core;
+use crate::link::millis;
 use crate::script::Script;
 use crate::wire;
 

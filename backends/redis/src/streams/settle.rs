@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use trunkline_core::{BoxFuture, Error, ErrorKind, Result, Retry};
 use trunkline_messaging::{Publish, Settle, Settlement};
 
+use super::Core;
 use super::desk::Desk;
 use super::publish::{Outgoing, no_route};
-use super::{Core, millis};
-use crate::link::{Failure, Link};
+use crate::link::{Failure, Link, millis};
 use crate::script::Script;
 use crate::wire;
 

@@ -67,3 +67,39 @@ async fn a_pattern_forwards_to_a_queue() {
         .await
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_dropped_while_it_fetches_keeps_nothing() {
+    let Some(config) = config("dropped-fetch") else {
+        return;
+    };
+    let broker = RedisBroker::new(config).unwrap();
+    broker.connect().await.unwrap();
+    // Its lease would outlast the test.
+    let wanted = || {
+        Subscribe::topics(TopicName::new("order.created").unwrap())
+            .with_group("mail")
+            .with_lease(Duration::from_secs(3600))
+    };
+    drop(broker.subscribe(wanted()).await.unwrap());
+    broker.publish(to("order.created", "one")).await.unwrap();
+    for round in 1..=60 {
+        let mut subscription = broker.subscribe(wanted()).await.unwrap();
+        let held = soon(subscription.next()).await.unwrap();
+        assert_eq!(
+            held.attempt(),
+            round,
+            "what was not handed out does not count"
+        );
+        // Given back, it is fetched again at once, by the one that goes.
+        soon(held.nack(None)).await.unwrap();
+        for _ in 0..round % 4 {
+            tokio::task::yield_now().await;
+        }
+        drop(subscription);
+    }
+    broker
+        .disconnect(Instant::now() + Duration::from_secs(5))
+        .await
+        .unwrap();
+}

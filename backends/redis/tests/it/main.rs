@@ -3,6 +3,7 @@
 
 mod conformance;
 mod groups;
+mod inbox;
 mod place;
 mod reaching;
 mod recovery;

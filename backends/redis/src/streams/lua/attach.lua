@@ -1,5 +1,7 @@
 -- Makes the place of a group where it is not there yet. `from` is the entry behind which it begins, or `$`.
 local kind, name, G, from, ttl = argument(), argument(), argument(), argument(), tonumber(argument())
+-- The token of a fetch whose answer its consumer never got: what it took goes back, uncounted.
+local abandoned = argument()
 move_due()
 
 local function make(S, id)
@@ -49,6 +51,17 @@ else
       append(S, entry[1], fields)
     end
   end
+end
+if abandoned ~= '' then
+  local B = S .. '/' .. G
+  local held = redis.call('HGETALL', B .. ':held')
+  for i = 1, #held, 2 do
+    if held[i + 1] == abandoned then
+      redis.call('HDEL', B .. ':held', held[i])
+      redis.call('ZADD', B .. ':leases', rank(held[i]), held[i])
+    end
+  end
+  ring(S)
 end
 if ttl > 0 then
   redis.call('ZADD', P .. 'temporary', whole(NOW + ttl), S .. '/' .. G)
