@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use trunkline_core::ErrorKind;
 use trunkline_messaging::{Destination, Message, MessageBroker, Publish, Subscribe, TopicName};
 use trunkline_redis::{RedisBroker, RedisConfig};
-use trunkline_testing::servers::{self, Launch, REDIS, REDIS_SERVER, Server, Site, System, redis};
+use trunkline_testing::servers::{self, REDIS, REDIS_SERVER, Server, Site, System, redis};
 
 use crate::place::{SOON, soon};
 
@@ -94,10 +94,41 @@ async fn a_user_with_the_rights_that_the_guide_names() {
     close(wrong).await;
 }
 
+/// A node of a cluster, which talks to others on a second port.
+static NODE: System = System {
+    name: "redis",
+    program: &REDIS_SERVER,
+    ports: 2,
+    ready_within: Duration::from_secs(20),
+    stop_within: Duration::from_secs(10),
+    prepare: |_| Ok(()),
+    command: |site, command| {
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--cluster-enabled",
+            "yes",
+        ]);
+        command.args(["--port", &site.port().to_string()]);
+        command.args(["--cluster-port", &site.ports()[1].to_string()]);
+        command.arg("--dir").arg(site.directory());
+    },
+    probe: pong,
+    url: |site| format!("redis://{}", site.address()),
+};
+
+fn pong(site: &Site) -> Result<(), String> {
+    match redis::call(site.address(), &["PING"]) {
+        Ok(Some(reply)) if reply == "PONG" => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_node_of_a_cluster_that_has_our_slot() {
-    let launch = Launch::new(&REDIS).arguments(["--cluster-enabled", "yes"]);
-    let Some(server) = servers::own_launched(launch) else {
+    let Some(server) = servers::own(&NODE) else {
         return;
     };
     ask(&server, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
@@ -138,10 +169,7 @@ static SENTINEL: System = System {
         std::fs::write(&file, text).unwrap();
         command.arg(file).arg("--sentinel");
     },
-    probe: |site| match redis::call(site.address(), &["PING"]) {
-        Ok(Some(reply)) if reply == "PONG" => Ok(()),
-        other => Err(format!("{other:?}")),
-    },
+    probe: pong,
     url: |site| format!("redis://{}", site.address()),
 };
 
