@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
+use syn::Type;
 
 use super::{kind, problem, runtime, runtime_at};
 use crate::parse::{
@@ -183,6 +184,25 @@ fn operation(contract: &Contract, method: &Method) -> TokenStream {
     }
 }
 
+/// What the function that makes a key is given: whatever stands in the path or in the query, borrowed.
+fn key_argument(parameter: &Parameter) -> Option<TokenStream> {
+    let Parameter {
+        name, ty, place, ..
+    } = parameter;
+    let optional = |kind: &QueryKind| matches!(kind, QueryKind::Optional | QueryKind::OptionalList);
+    match place {
+        Place::Header { .. } | Place::Body(_) => None,
+        // What is borrowed already is copied, in an `Option` as well.
+        Place::Query { kind, .. }
+            if optional(kind) && matches!(kept_item(ty), Type::Reference(_)) =>
+        {
+            Some(quote!(#name))
+        }
+        _ if matches!(ty, Type::Reference(_)) => Some(quote!(#name)),
+        _ => Some(quote!(&#name)),
+    }
+}
+
 /// What a check of a method asks for: the path, and the parameters that have a default.
 fn check(method: &Method) -> TokenStream {
     let path = &method.template.text;
@@ -226,15 +246,23 @@ fn call(contract: &Contract, index: usize, method: &Method) -> TokenStream {
         let span = span_of(function);
         quote_spanned!(span=> .or_else(#function))
     });
+    // Before the arguments go their ways.
+    let key = method.policy.key.as_ref().map(|function| {
+        let given = method.parameters.iter().filter_map(key_argument);
+        let span = span_of(function);
+        quote_spanned!(span=> let key: ::std::string::String = #function(#(#given),*);)
+    });
+    let keyed = key.as_ref().map(|_| quote!(.cache_key(key)));
     let notes = notes(contract, method);
     quote! {
         #(#docs)*
         #(#[doc = #notes])*
         #visibility fn #name(&self #(, #parameters)*) -> #rt::Call<'_, #kind, #error, #problem> {
+            #key
             let mut making = self.caller.begin(#index);
             #(#path)*
             #(#rest)*
-            making.done() #instead
+            making.done() #instead #keyed
         }
     }
 }

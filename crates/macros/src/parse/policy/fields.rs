@@ -24,9 +24,9 @@ pub(super) enum Kind {
     Written,
     /// Versions, the preferred one first.
     Versions,
-    /// A text that may name parameters: `product:{product_id}`.
-    Pattern,
-    /// Several of them.
+    /// A text that may name parameters, `product:{product_id}`, or a function that is given the arguments.
+    Key,
+    /// Several such texts.
     Patterns,
     /// Parameters of the query, and headers as `header:accept-language`.
     Varying,
@@ -286,7 +286,7 @@ pub(super) const CACHED: &[Field] = &[
     field("ttl", "cache.ttl", Kind::Span),
     field("cache_on_error", "cache.cache_on_error", Kind::Switch),
     field("error_ttl", "cache.error_ttl", Kind::Span),
-    field("key", "cache.key", Kind::Pattern),
+    field("key", "cache.key", Kind::Key),
     field("vary_on", "cache.vary_on", Kind::Varying),
     field("tags", "cache.tags", Kind::Patterns),
     field("public", "cache.public", Kind::Switch),

@@ -29,6 +29,8 @@ pub(crate) struct Policy {
     pub(crate) keyed: bool,
     /// Answers in place of an error.
     pub(crate) instead: Option<Path>,
+    /// Makes the key under which an answer is kept.
+    pub(crate) key: Option<Path>,
     pub(crate) retries: bool,
     /// Parameters that a key, tags or `vary_on` of the cache name.
     named: Vec<LitStr>,
@@ -135,8 +137,14 @@ impl Policy {
                 ));
             }
             given.push(field.key);
-            if matches!(field.kind, Kind::Pattern | Kind::Patterns | Kind::Varying) {
+            if matches!(field.kind, Kind::Key | Kind::Patterns | Kind::Varying) {
                 collect_names(field.kind, value.clone(), &mut self.named);
+            }
+            if let Kind::Key = field.kind
+                && let Ok(function) = syn::parse2(value.clone())
+            {
+                self.key = Some(function);
+                continue;
             }
             if let Kind::Function = field.kind {
                 self.instead = Some(syn::parse2(value)?);

@@ -51,7 +51,16 @@ pub(super) fn value(field: &Field, input: ParseStream<'_>) -> Result<TokenStream
                 format!("`{key}` is a text with {{version}} in it that can stand in a header"),
             )),
         },
-        Kind::Pattern => pattern(&literal(input, "a text")?),
+        Kind::Key if input.peek(Lit) => pattern(&literal(input, "a text")?),
+        Kind::Key => {
+            let path: Path = input.parse().map_err(|error| {
+                Error::new(
+                    error.span(),
+                    "give a text that may name parameters, or a function that is given them",
+                )
+            })?;
+            Ok(quote!(#path))
+        }
         Kind::Patterns => {
             let found = list(input)?;
             let found = found.iter().map(pattern);

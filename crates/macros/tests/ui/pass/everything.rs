@@ -2,6 +2,10 @@
 #![deny(warnings, missing_docs, unreachable_pub)]
 #![allow(dead_code, reason = "compiled only")]
 
+fn key(id: &u64, names: &[&str], other: Option<&[u64]>) -> String {
+    format!("{id} {names:?} {other:?}")
+}
+
 mod users {
     use serde::{Deserialize, Serialize};
     use trunkline::http::{Body, Multipart, Response, ServiceError};
@@ -52,6 +56,15 @@ mod users {
             others: Option<&[u64]>,
             #[header("X-Tenant", default = "none")] tenant: Option<&str>,
         ) -> Result<Vec<User>, ServiceError>;
+
+        #[get("/kept/{id}")]
+        #[cached(ttl = "5m", key = super::key)]
+        async fn kept(
+            &self,
+            id: u64,
+            names: Vec<&str>,
+            other: Option<&[u64]>,
+        ) -> Result<User, ServiceError>;
 
         #[get("/ready")]
         #[health_check]

@@ -282,6 +282,41 @@ async fn a_hedge_overtakes_an_instance_that_is_silent() {
     assert!(silent.accept().is_ok(), "it was asked");
 }
 
+fn user_key(user_id: &u64, name: Option<&str>) -> String {
+    format!("user-{user_id}-{}", name.unwrap_or("anybody"))
+}
+
+#[service_interface("user-service", "/api/v1")]
+trait Kept {
+    #[get("/users/{user_id}")]
+    #[cached(ttl = "1h", key = user_key)]
+    async fn get_user(
+        &self,
+        user_id: u64,
+        name: Option<&str>,
+        #[header("X-Tenant")] tenant: &str,
+    ) -> Result<User, ServiceError>;
+}
+
+#[tokio::test]
+async fn a_function_makes_the_key_of_the_arguments() {
+    let server = Server::start(|_, _| Json(ada())).await;
+    let users = KeptClient::new(server.client());
+    for (id, name, asked) in [
+        (1, None, 1),
+        (1, Some("anybody"), 1),
+        (1, Some("Ada"), 2),
+        (2, None, 3),
+        (1, Some("Ada"), 3),
+    ] {
+        assert_eq!(users.get_user(id, name, "one").await.unwrap(), ada());
+        assert_eq!(server.seen().len(), asked, "{id} {name:?}");
+    }
+    assert_eq!(users.clear_cache("user-1-Ada").await.unwrap(), 1);
+    users.get_user(1, Some("Ada"), "one").await.unwrap();
+    assert_eq!(server.seen().len(), 4);
+}
+
 #[tokio::test]
 async fn options_of_a_call_win_over_all() {
     let server = Server::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR).await;
