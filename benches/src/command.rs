@@ -129,7 +129,7 @@ impl Call {
                     call.json = is_json(word.strip_prefix("--output=").unwrap_or_default())?;
                 }
                 _ if word.starts_with('-') => return Err(format!("unknown option `{word}`")),
-                _ => call.entries.push(named(program, &word)?),
+                _ => call.entries.extend(named(program, &word)?),
             }
         }
         if call.write && call.options.quick {
@@ -260,16 +260,22 @@ fn is_json(format: &str) -> Result<bool, String> {
     }
 }
 
-fn named(program: &Program, name: &str) -> Result<&'static Entry, String> {
-    program
-        .entries
-        .iter()
-        .copied()
-        .find(|entry| entry.name == name)
-        .ok_or_else(|| {
-            let names: Vec<_> = program.entries.iter().map(|entry| entry.name).collect();
-            format!("no `{name}`; there are: {}", names.join(", "))
-        })
+/// The entry of this name, or all those of which it is the first part: `messaging-chaos` of `messaging-chaos-rabbitmq`.
+fn named(program: &Program, name: &str) -> Result<Vec<&'static Entry>, String> {
+    let all = || program.entries.iter().copied();
+    if let Some(entry) = all().find(|entry| entry.name == name) {
+        return Ok(vec![entry]);
+    }
+    let is_part = |entry: &&Entry| {
+        let rest = entry.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('-'))
+    };
+    let parts: Vec<_> = all().filter(is_part).collect();
+    if parts.is_empty() {
+        let names: Vec<_> = all().map(|entry| entry.name).collect();
+        return Err(format!("no `{name}`; there are: {}", names.join(", ")));
+    }
+    Ok(parts)
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -16,6 +16,7 @@ mod environment;
 mod fresh_clone;
 pub mod load;
 mod machine;
+pub mod member;
 pub mod proofs;
 pub mod questions;
 pub mod race;

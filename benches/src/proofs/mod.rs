@@ -1,6 +1,7 @@
 //! Proofs: one file each, with one [`Entry`], and one line here.
 
 mod breaker_fuzz;
+mod brokers;
 mod by_hand;
 mod customer;
 mod demo;
@@ -8,6 +9,8 @@ mod graceful_stop;
 mod http_cache;
 mod http_faults;
 mod kill_anything;
+mod messaging_chaos;
+mod messaging_late_start;
 mod retry_storm;
 mod seed_configs;
 mod servers;
@@ -27,4 +30,7 @@ pub static ALL: &[&Entry] = &[
     &http_faults::ENTRY,
     &breaker_fuzz::ENTRY,
     &retry_storm::ENTRY,
+    &messaging_late_start::ENTRY,
+    &messaging_chaos::ON_REDIS,
+    &messaging_chaos::ON_NATS,
 ];

@@ -1,0 +1,56 @@
+//! The brokers on real servers that the proofs about messaging are about.
+
+use anyhow::{Context as _, Result};
+use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
+use trunkline_testing::faults::Relay;
+use trunkline_testing::servers::{Launch, NATS, REDIS, Server, System};
+
+/// A broker, and the server that it needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject {
+    /// As the tables call it.
+    pub(super) name: &'static str,
+    system: &'static System,
+    /// Arguments without which the server would confirm what it has not yet written down.
+    arguments: &'static [&'static str],
+}
+
+pub(super) static ON_REDIS: Subject = Subject {
+    name: "Redis Streams",
+    system: &REDIS,
+    arguments: &["--appendfsync", "always"],
+};
+
+pub(super) static ON_NATS: Subject = Subject {
+    name: "NATS JetStream",
+    system: &NATS,
+    arguments: &[],
+};
+
+/// All of them.
+pub(super) static ALL: &[&Subject] = &[&ON_REDIS, &ON_NATS];
+
+/// The server, and a link to it that fails on demand. All clients go over the link.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) server: Server,
+    pub(super) link: Relay,
+    pub(super) url: String,
+}
+
+impl Stage {
+    pub(super) fn set(subject: &Subject) -> Result<Self> {
+        let server = Launch::new(subject.system)
+            .arguments(subject.arguments)
+            .start()?;
+        let link = Relay::to(server.address()).context("cannot relay")?;
+        let [direct, relayed] = [server.address(), link.address()].map(|at| at.to_string());
+        let url = server.url().replace(&direct, &relayed);
+        Ok(Self { server, link, url })
+    }
+
+    pub(super) fn broker(&self) -> Result<AnyBroker> {
+        let config = MessageBrokerConfig::from_url(&self.url)?;
+        Ok(trunkline::backends::open_broker(&config)?)
+    }
+}
