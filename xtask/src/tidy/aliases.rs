@@ -33,7 +33,9 @@ fn names(guide: &str) -> Vec<&str> {
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .map(|code| {
             let called = code.split('(').next().unwrap_or(code);
-            called.rsplit([' ', '.']).next().unwrap_or(called)
+            let name = called.rsplit([' ', '.']).next().unwrap_or(called);
+            // As Python writes decorators.
+            name.trim_start_matches('@')
         })
         .collect()
 }
@@ -63,6 +65,7 @@ text
 |---|---|
 | `get_it(name)`, `async with a.lifespan()` | `it(name)` |
 | `timeout` of a breaker | `recovery_timeout` |
+| `@cached` | `cached` |
 | logger `old` | target `new` |
 
 `after`
@@ -70,12 +73,12 @@ text
 
     #[test]
     fn names_stand_in_the_left_column() {
-        assert_eq!(names(TABLE), ["get_it", "lifespan", "timeout"]);
+        assert_eq!(names(TABLE), ["get_it", "lifespan", "timeout", "cached"]);
     }
 
     #[test]
     fn a_name_is_an_alias_or_an_item() {
-        let source = "#[doc(alias = \"get_it\")] pub fn it() {} pub async fn lifespan() {} pub timeout_of: u8";
+        let source = "#[doc(alias = \"get_it\")] pub fn it() {} pub async fn lifespan() {} fn cached() {} pub timeout_of: u8";
         let wrong = violations(TABLE, &[source]);
         assert_eq!(
             wrong,
