@@ -106,6 +106,10 @@ impl Backends {
             "redis" => trunkline_redis::open(config),
             #[cfg(feature = "nats")]
             "nats" => trunkline_nats::open(config),
+            #[cfg(feature = "rabbitmq")]
+            "rabbitmq" => Ok(AnyBroker::new(
+                trunkline_rabbitmq::RabbitMqBroker::from_config(config)?,
+            )),
             other => Err(not_made(Area::MessageBroker, other)),
         }
     }

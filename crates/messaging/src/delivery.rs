@@ -59,7 +59,8 @@ pub struct DeliveryInfo {
     pub destination: Destination,
     /// The group it is delivered to.
     pub group: Option<String>,
-    /// 1 the first time. Where the broker does not count (capability `attempts`), at least 2 when it is a repetition.
+    /// 1 the first time. Where the broker does not count (capability `attempts`), at least 2 when it is a repetition, and
+    /// perhaps when another consumer had fetched it without handing it out.
     /// Counted is every delivery that was handed out, whatever became of it: given back, dropped, or its lease run out.
     pub attempt: u32,
     /// Its place in the broker's log, where there is one.

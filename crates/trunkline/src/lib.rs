@@ -40,6 +40,7 @@
 //! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `redis` | | Redis Streams as a message broker, and a shared inbox |
 //! | `nats` | | NATS as a broker: JetStream, core |
+//! | `rabbitmq` | no | RabbitMQ as a broker, and its exchanges, queues and bindings |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
 //! | `etcd` | | service discovery by etcd |
@@ -76,6 +77,8 @@ pub use trunkline_messaging as messaging;
 pub use trunkline_nats as nats;
 #[cfg(feature = "redis")]
 pub use trunkline_redis as redis;
+#[cfg(feature = "rabbitmq")]
+pub use trunkline_rabbitmq as rabbitmq;
 pub use trunkline_resilience as resilience;
 #[cfg(feature = "server")]
 pub use trunkline_server as server;

@@ -7,6 +7,8 @@ mod demo;
 mod dlq;
 mod gateway;
 mod health_circuits;
+#[cfg(feature = "rabbitmq")]
+mod message_brokers;
 #[cfg(feature = "nats")]
 mod nats;
 mod place;

@@ -83,6 +83,12 @@ const NATS: Availability = if cfg!(feature = "nats") {
     Availability::NeedsFeature("nats")
 };
 
+const RABBITMQ: Availability = if cfg!(feature = "rabbitmq") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("rabbitmq")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -95,11 +101,7 @@ const fn kind(area: Area, name: &'static str, availability: Availability) -> Kin
 pub const KINDS: [Kind; 16] = [
     kind(Area::MessageBroker, "embedded", EMBEDDED),
     kind(Area::MessageBroker, "memory", Availability::Served),
-    kind(
-        Area::MessageBroker,
-        "rabbitmq",
-        Availability::NotInThisVersion,
-    ),
+    kind(Area::MessageBroker, "rabbitmq", RABBITMQ),
     kind(Area::MessageBroker, "kafka", Availability::NotInThisVersion),
     kind(Area::MessageBroker, "redis", REDIS),
     kind(Area::MessageBroker, "nats", NATS),
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_served_says_so_and_names_no_feature_that_does_not_exist() {
-        let error = require(Area::MessageBroker, "rabbitmq").unwrap_err();
+        let error = require(Area::MessageBroker, "kafka").unwrap_err();
         assert_eq!(error.kind(), trunkline_core::ErrorKind::Unsupported);
         assert!(
             error.message().contains("not available in this version"),

@@ -73,7 +73,10 @@ fn the_first_example_of_the_guide_reads_alike() {
     let brokers = config.message_brokers.as_ref().unwrap();
     assert_eq!(brokers["rabbitmq"].display_url(), "amqp://localhost:5672");
     assert_eq!(brokers["redis"].connection.path.as_deref(), Some("0"));
-    assert_eq!(config.check().warnings().count(), 2);
+    // One for each kind that this build leaves out.
+    let served = [cfg!(feature = "rabbitmq"), cfg!(feature = "redis")];
+    let left_out = served.iter().filter(|is_in| !**is_in).count();
+    assert_eq!(config.check().warnings().count(), left_out);
     assert_eq!(config.check().errors().count(), 0);
 }
 

@@ -391,21 +391,22 @@ fn x_12_both_roots_are_read() {
 
 #[test]
 fn x_13_the_port_written_is_used_and_warned_of() {
-    let with = |text: &str| check_yaml(&format!("message_broker: {{type: rabbitmq, {text}}}\n"));
+    // What is said of the port; that a build leaves the kind out is another matter.
+    let with = |text: &str| {
+        let lines = check_yaml(&format!("message_broker: {{type: rabbitmq, {text}}}\n"));
+        let of_port = lines.into_iter().filter(|line| line.contains("TLS is"));
+        of_port.collect::<Vec<_>>()
+    };
     assert_holds(
-        &with("host: h, port: 5672, ssl_enabled: true")[1],
+        &with("host: h, port: 5672, ssl_enabled: true")[0],
         &["TLS is on, but 5672", "5671"],
     );
     assert_holds(
-        &with("connection_url: \"amqp://h:5671\"")[1],
+        &with("connection_url: \"amqp://h:5671\"")[0],
         &["TLS is off, but 5671"],
     );
-    assert_eq!(
-        with("host: h, ssl_enabled: true").len(),
-        1,
-        "only the kind that is not served"
-    );
-    assert_eq!(with("host: h, port: 5671, ssl_enabled: true").len(), 1);
+    assert!(with("host: h, ssl_enabled: true").is_empty());
+    assert!(with("host: h, port: 5671, ssl_enabled: true").is_empty());
 }
 
 #[test]

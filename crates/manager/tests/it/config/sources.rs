@@ -283,7 +283,7 @@ fn kinds_are_known_whether_served_or_not() {
     let files = Files::new(&[]);
     let check = |kind: &str| files.check(&[("MESSAGE_BROKER_TYPE", kind)]);
     assert!(check("memory").is_empty() && check("Embedded").is_empty());
-    for kind in ["rabbitmq", "Kafka"] {
+    for kind in ["Kafka"] {
         assert_line(
             &check(kind),
             &[
@@ -302,6 +302,12 @@ fn kinds_are_known_whether_served_or_not() {
         assert!(check("nats").is_empty());
     } else {
         assert_line(&check("nats"), &["warning", "the feature `nats`"]);
+    }
+    if cfg!(feature = "rabbitmq") {
+        assert!(check("rabbitmq").is_empty());
+    } else {
+        let needs = "it needs the feature `rabbitmq`";
+        assert_line(&check("rabbitmq"), &["warning", needs]);
     }
     assert_line(
         &check("rabitmq"),

@@ -133,11 +133,15 @@ pub async fn confirmed_messages_survive_a_restart(harness: &dyn OpenBroker, scop
     let mut seen = Vec::new();
     for _ in 0..2 {
         let delivery = next(scope, &mut mail).await;
-        seen.push((text(&delivery), delivery.attempt() >= 2));
+        let repeated = delivery.attempt() >= 2;
+        // Without counting, what was fetched and never handed out may look like a repetition.
+        let known = capabilities.attempts || repeated && text(&delivery) == "held";
+        seen.push((text(&delivery), known.then_some(repeated)));
         ack(scope, delivery).await;
     }
     seen.sort();
-    let expected = [("fresh".to_owned(), false), ("held".to_owned(), true)];
+    let fresh = capabilities.attempts.then_some(false);
+    let expected = [("fresh".to_owned(), fresh), ("held".to_owned(), Some(true))];
     assert_eq!(seen, expected);
     let mut worker = subscribe(&broker, scope, Subscribe::queue(queue)).await;
     assert_eq!(take(scope, &mut worker, 1).await, ["work"]);

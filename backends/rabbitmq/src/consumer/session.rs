@@ -1,0 +1,317 @@
+//! One consumer on one channel of one connection: what it hands out can be settled here and nowhere else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::types::AMQPValue;
+use tokio::sync::Notify;
+use trunkline_core::{BoxFuture, Clock as _, Error, ErrorKind, Result, SystemClock};
+use trunkline_messaging::{
+    Delivery, DeliveryInfo, Destination, Settle, Settlement, Source, TopicName,
+};
+
+use super::Shared;
+use super::intake::Arrived;
+use crate::error::from_driver;
+use crate::link::Link;
+use crate::names;
+use crate::publisher::{Envelope, Outcome};
+use crate::wire;
+
+/// What a consumer is of, for as long as its subscription lives.
+pub(super) struct About {
+    pub(super) source: Source,
+    pub(super) group: Option<String>,
+    pub(super) queue: String,
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Session {
+    pub(super) about: Arc<About>,
+    pub(super) link: Link,
+    pub(super) channel: Channel,
+    /// Handed out and not settled.
+    held: AtomicUsize,
+    /// Something was settled.
+    pub(super) settled: Notify,
+}
+
+impl Session {
+    pub(super) fn new(about: Arc<About>, link: Link, channel: Channel) -> Self {
+        Self {
+            about,
+            link,
+            channel,
+            held: AtomicUsize::new(0),
+            settled: Notify::new(),
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.status().connected() && self.link.is_connected()
+    }
+
+    /// Turns what arrived into a delivery; none if it can be nobody's any more.
+    pub(super) fn hand_out(arrived: Arrived) -> Option<Delivery> {
+        let Arrived { delivery, session } = arrived;
+        if !session.is_open() {
+            // It comes again on the next connection.
+            return None;
+        }
+        let lapin::message::Delivery {
+            delivery_tag,
+            exchange,
+            routing_key,
+            redelivered,
+            properties,
+            data,
+            ..
+        } = delivery;
+        let expires = wire::number(&properties, wire::EXPIRES_AT);
+        if expires.is_some_and(|at| SystemClock.now().unix_millis() >= at) {
+            session.send_now(delivery_tag, Now::Forget);
+            return None;
+        }
+        let topic =
+            wire::header(&properties, wire::TOPIC).unwrap_or_else(|| routing_key.to_string());
+        let destination = session.about.destination(exchange.as_str(), &topic);
+        let before = wire::number(&properties, wire::DELIVERIES).unwrap_or(0);
+        let before = u32::try_from(before).unwrap_or(0);
+        let attempt = before.saturating_add(1 + u32::from(redelivered));
+        let info = DeliveryInfo::new(destination)
+            .with_group(session.about.group.clone())
+            .with_attempt(attempt);
+        let message = Arc::new(wire::message(&properties, data));
+        session.held.fetch_add(1, Ordering::AcqRel);
+        let handle = Held {
+            session,
+            tag: delivery_tag,
+            message: Arc::clone(&message),
+            topic,
+            attempt,
+            expires_in: properties
+                .expiration()
+                .as_ref()
+                .and_then(|text| text.as_str().parse().ok()),
+        };
+        Some(Delivery::new(message, info, handle))
+    }
+
+    /// Sends without waiting: the driver takes it at the first poll.
+    pub(super) fn send_now(&self, tag: u64, what: Now) {
+        let outcome = match what {
+            Now::Forget => self
+                .channel
+                .basic_ack(tag, BasicAckOptions::default())
+                .now_or_never(),
+            Now::GiveBack => {
+                let options = BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                };
+                self.channel.basic_nack(tag, options).now_or_never()
+            }
+        };
+        // When it failed the channel is gone, and the message comes again by itself.
+        drop(outcome);
+    }
+
+    fn release(&self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
+        self.settled.notify_one();
+    }
+}
+
+/// What becomes of a delivery in one step.
+#[derive(Clone, Copy)]
+enum Told {
+    Done,
+    Reject,
+    Again,
+}
+
+/// What is told to the server without waiting.
+#[derive(Clone, Copy)]
+pub(super) enum Now {
+    Forget,
+    GiveBack,
+}
+
+impl About {
+    fn destination(&self, exchange: &str, topic: &str) -> Destination {
+        match &self.source {
+            Source::Queue(queue) => Destination::Queue(queue.clone()),
+            Source::Topics(pattern) => {
+                let known = names::topic_of_key(topic);
+                if known.is_none() {
+                    tracing::debug!(target: "trunkline", exchange, key = topic, "a routing key that is no topic");
+                }
+                // The grammar takes any text but the empty one, which the function has made to `_`.
+                let topic = known.or_else(|| pattern.as_topic());
+                Destination::Topic(topic.unwrap_or_else(unnamed))
+            }
+        }
+    }
+}
+
+fn unnamed() -> TopicName {
+    TopicName::new("_").expect("an underscore is a name")
+}
+
+/// A delivery in somebody's hands.
+struct Held {
+    session: Arc<Session>,
+    tag: u64,
+    message: Arc<trunkline_messaging::Message>,
+    topic: String,
+    attempt: u32,
+    /// The milliseconds that the message may wait, as its sender said.
+    expires_in: Option<i64>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.session.release();
+    }
+}
+
+impl Held {
+    /// A delivery belongs to its channel. When that is gone the message is with somebody else.
+    fn check(&self) -> Result<()> {
+        if self.session.about.shared.is_closed() {
+            return Err(Error::cancelled("the broker was disconnected"));
+        }
+        if !self.session.is_open() {
+            return Err(lost());
+        }
+        Ok(())
+    }
+
+    async fn settle_so(self, settlement: Settlement) -> Result<()> {
+        self.check()?;
+        match settlement {
+            Settlement::Ack => self.tell(Told::Done).await,
+            Settlement::Reject => self.tell(Told::Reject).await,
+            Settlement::Requeue { delay: None } => self.tell(Told::Again).await,
+            Settlement::Requeue { delay: Some(delay) } => self.put_off(delay).await,
+            other => {
+                self.session.send_now(self.tag, Now::GiveBack);
+                Err(Error::unsupported(format!(
+                    "RabbitMQ cannot do this in one step: {}",
+                    word(&other)
+                )))
+            }
+        }
+    }
+
+    async fn tell(&self, what: Told) -> Result<()> {
+        let channel = &self.session.channel;
+        let told = async {
+            let told = match what {
+                Told::Done => {
+                    let options = BasicAckOptions::default();
+                    channel.basic_ack(self.tag, options).await
+                }
+                Told::Reject => {
+                    let options = BasicRejectOptions { requeue: false };
+                    channel.basic_reject(self.tag, options).await
+                }
+                Told::Again => {
+                    let options = BasicNackOptions {
+                        multiple: false,
+                        requeue: true,
+                    };
+                    channel.basic_nack(self.tag, options).await
+                }
+            };
+            told.map_err(|error| from_driver("settle", error))
+        };
+        let told = self.session.link.or_gone(told).await;
+        told.map_err(|error| self.failed(error))
+    }
+
+    /// A copy comes to the queue when the delay is over; when the server has it, the message is done. A crash in between
+    /// leaves both, never none.
+    async fn put_off(self, delay: Duration) -> Result<()> {
+        let outcome = self.copy(delay).await;
+        match outcome {
+            Ok(Outcome::Routed) => self.tell(Told::Done).await,
+            Ok(Outcome::Unroutable) => {
+                self.session.send_now(self.tag, Now::GiveBack);
+                Err(Error::unavailable("the queue for the delay is gone"))
+            }
+            Err(error) => {
+                self.session.send_now(self.tag, Now::GiveBack);
+                Err(error)
+            }
+        }
+    }
+
+    async fn copy(&self, delay: Duration) -> Result<Outcome> {
+        let about = &self.session.about;
+        let mut properties = wire::properties(&self.message)?;
+        let deliveries = AMQPValue::LongLongInt(i64::from(self.attempt));
+        properties = wire::with_header(properties, wire::DELIVERIES, deliveries);
+        if matches!(about.source, Source::Topics(_)) {
+            let topic = AMQPValue::LongString(self.topic.as_str().into());
+            properties = wire::with_header(properties, wire::TOPIC, topic);
+        }
+        if let (Some(span), Some(at)) = (self.expires_in, self.message.published_at) {
+            let expires = AMQPValue::LongLongInt(at.unix_millis().saturating_add(span));
+            properties = wire::with_header(properties, wire::EXPIRES_AT, expires);
+        }
+        let envelope = Envelope {
+            exchange: "".into(),
+            routing_key: wire::short("the queue's name", &about.queue)?,
+            properties,
+            payload: self.message.payload.clone(),
+            delay: Some(names::rounded_delay(delay)),
+        };
+        about.shared.publisher.publish(envelope).await
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        if self.session.about.shared.is_closed() {
+            return Error::cancelled("the broker was disconnected");
+        }
+        match error.kind() {
+            // The server gives it to somebody else when it notices.
+            ErrorKind::Unavailable => lost().with_source(error),
+            _ => error,
+        }
+    }
+}
+
+impl Settle for Held {
+    fn settle(self: Box<Self>, settlement: Settlement) -> BoxFuture<'static, Result<()>> {
+        Box::pin(self.settle_so(settlement))
+    }
+
+    fn abandon(self: Box<Self>) {
+        if self.session.is_open() {
+            self.session.send_now(self.tag, Now::GiveBack);
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the connection that it came on is gone; the message comes again",
+    )
+}
+
+fn word(settlement: &Settlement) -> &'static str {
+    match settlement {
+        Settlement::Forward(_) => "acknowledge and publish",
+        _ => "this settlement",
+    }
+}

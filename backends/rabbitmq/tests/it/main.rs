@@ -1,0 +1,8 @@
+#![allow(clippy::unwrap_used, reason = "test code")]
+//! Tests of RabbitMQ on the real server.
+
+mod conformance;
+mod fixture;
+mod native;
+mod recovery;
+mod tls;
