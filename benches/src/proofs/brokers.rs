@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
 use trunkline_testing::faults::Relay;
-use trunkline_testing::servers::{Launch, NATS, REDIS, Server, System};
+use trunkline_testing::servers::{Launch, NATS, RABBITMQ, REDIS, Server, System};
 
 /// A broker, and the server that it needs.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,14 @@ pub(super) static ON_NATS: Subject = Subject {
     arguments: &[],
 };
 
+pub(super) static ON_RABBITMQ: Subject = Subject {
+    name: "RabbitMQ",
+    system: &RABBITMQ,
+    arguments: &[],
+};
+
 /// All of them.
-pub(super) static ALL: &[&Subject] = &[&ON_REDIS, &ON_NATS];
+pub(super) static ALL: &[&Subject] = &[&ON_RABBITMQ, &ON_REDIS, &ON_NATS];
 
 /// The server, and a link to it that fails on demand. All clients go over the link.
 #[derive(Debug)]

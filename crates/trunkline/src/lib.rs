@@ -75,10 +75,10 @@ pub use trunkline_macros::service_interface;
 pub use trunkline_messaging as messaging;
 #[cfg(feature = "nats")]
 pub use trunkline_nats as nats;
-#[cfg(feature = "redis")]
-pub use trunkline_redis as redis;
 #[cfg(feature = "rabbitmq")]
 pub use trunkline_rabbitmq as rabbitmq;
+#[cfg(feature = "redis")]
+pub use trunkline_redis as redis;
 pub use trunkline_resilience as resilience;
 #[cfg(feature = "server")]
 pub use trunkline_server as server;

@@ -29,6 +29,12 @@ use super::brokers::{self, Stage, Subject};
 use crate::entry::{Entry, Options};
 use crate::report::Report;
 
+pub(super) static ON_RABBITMQ: Entry = Entry {
+    name: "messaging-chaos-rabbitmq",
+    about: "RabbitMQ killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
+    run: |options| prove(options, &brokers::ON_RABBITMQ),
+};
+
 pub(super) static ON_REDIS: Entry = Entry {
     name: "messaging-chaos-redis",
     about: "Redis Streams killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
