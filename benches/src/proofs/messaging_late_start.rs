@@ -1,11 +1,11 @@
 //! Who subscribes or publishes before the server is there gets what was asked for once it is, without asking again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use trunkline::Context;
-use trunkline::core::Id;
+use trunkline::core::{Id, task};
 use trunkline::messaging::{
     AnyBroker, Destination, Message, MessageBroker as _, Publish, Subscribe, SubscriptionState,
     TopicName,
@@ -83,8 +83,10 @@ fn prove(subject: &Subject) -> Result<Late> {
         Ok(timeout(PATIENCE, broker.subscribe(subscribe)).await??)
     });
     let mut subscription = subscribing?;
-    let publishing = runtime.spawn(publish(broker.clone(), topic.clone()));
-    std::thread::sleep(AWAY);
+    let entered = runtime.enter();
+    let publishing = task::spawn("publisher", publish(broker.clone(), topic.clone()));
+    drop(entered);
+    runtime.block_on(sleep(AWAY));
     ensure!(
         !publishing.is_finished(),
         "the publish did not wait for the server"
@@ -115,7 +117,7 @@ fn prove(subject: &Subject) -> Result<Late> {
             delivered: came.elapsed(),
         })
     })?;
-    runtime.block_on(broker.disconnect(tokio::time::Instant::now() + PATIENCE))?;
+    runtime.block_on(broker.disconnect(Instant::now() + PATIENCE))?;
     Ok(late)
 }
 

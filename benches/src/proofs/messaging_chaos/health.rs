@@ -1,11 +1,12 @@
 //! Watches what the broker says of itself.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use trunkline::core::task;
 use trunkline::messaging::{AnyBroker, MessageBroker as _};
 
@@ -14,15 +15,20 @@ const EVERY: Duration = Duration::from_millis(50);
 /// A check that takes longer has failed.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What the last look said; `None` before the first.
-#[derive(Clone)]
-pub(super) struct Health(Arc<watch::Sender<Option<bool>>>);
+/// Says what the last look said; `None` before the first.
+pub(super) struct Health {
+    seen: Arc<watch::Sender<Option<bool>>>,
+    runtime: Handle,
+}
 
 impl Health {
-    /// Looks again and again, until the last handle is dropped.
+    /// Looks again and again, until this is dropped.
     pub(super) fn watch(broker: AnyBroker, on: &Handle) -> Self {
-        let health = Self(Arc::new(watch::Sender::new(None)));
-        let seen = Arc::downgrade(&health.0);
+        let health = Self {
+            seen: Arc::new(watch::Sender::new(None)),
+            runtime: on.clone(),
+        };
+        let seen = Arc::downgrade(&health.seen);
         let _entered = on.enter();
         drop(task::spawn("health", async move {
             loop {
@@ -40,12 +46,12 @@ impl Health {
     /// Waits until it is green, or red; says how long that took.
     pub(super) fn until(&self, green: bool, limit: Duration) -> Result<Duration> {
         let since = Instant::now();
-        while *self.0.borrow() != Some(green) {
-            if since.elapsed() > limit {
-                let wanted = if green { "green" } else { "red" };
-                bail!("health was not {wanted} within {limit:?}");
-            }
-            std::thread::sleep(EVERY);
+        let mut seen = self.seen.subscribe();
+        let wanted = seen.wait_for(|seen| *seen == Some(green));
+        let waited = async { tokio::time::timeout(limit, wanted).await.is_ok() };
+        if !self.runtime.block_on(waited) {
+            let wanted = if green { "green" } else { "red" };
+            bail!("health was not {wanted} within {limit:?}");
         }
         Ok(since.elapsed())
     }

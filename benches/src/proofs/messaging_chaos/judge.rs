@@ -1,9 +1,10 @@
 //! What came of it.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::Instant;
 use trunkline::messaging::OrderingGuarantee;
 
 use super::plan::{Act, EVERY_ACT};

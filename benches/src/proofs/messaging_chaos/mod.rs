@@ -12,11 +12,12 @@ mod publishing;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use trunkline::core::Id;
 use trunkline::messaging::{AnyBroker, MessageBroker as _, TopicName};
 
@@ -155,10 +156,15 @@ impl Show {
                     self.total
                 );
             }
-            std::thread::sleep(Duration::from_millis(10));
+            self.pass(Duration::from_millis(10));
         }
         self.reached = self.confirmed();
         Ok(())
+    }
+
+    /// Lets some time pass.
+    fn pass(&self, span: Duration) {
+        self.runtime.block_on(tokio::time::sleep(span));
     }
 
     fn confirmed(&self) -> u64 {
@@ -177,18 +183,18 @@ impl Show {
             }
             Act::PauseServer => {
                 self.stage.server.pause()?;
-                std::thread::sleep(SPELL);
+                self.pass(SPELL);
                 self.stage.server.resume()?;
             }
             Act::ResetLink => self.stage.link.reset_all(),
             Act::StallLink => {
                 self.stage.link.stall(true);
-                std::thread::sleep(SPELL);
+                self.pass(SPELL);
                 self.stage.link.stall(false);
             }
             Act::SlowLink => {
                 self.stage.link.delay(SLOWNESS);
-                std::thread::sleep(SPELL);
+                self.pass(SPELL);
                 self.stage.link.delay(Duration::ZERO);
             }
             Act::KillMember => {
@@ -227,7 +233,7 @@ impl Show {
         while self.stage.link.open() > self.evidence.connections_before
             && since.elapsed() < PATIENCE
         {
-            std::thread::sleep(Duration::from_millis(100));
+            self.pass(Duration::from_millis(100));
         }
         self.evidence.connections_after = self.stage.link.open();
         self.evidence.tasks_after = self.runtime.metrics().num_alive_tasks();
@@ -238,7 +244,7 @@ impl Show {
             member.leave()?;
         }
         drop(self.health);
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         self.runtime.block_on(self.broker.disconnect(deadline))?;
         Ok(self.evidence)
     }
