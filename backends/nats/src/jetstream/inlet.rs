@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use trunkline_core::{BoxFuture, Clock as _, Error, Result, SystemClock};
 use trunkline_messaging::{Delivery, DeliveryInfo, Message, Settle, Settlement};
 
@@ -59,7 +59,7 @@ pub(crate) struct Inlet {
     prefetch: u32,
     lease: Duration,
     /// The consumer was deleted with its subscription: what it handed out will come to nobody.
-    gone: AtomicBool,
+    gone: CancellationToken,
 }
 
 /// What the fetcher should know.
@@ -82,7 +82,7 @@ impl Inlet {
             changed: Notify::new(),
             prefetch,
             lease,
-            gone: AtomicBool::new(false),
+            gone: CancellationToken::new(),
         })
     }
 
@@ -131,11 +131,12 @@ impl Inlet {
 
     /// The place of a subscriber without a group goes away with it.
     pub(crate) fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
+        self.gone.cancel();
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+    /// Returns when the consumer is deleted with its subscription.
+    pub(crate) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     /// The stream ends.

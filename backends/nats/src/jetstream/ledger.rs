@@ -316,13 +316,16 @@ async fn ask(link: &Link, token: &Token, word: Word, limit: Instant, inlet: &Inl
     let patience = limit.min(Instant::now() + RECOVERY);
     loop {
         let up = link.ready(limit).await?;
-        match link
-            .request(&up, limit, token.reply.to_string(), word.payload())
-            .await
-        {
+        let told = link.request(&up, limit, token.reply.to_string(), word.payload());
+        let told = tokio::select! {
+            biased;
+            told = told => told,
+            // The server answers nothing for a consumer that is deleted meanwhile, and the message comes to nobody.
+            () = inlet.gone() => return Ok(()),
+        };
+        match told {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() >= limit => return Err(error),
-            Err(error) if error.kind() == ErrorKind::NotFound && inlet.is_gone() => return Ok(()),
             // The consumer is not there: not yet again after a restart, or not any more.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if Instant::now() + PAUSE >= patience {
@@ -332,7 +335,10 @@ async fn ask(link: &Link, token: &Token, word: Word, limit: Instant, inlet: &Inl
                         .with_retry(Retry::IfIdempotent)
                         .with_source(error));
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = inlet.gone() => return Ok(()),
+                }
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => {}
             Err(error) => return Err(error),

@@ -430,3 +430,24 @@ async fn a_lone_subscriber_that_is_gone_may_still_acknowledge() {
     delivery.ack().await.unwrap();
     close(&broker).await;
 }
+
+#[tokio::test]
+async fn a_lone_subscriber_may_go_while_it_acknowledges() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let broker = place.broker();
+    broker.connect().await.unwrap();
+    // Whether the server sees the acknowledgement or the end of the consumer first is up to chance.
+    for _ in 0..30 {
+        let mut subscription = broker
+            .subscribe(Subscribe::topics(topic("order.created")))
+            .await
+            .unwrap();
+        insist(&broker, to_topic("order.created", "one")).await;
+        let delivery = soon("a delivery", subscription.next()).await.unwrap();
+        drop(subscription);
+        soon("an answer", delivery.ack()).await.unwrap();
+    }
+    close(&broker).await;
+}

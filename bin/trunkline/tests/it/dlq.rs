@@ -262,7 +262,7 @@ async fn what_is_typed_wrong_is_exit_2() {
     let url = place.url();
     for (args, says) in [
         (
-            &["dlq", "list", "nats://x", GROUP][..],
+            &["dlq", "list", "kafka://x", GROUP][..],
             "not available in this version",
         ),
         (&["dlq", "list", "no url", GROUP], "not a connection URL"),

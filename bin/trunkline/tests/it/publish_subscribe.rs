@@ -317,7 +317,7 @@ async fn what_is_typed_wrong_is_exit_2() {
         (&["publish", "no url", "t", "1"][..], "not a connection URL"),
         (&["publish", "pigeons://x", "t", "1"], "pigeons"),
         (
-            &["publish", "nats://x", "t", "1"],
+            &["publish", "kafka://x", "t", "1"],
             "not available in this version",
         ),
         (&["publish", &url, "order.*", "1"], "is no topic name"),
@@ -341,7 +341,7 @@ async fn what_is_typed_wrong_is_exit_2() {
             "cannot be used with",
         ),
         (
-            &["subscribe", "nats://x", "t"],
+            &["subscribe", "kafka://x", "t"],
             "not available in this version",
         ),
     ] {

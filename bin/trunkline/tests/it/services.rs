@@ -210,7 +210,7 @@ async fn what_is_typed_wrong_is_exit_2() {
     let url = place.url();
     for (args, says) in [
         (
-            &["services", "list", "consul://x"][..],
+            &["services", "list", "kubernetes://x"][..],
             "not available in this version",
         ),
         (&["services", "list", "no url"], "not a connection URL"),
@@ -253,7 +253,7 @@ async fn what_is_typed_wrong_is_exit_2() {
             "write NAME=VALUE",
         ),
         (
-            &["services", "deregister", "consul://x", "web", "h:1"],
+            &["services", "deregister", "kubernetes://x", "web", "h:1"],
             "not available in this version",
         ),
     ] {
