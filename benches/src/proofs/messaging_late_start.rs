@@ -86,7 +86,7 @@ fn prove(subject: &Subject) -> Result<Late> {
     let entered = runtime.enter();
     let publishing = task::spawn("publisher", publish(broker.clone(), topic.clone()));
     drop(entered);
-    runtime.block_on(sleep(AWAY));
+    runtime.block_on(async { sleep(AWAY).await });
     ensure!(
         !publishing.is_finished(),
         "the publish did not wait for the server"

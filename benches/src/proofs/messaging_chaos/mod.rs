@@ -164,7 +164,8 @@ impl Show {
 
     /// Lets some time pass.
     fn pass(&self, span: Duration) {
-        self.runtime.block_on(tokio::time::sleep(span));
+        self.runtime
+            .block_on(async { tokio::time::sleep(span).await });
     }
 
     fn confirmed(&self) -> u64 {
