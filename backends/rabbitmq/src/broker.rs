@@ -134,7 +134,7 @@ impl RabbitMqBroker {
     /// the other queue's name.
     ///
     /// These are RabbitMQ's own dead letters: messages that a consumer rejects or that expire. What handlers of this
-    /// library give up goes to the dead letters of [`trunkline_messaging::dead_letters`], with reason and error, by itself.
+    /// library give up goes to the dead letters of [`trunkline_messaging::DeadLetters`], with reason and error, by itself.
     ///
     /// # Errors
     /// As [`declare_exchange`](Self::declare_exchange); `Conflict` when the queue exists without dead letters.

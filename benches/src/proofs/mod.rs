@@ -31,7 +31,5 @@ pub static ALL: &[&Entry] = &[
     &breaker_fuzz::ENTRY,
     &retry_storm::ENTRY,
     &messaging_late_start::ENTRY,
-    &messaging_chaos::ON_RABBITMQ,
     &messaging_chaos::ON_REDIS,
-    &messaging_chaos::ON_NATS,
 ];

@@ -30,22 +30,10 @@ use super::brokers::{self, Stage, Subject};
 use crate::entry::{Entry, Options};
 use crate::report::Report;
 
-pub(super) static ON_RABBITMQ: Entry = Entry {
-    name: "messaging-chaos-rabbitmq",
-    about: "RabbitMQ killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
-    run: |options| prove(options, &brokers::ON_RABBITMQ),
-};
-
 pub(super) static ON_REDIS: Entry = Entry {
     name: "messaging-chaos-redis",
     about: "Redis Streams killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
     run: |options| prove(options, &brokers::ON_REDIS),
-};
-
-pub(super) static ON_NATS: Entry = Entry {
-    name: "messaging-chaos-nats",
-    about: "JetStream killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
-    run: |options| prove(options, &brokers::ON_NATS),
 };
 
 /// Consumers at the beginning.
