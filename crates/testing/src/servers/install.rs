@@ -1,11 +1,12 @@
-//! Installing programs from Debian packages, or building them from Go modules (see `built`).
+//! Installing programs from Debian packages, building them from Go modules (see `built`), or fetching their jars (see
+//! `jars`).
 //!
 //! A package may be one of another release (`consul/bullseye`): see `older`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::bounded::{self, Finished};
 use super::built;
 use super::environment;
 use super::error::ServerError;
+use super::jars;
 use super::older;
 use super::program::Program;
 use super::wait::Limit;
@@ -57,17 +59,39 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
         built::build(program)?;
         return Ok(Installed::Now);
     }
-    if !Path::new(APT).exists() {
-        return Err(failed(
-            "this machine has no apt-get; install it by hand".to_owned(),
-        ));
+    if jars::artifact(program).is_some() {
+        for (needed, package) in jars::PACKAGES {
+            let there = |directory: PathBuf| directory.join(needed).exists();
+            if !environment::search_path().into_iter().any(there) {
+                packaged(package)?;
+            }
+        }
+        jars::fetch(program)?;
+        return Ok(Installed::Now);
     }
     if let Some((package, release)) = program.package.split_once('/') {
         older::unpack(program, package, release)?;
         return Ok(Installed::Now);
     }
+    packaged(program.package)?;
+    match program.find() {
+        Some(_) => Ok(Installed::Now),
+        None => Err(failed(format!(
+            "the package does not contain {}",
+            program.name
+        ))),
+    }
+}
+
+/// Installs a Debian package of this machine's release.
+fn packaged(package: &'static str) -> Result<(), ServerError> {
+    let failed = |detail: String| ServerError::Install { package, detail };
+    if !Path::new(APT).exists() {
+        return Err(failed(
+            "this machine has no apt-get; install it by hand".to_owned(),
+        ));
+    }
     if !rustix::process::geteuid().is_root() {
-        let package = program.package;
         return Err(failed(format!(
             "needs root: `sudo apt-get install {package}`"
         )));
@@ -77,20 +101,13 @@ pub fn install(program: &Program) -> Result<Installed, ServerError> {
     let update = unless_locked(|| apt(&["update"], UPDATE_WITHIN));
     let install = unless_locked(|| {
         apt(
-            &["install", "-y", "--no-install-recommends", program.package],
+            &["install", "-y", "--no-install-recommends", package],
             INSTALL_WITHIN,
         )
     });
     match install {
-        Ok(done) if done.status.success() => {}
-        outcome => return Err(failed(complaint(&update, &outcome))),
-    }
-    match program.find() {
-        Some(_) => Ok(Installed::Now),
-        None => Err(failed(format!(
-            "the package does not contain {}",
-            program.name
-        ))),
+        Ok(done) if done.status.success() => Ok(()),
+        outcome => Err(failed(complaint(&update, &outcome))),
     }
 }
 

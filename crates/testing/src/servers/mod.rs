@@ -58,6 +58,8 @@ mod environment;
 mod error;
 pub mod etcd;
 mod install;
+mod jars;
+pub mod kafka;
 mod keeper;
 mod listener;
 mod live;
@@ -78,11 +80,12 @@ pub use consul::CONSUL;
 pub use error::ServerError;
 pub use etcd::ETCD;
 pub use install::{Installed, install};
+pub use kafka::KAFKA;
 pub use live::{own, own_launched, shared, tool};
 pub use nats::NATS;
 pub use program::{
-    CONSUL_AGENT, ETCD_SERVER, NATS_SERVER, NODE, NPM, PROMTOOL, Program, RABBITMQ_SERVER,
-    REDIS_SERVER, TOOLS,
+    CONSUL_AGENT, ETCD_SERVER, KAFKA_SERVER, NATS_SERVER, NODE, NPM, PROMTOOL, Program,
+    RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
 };
 pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
@@ -91,7 +94,7 @@ pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &NATS, &CONSUL, &ETCD];
+pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &NATS, &CONSUL, &ETCD, &KAFKA];
 
 /// The system of this name.
 #[must_use]

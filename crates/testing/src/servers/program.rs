@@ -1,4 +1,4 @@
-//! Programs: servers and tools that come from Debian packages or are built from Go modules.
+//! Programs: servers and tools that come from Debian packages, are built from Go modules, or are made of jars.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,6 +10,7 @@ use super::bounded;
 use super::built;
 use super::environment;
 use super::error::ServerError;
+use super::jars;
 
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
 
@@ -18,8 +19,9 @@ const VERSION_WITHIN: Duration = Duration::from_secs(10);
 pub struct Program {
     /// Name of the executable.
     pub name: &'static str,
-    /// Debian package that contains it, `package/release` for one of another release, or the Go module that it is built
-    /// from, as `go:module@version`.
+    /// Debian package that contains it, `package/release` for one of another release, the Go module that it is built
+    /// from, as `go:module@version`, or the jar that it is made of with all that it needs, as
+    /// `maven:group:artifact@version`.
     pub package: &'static str,
     /// Arguments that make it print its version and end; none where it has no such.
     pub version_arguments: &'static [&'static str],
@@ -63,6 +65,13 @@ pub static NATS_SERVER: Program = Program {
     version_arguments: &["--version"],
 };
 
+/// A script that runs Kafka, or formats its storage.
+pub static KAFKA_SERVER: Program = Program {
+    name: "kafka-server",
+    package: "maven:org.apache.kafka:kafka_2.13@4.3.1",
+    version_arguments: &[],
+};
+
 /// `promtool`, which checks that metrics are well formed (`promtool check metrics`).
 pub static PROMTOOL: Program = Program {
     name: "promtool",
@@ -96,6 +105,7 @@ impl Program {
             .map(|(_, directory)| PathBuf::from(directory))
             // What is built here is of the version that is asked for; what stands on the `PATH` may be of any.
             .chain(built::directory(self))
+            .chain(jars::directory(self))
             .chain(environment::search_path())
             .map(|directory| directory.join(self.name))
             .find(|path| is_executable(path))
