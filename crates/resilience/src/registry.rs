@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_core::{SharedClock, SystemClock};
 
-use crate::breaker::{Breaker, BreakerSettings, Control, Snapshot};
+use crate::breaker::{Breaker, BreakerSettings, Change, Control, Snapshot};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
 use crate::chaos::Chaos;
 use crate::concurrency::{ConcurrencyLimiter, Measured};
@@ -190,10 +190,13 @@ impl PolicyRegistry {
             if states.generation != generation {
                 continue;
             }
-            let engine = self.0.engine(&mut states, &bounded, settings);
+            let mut untold = Untold::default();
+            let engine = self.0.engine(&mut states, &bounded, settings, &mut untold);
             let observers = self.0.observers.clone();
             let policy = Arc::new(Policy::assemble(bounded.clone(), engine, observers));
             states.policies.insert(bounded, Arc::clone(&policy));
+            drop(states);
+            untold.tell();
             return policy;
         }
     }
@@ -207,7 +210,14 @@ impl PolicyRegistry {
         }
         let bounded = self.0.bounded(target, states.breakers.len());
         drop(states);
-        self.0.keep_breaker(&mut self.0.write(), &bounded, settings)
+        let mut untold = Untold::default();
+        let mut states = self.0.write();
+        let breaker = self
+            .0
+            .keep_breaker(&mut states, &bounded, settings, &mut untold);
+        drop(states);
+        untold.tell();
+        breaker
     }
 
     /// Gives every policy new values and keeps all state, as a reload of the configuration does. What a limit counts
@@ -227,10 +237,12 @@ impl PolicyRegistry {
 
     /// Gives one policy new values and keeps its state.
     fn renew(&self, policy: &Policy, settings: Arc<EffectivePolicy>) {
+        let mut untold = Untold::default();
         let mut states = self.0.write();
-        let engine = self.0.engine(&mut states, policy.target(), settings);
+        let target = policy.target();
+        let engine = self.0.engine(&mut states, target, settings, &mut untold);
         for (breaker, numbers) in engine.breaker.iter().zip(engine.settings.circuit_breaker) {
-            breaker.reconfigure(numbers);
+            untold.note(breaker, breaker.reconfigure_untold(numbers));
         }
         for (budget, numbers) in engine.budget.iter().zip(engine.settings.retry.budget) {
             budget.reconfigure(numbers);
@@ -244,16 +256,15 @@ impl PolicyRegistry {
         for (limiter, numbers) in engine.concurrency.iter().zip(engine.settings.concurrency) {
             limiter.reconfigure(numbers);
         }
-        let switched_off = match &engine.breaker {
-            Some(_) => None,
-            None => states.switch_off(policy.target()),
-        };
+        if engine.breaker.is_none()
+            && let Some(breaker) = states.switch_off(target)
+        {
+            // Calls that run already no longer change it. Under the lock: a reload that switches it on again comes after.
+            untold.note(&breaker, breaker.force_untold(Control::Disabled));
+        }
         policy.replace(engine);
         drop(states);
-        // Outside the lock, as observers are told. Calls that run already no longer change it.
-        if let Some(breaker) = switched_off {
-            breaker.force(Control::Disabled);
-        }
+        untold.tell();
     }
 
     /// Takes what the author of an interface wrote at the method that calls a target. A policy that is there already
@@ -389,6 +400,25 @@ impl PolicyRegistry {
     }
 }
 
+/// Changes of circuits that were made under the lock of the states. Observers may ask the registry, so that they are told
+/// when it is free again.
+#[derive(Default)]
+#[must_use]
+struct Untold(Vec<(Arc<Breaker>, Change)>);
+
+impl Untold {
+    fn note(&mut self, breaker: &Arc<Breaker>, change: Option<Change>) {
+        self.0
+            .extend(change.map(|change| (Arc::clone(breaker), change)));
+    }
+
+    fn tell(self) {
+        for (breaker, change) in self.0 {
+            breaker.tell(Some(change));
+        }
+    }
+}
+
 impl States {
     fn switch_off(&mut self, target: &Target) -> Option<Arc<Breaker>> {
         let (target, breaker) = self.breakers.remove_entry(target)?;
@@ -418,10 +448,11 @@ impl Inner {
         states: &mut States,
         target: &Target,
         settings: Arc<EffectivePolicy>,
+        untold: &mut Untold,
     ) -> Engine {
         let breaker = settings
             .circuit_breaker
-            .map(|numbers| self.keep_breaker(states, target, numbers));
+            .map(|numbers| self.keep_breaker(states, target, numbers, untold));
         let budget = settings.retry.budget.map(|numbers| {
             let key = scoped(target, numbers.scope);
             keep(&mut states.budgets, key, || new_budget(numbers))
@@ -460,16 +491,22 @@ impl Inner {
         states: &mut States,
         target: &Target,
         settings: BreakerSettings,
+        untold: &mut Untold,
     ) -> Arc<Breaker> {
         if let Some((target, breaker)) = states.off.remove_entry(target) {
-            breaker.reset();
-            breaker.reconfigure(settings);
+            untold.note(&breaker, breaker.force_untold(Control::Automatic));
+            untold.note(&breaker, breaker.reconfigure_untold(settings));
             states.breakers.insert(target, breaker);
         }
-        keep(&mut states.breakers, target.clone(), || {
-            let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
-            Breaker::build(target.clone(), settings, observers, clock)
-        })
+        if let Some(breaker) = states.breakers.get(target) {
+            return Arc::clone(breaker);
+        }
+        let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
+        let (breaker, change) = Breaker::build(target.clone(), settings, observers, clock);
+        let breaker = Arc::new(breaker);
+        untold.note(&breaker, change);
+        states.breakers.insert(target.clone(), Arc::clone(&breaker));
+        breaker
     }
 }
 

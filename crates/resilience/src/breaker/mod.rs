@@ -41,7 +41,8 @@ pub use state::{Control, State};
 
 use hot::Hot;
 use permit::Ticket;
-use state::{Change, Machine};
+pub(crate) use state::Change;
+use state::Machine;
 
 /// A circuit breaker. Share it behind an `Arc`, or by reference.
 ///
@@ -130,12 +131,9 @@ impl Breaker {
     /// Makes a closed circuit. Numbers that make no sense (a threshold of zero) are moved to the nearest that do.
     #[must_use]
     pub fn new(target: impl Into<Target>, settings: BreakerSettings) -> Self {
-        Self::build(
-            target.into(),
-            settings,
-            Observers::default(),
-            SystemClock::shared(),
-        )
+        let (observers, clock) = (Observers::default(), SystemClock::shared());
+        // Nobody is there to be told.
+        Self::build(target.into(), settings, observers, clock).0
     }
 
     /// The same, with somebody who is told of every change.
@@ -147,15 +145,19 @@ impl Breaker {
     ) -> Self {
         let mut observers = Observers::default();
         observers.add(observer);
-        Self::build(target.into(), settings, observers, SystemClock::shared())
+        let clock = SystemClock::shared();
+        let (breaker, change) = Self::build(target.into(), settings, observers, clock);
+        breaker.tell(change);
+        breaker
     }
 
+    /// What comes with it is still to be told: whoever holds a lock does that when it is free again.
     pub(crate) fn build(
         target: Target,
         settings: BreakerSettings,
         observers: Observers,
         clock: SharedClock,
-    ) -> Self {
+    ) -> (Self, Option<Change>) {
         let origin = Instant::now();
         let machine = Machine::new(settings, origin);
         let breaker = Self {
@@ -171,11 +173,11 @@ impl Breaker {
             observers,
             clock,
         };
-        breaker.change(|machine, now| match settings.control {
+        let change = breaker.change(|machine, now| match settings.control {
             Control::Automatic => None,
             control => machine.force(control, now),
         });
-        breaker
+        (breaker, change)
     }
 
     /// Whose circuit it is.
@@ -270,7 +272,13 @@ impl Breaker {
     /// Hands the decision to an operator, or back to the results of the calls. Handing it back closes the circuit and
     /// forgets what was counted.
     pub fn force(&self, control: Control) {
-        self.change(|machine, now| machine.force(control, now));
+        self.tell(self.force_untold(control));
+    }
+
+    /// The same, for whoever holds a lock: the change is still to be told.
+    #[must_use]
+    pub(crate) fn force_untold(&self, control: Control) -> Option<Change> {
+        self.change(|machine, now| machine.force(control, now))
     }
 
     /// Closes the circuit and forgets what was counted.
@@ -281,6 +289,12 @@ impl Breaker {
     /// Takes new numbers and keeps the state, as a reload of the configuration does. What was counted is kept unless
     /// the window changes its shape; who decides changes where the settings change it.
     pub fn reconfigure(&self, settings: BreakerSettings) {
+        self.tell(self.reconfigure_untold(settings));
+    }
+
+    /// The same, for whoever holds a lock: the change is still to be told.
+    #[must_use]
+    pub(crate) fn reconfigure_untold(&self, settings: BreakerSettings) -> Option<Change> {
         self.change(|machine, now| {
             let before = machine.settings().control;
             machine.reconfigure(settings, now);
@@ -290,7 +304,7 @@ impl Breaker {
                 return None;
             }
             machine.force(control, now)
-        });
+        })
     }
 
     #[inline]
@@ -320,14 +334,17 @@ impl Breaker {
         }
     }
 
-    /// Changes the machine under the lock, then tells the observers outside it.
-    fn change(&self, change: impl FnOnce(&mut Machine, Instant) -> Option<Change>) {
+    /// Changes the machine under the lock. The observers are still to be told, outside it.
+    #[must_use]
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Machine, Instant) -> Option<Change>,
+    ) -> Option<Change> {
         let now = Instant::now();
         let mut machine = self.lock();
         let change = change(&mut machine, now);
         self.publish(&mut machine, now);
-        drop(machine);
-        self.tell(change);
+        change
     }
 
     fn publish(&self, machine: &mut Machine, now: Instant) -> Hot {
@@ -358,7 +375,7 @@ impl Breaker {
         machine
     }
 
-    fn tell(&self, change: Option<Change>) {
+    pub(crate) fn tell(&self, change: Option<Change>) {
         let Some(change) = change else { return };
         let told = CircuitChange {
             target: self.target.clone(),

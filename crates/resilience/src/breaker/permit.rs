@@ -69,11 +69,12 @@ impl Breaker {
         if ticket.hot.is_off() || (outcome == Outcome::Ignored && ticket.hot.probe() == 0) {
             return;
         }
-        self.change(|machine, now| {
+        let change = self.change(|machine, now| {
             let took = (ticket.started != 0)
                 .then(|| Duration::from_nanos(self.stamp(now).saturating_sub(ticket.started)));
             machine.record(ticket.admission(), outcome, took, now, || self.clock.now())
         });
+        self.tell(change);
     }
 
     /// A point in time in one word that is never zero: nanoseconds since the breaker was made, plus one.

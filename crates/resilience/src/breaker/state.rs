@@ -58,7 +58,7 @@ pub enum Control {
 
 /// What a change of state needs to be told to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub(super) from: State,
     pub(super) to: State,
     pub(super) generation: u32,

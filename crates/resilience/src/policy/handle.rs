@@ -79,7 +79,7 @@ impl Policy {
         let target = target.into();
         let breaker = settings.circuit_breaker.map(|settings| {
             let (observers, clock) = (Observers::default(), SystemClock::shared());
-            Arc::new(Breaker::build(target.clone(), settings, observers, clock))
+            Arc::new(Breaker::build(target.clone(), settings, observers, clock).0)
         });
         let engine = Engine {
             breaker,

@@ -1,11 +1,13 @@
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use trunkline_core::{Error, ManualClock, Retry, Timestamp};
 use trunkline_resilience::breaker::{BreakerSettings, Control, State};
 use trunkline_resilience::{
-    Call, EffectivePolicy, Layer, PolicyConfig, PolicyLayers, PolicyRegistry, Target,
+    Call, CircuitChange, EffectivePolicy, Layer, Observer, PolicyConfig, PolicyLayers,
+    PolicyRegistry, Target,
 };
 
 use crate::watch::Watch;
@@ -264,4 +266,76 @@ async fn an_operator_holds_a_circuit_by_configuration_and_lets_it_go() {
     assert_eq!(breaker.snapshot().control, Control::ForcedClosed);
     registry.reload(|_| Arc::clone(&open));
     assert_eq!(breaker.snapshot().control, Control::ForcedOpen);
+}
+
+/// Looks at every circuit when it is told of one.
+#[derive(Default)]
+struct Asking {
+    registry: OnceLock<PolicyRegistry>,
+    seen: Mutex<Vec<(State, usize)>>,
+}
+
+impl Observer for Asking {
+    fn circuit_changed(&self, change: &CircuitChange) {
+        let known = self.registry.get().unwrap().circuit_states().len();
+        self.seen.lock().unwrap().push((change.to, known));
+    }
+}
+
+/// A lock that is held meanwhile would keep it waiting for ever.
+#[test]
+fn an_observer_may_ask_the_registry_whoever_changed_the_circuit() {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let asking = Arc::new(Asking::default());
+        let registry = PolicyRegistry::builder().observer(asking.clone()).build();
+        let _ = asking.registry.set(registry.clone());
+        let circuit = |json| of_service(serde_json::json!({ "circuit_breaker": json }));
+        let open = || circuit(serde_json::json!({ "force": "open" }));
+        let _made = registry.policy(&endpoint("GET /a"), |_| open());
+        registry.reload(|_| circuit(serde_json::json!({})));
+        registry.reload(|_| open());
+        registry.reload(|_| circuit(serde_json::json!({ "enabled": false })));
+        registry.reload(|_| open());
+        let mut alone = BreakerSettings::default();
+        alone.control = Control::ForcedOpen;
+        let _alone = registry.breaker(&Target::service("users").with_instance("i:1"), alone);
+        let _ = done.send(asking.seen.lock().unwrap().clone());
+    });
+    // Far longer than it takes: a deadlock is not to hang the tests.
+    let seen = ended.recv_timeout(Duration::from_secs(60));
+    let (open, closed) = (State::Open, State::Closed);
+    let expected = [
+        (open, 1),
+        (closed, 1),
+        (open, 1),
+        (closed, 0),
+        (open, 1),
+        (open, 2),
+    ];
+    assert_eq!(seen.expect("observers are told outside the lock"), expected);
+}
+
+#[test]
+fn a_circuit_that_two_reloads_switch_off_and_on_is_never_left_disabled() {
+    let registry = PolicyRegistry::default();
+    let on = of_service(serde_json::json!({}));
+    let off = of_service(serde_json::json!({ "circuit_breaker": { "enabled": false } }));
+    let policy = registry.policy(&endpoint("GET /a"), |_| Arc::clone(&on));
+    let together = Barrier::new(2);
+    for round in 0..5_000 {
+        thread::scope(|scope| {
+            for settings in [&on, &off] {
+                scope.spawn(|| {
+                    together.wait();
+                    registry.reload(|_| Arc::clone(settings));
+                });
+            }
+        });
+        if let Some(breaker) = policy.breaker() {
+            let control = breaker.snapshot().control;
+            assert_eq!(control, Control::Automatic, "round {round}");
+        }
+        registry.reload(|_| Arc::clone(&on));
+    }
 }
