@@ -289,7 +289,7 @@ fn an_observer_may_ask_the_registry_whoever_changed_the_circuit() {
     thread::spawn(move || {
         let asking = Arc::new(Asking::default());
         let registry = PolicyRegistry::builder().observer(asking.clone()).build();
-        let _ = asking.registry.set(registry.clone());
+        assert!(asking.registry.set(registry.clone()).is_ok());
         let circuit = |json| of_service(serde_json::json!({ "circuit_breaker": json }));
         let open = || circuit(serde_json::json!({ "force": "open" }));
         let _made = registry.policy(&endpoint("GET /a"), |_| open());
@@ -300,7 +300,7 @@ fn an_observer_may_ask_the_registry_whoever_changed_the_circuit() {
         let mut alone = BreakerSettings::default();
         alone.control = Control::ForcedOpen;
         let _alone = registry.breaker(&Target::service("users").with_instance("i:1"), alone);
-        let _ = done.send(asking.seen.lock().unwrap().clone());
+        done.send(asking.seen.lock().unwrap().clone()).unwrap();
     });
     // Far longer than it takes: a deadlock is not to hang the tests.
     let seen = ended.recv_timeout(Duration::from_secs(60));
