@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 use trunkline::backends;
-use trunkline::discovery::{AnyRegistry, AnyResolver, ServiceDiscoveryConfig};
+use trunkline::discovery::{
+    AnyRegistry, AnyResolver, Resolver as _, ServiceDiscoveryConfig, Several,
+};
 use trunkline::messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
 use crate::output::Output;
@@ -38,4 +40,15 @@ pub(crate) async fn close(broker: &AnyBroker, output: &Output) {
 pub(crate) fn registry(url: &str) -> anyhow::Result<(AnyRegistry, AnyResolver)> {
     let config = ServiceDiscoveryConfig::from_url(url)?;
     Ok(backends::open_discovery(&config)?)
+}
+
+/// Opens a registry for finding, and says what is behind it where it is several.
+pub(crate) fn resolver(url: &str) -> anyhow::Result<(AnyResolver, Option<Several>)> {
+    let config = ServiceDiscoveryConfig::from_url(url)?;
+    if config.kind == "several" {
+        let several = backends::open_several(&config)?;
+        return Ok((several.clone().erase(), Some(several)));
+    }
+    let (_, resolver) = backends::open_discovery(&config)?;
+    Ok((resolver, None))
 }

@@ -26,6 +26,7 @@ use crate::instances::Instances;
 use crate::registry::Registry;
 use crate::report::{Reporter, Weight};
 use crate::resolver::Resolver;
+use crate::several::Several;
 use crate::static_list::instances_of;
 
 /// Changes of health that a slow listener may fall behind.
@@ -286,6 +287,7 @@ pub struct DiscoveryBuilder {
     component: Option<ComponentHealth>,
     probe: Option<AnyProbe>,
     health_check: HealthCheckConfig,
+    several: Option<Several>,
 }
 
 impl Default for DiscoveryBuilder {
@@ -304,6 +306,7 @@ impl Default for DiscoveryBuilder {
             component: None,
             probe: None,
             health_check: HealthCheckConfig::default(),
+            several: None,
         }
     }
 }
@@ -318,6 +321,13 @@ impl DiscoveryBuilder {
     /// Where instances are announced.
     pub fn registry(mut self, registry: impl Registry) -> Self {
         self.registry = Some(registry.erase());
+        self
+    }
+
+    /// What is wrong with one of several registries is reported as well: degraded while others work, and where they differ
+    /// about a service. It says nothing about where services are looked up and announced.
+    pub fn several(mut self, several: &Several) -> Self {
+        self.several = Some(several.clone());
         self
     }
 
@@ -415,6 +425,9 @@ impl DiscoveryBuilder {
     pub fn build(self) -> Discovery {
         let scope = Scope::new();
         let reporter = Reporter::new(self.component);
+        if let Some(several) = &self.several {
+            several.report_to(reporter.clone());
+        }
         let (health_changes, _) = broadcast::channel(CHANGES_KEPT);
         let cache = Cache::new(CacheSettings {
             resolver: self.resolver.clone(),

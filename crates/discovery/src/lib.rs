@@ -38,6 +38,7 @@
 //! - [`Registration`] keeps an announcement: renewed in time, made again when the registry has forgotten it, its status
 //!   following readiness, withdrawn at the end.
 //! - A [`Probe`] asks instances whether they are well, where that is asked for ([`Discovery::start_checks`]).
+//! - [`Several`] makes one registry of several.
 //! - Kinds of this crate: [`MemoryRegistry`] and [`StaticList`]; the embedded registry is `trunkline-sqlite`.
 //!
 //! This crate has no features.
@@ -72,6 +73,7 @@ mod registry;
 mod report;
 mod resolver;
 mod set;
+mod several;
 mod static_list;
 
 pub use balance::{NoInstance, NoInstanceReason, PickRequest, Picked};
@@ -93,4 +95,5 @@ pub use registration::{Registration, RegistrationState};
 pub use registry::{Lease, Registry};
 pub use resolver::{InstanceList, InstanceWatch, Resolver};
 pub use set::InstanceSet;
+pub use several::{Disagreement, MemberStanding, ResolveRule, Several, SeveralBuilder};
 pub use static_list::StaticList;

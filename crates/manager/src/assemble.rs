@@ -303,6 +303,9 @@ fn discovery(
     let (component, discovery) = match made(|| backends.discovery(&settings)) {
         Ok(opened) => {
             let (registry, resolver) = prefixed(config, opened.registry, opened.resolver);
+            if let Some(several) = &opened.several {
+                builder = builder.several(several);
+            }
             let discovery = builder
                 .registry(registry)
                 .resolver(resolver)

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{
-    AnyRegistry, AnyResolver, MemoryRegistry, ServiceDiscoveryConfig, StaticList,
+    AnyRegistry, AnyResolver, MemoryRegistry, ServiceDiscoveryConfig, Several, StaticList,
 };
 use trunkline_events::{AnyEventStore, EventStoreConfig, MemoryEventStore};
 use trunkline_messaging::inbox::{AnyInbox, MemoryInbox};
@@ -14,6 +14,7 @@ use trunkline_messaging::memory::MemoryBroker;
 use trunkline_messaging::{AnyBroker, MessageBrokerConfig};
 
 use crate::config::kinds::{self, Area};
+use crate::several;
 
 /// Makes a broker of one kind; connects nothing.
 pub type BrokerFactory = Arc<dyn Fn(&MessageBrokerConfig) -> Result<AnyBroker> + Send + Sync>;
@@ -36,6 +37,14 @@ pub fn open_discovery(config: &ServiceDiscoveryConfig) -> Result<(AnyRegistry, A
     Ok((opened.registry, opened.resolver))
 }
 
+/// Opens several registries at once by their settings (kind `several`); connects nothing.
+///
+/// # Errors
+/// As [`open_broker`].
+pub fn open_several(config: &ServiceDiscoveryConfig) -> Result<Several> {
+    several::open(&Backends::default(), config).map(|(several, _)| several)
+}
+
 /// Opens an event store by its settings; connects nothing.
 ///
 /// # Errors
@@ -47,6 +56,7 @@ pub fn open_event_store(config: &EventStoreConfig) -> Result<AnyEventStore> {
 /// What is wrong with the settings of a registry that only its backend understands, one line each.
 pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String> {
     let read: Result<()> = match config.kind.as_str() {
+        "several" => several::check(config),
         #[cfg(feature = "consul")]
         "consul" => consul::check(config),
         #[cfg(feature = "etcd")]
@@ -75,6 +85,23 @@ pub(crate) struct OpenedRegistry {
     pub(crate) registry: AnyRegistry,
     pub(crate) resolver: AnyResolver,
     pub(crate) close: Close,
+    /// The registries behind it, where it is several.
+    pub(crate) several: Option<Several>,
+}
+
+impl OpenedRegistry {
+    /// One that announces and finds.
+    fn new<R>(registry: R, close: impl Fn(&R) + Send + Sync + 'static) -> Self
+    where
+        R: trunkline_discovery::Registry + trunkline_discovery::Resolver + Clone,
+    {
+        Self {
+            registry: AnyRegistry::new(registry.clone()),
+            resolver: AnyResolver::new(registry.clone()),
+            close: Box::new(move || close(&registry)),
+            several: None,
+        }
+    }
 }
 
 /// An event store, and how it ends.
@@ -120,19 +147,22 @@ impl Backends {
             // The services that have a host in the configuration are laid over every kind; `static` has no others.
             "static" => {
                 let list = StaticList::new(Vec::new())?;
-                Ok(OpenedRegistry {
-                    registry: AnyRegistry::new(list.clone()),
-                    resolver: AnyResolver::new(list.clone()),
-                    close: Box::new(move || list.shutdown()),
-                })
+                Ok(OpenedRegistry::new(list, StaticList::shutdown))
             }
-            "memory" => {
-                let registry = MemoryRegistry::new();
-                Ok(OpenedRegistry {
-                    registry: AnyRegistry::new(registry.clone()),
-                    resolver: AnyResolver::new(registry.clone()),
-                    close: Box::new(move || registry.shutdown()),
-                })
+            "memory" => Ok(OpenedRegistry::new(
+                MemoryRegistry::new(),
+                MemoryRegistry::shutdown,
+            )),
+            "several" => {
+                let (several, close) = several::open(self, config)?;
+                let mut opened = OpenedRegistry::new(several.clone(), Several::shutdown);
+                let shutdown = std::mem::replace(&mut opened.close, Box::new(|| {}));
+                opened.close = Box::new(move || {
+                    shutdown();
+                    close();
+                });
+                opened.several = Some(several);
+                Ok(opened)
             }
             "embedded" => embedded::discovery(self.directory(config.connection.path.as_deref())),
             #[cfg(feature = "consul")]
@@ -196,11 +226,7 @@ mod consul {
 
     pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
         let registry = ConsulRegistry::new(&ConsulConfig::from_neutral(config)?)?;
-        Ok(OpenedRegistry {
-            registry: AnyRegistry::new(registry.clone()),
-            resolver: AnyResolver::new(registry.clone()),
-            close: Box::new(move || registry.close()),
-        })
+        Ok(OpenedRegistry::new(registry, ConsulRegistry::close))
     }
 }
 
@@ -216,11 +242,7 @@ mod etcd {
 
     pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
         let registry = EtcdRegistry::new(&EtcdConfig::from_neutral(config)?)?;
-        Ok(OpenedRegistry {
-            registry: AnyRegistry::new(registry.clone()),
-            resolver: AnyResolver::new(registry.clone()),
-            close: Box::new(move || registry.close()),
-        })
+        Ok(OpenedRegistry::new(registry, EtcdRegistry::close))
     }
 }
 
@@ -240,11 +262,7 @@ mod embedded {
 
     pub(super) fn discovery(directory: PathBuf) -> Result<OpenedRegistry> {
         let registry = EmbeddedRegistry::new(directory);
-        Ok(OpenedRegistry {
-            registry: AnyRegistry::new(registry.clone()),
-            resolver: AnyResolver::new(registry.clone()),
-            close: Box::new(move || registry.shutdown()),
-        })
+        Ok(OpenedRegistry::new(registry, EmbeddedRegistry::shutdown))
     }
 
     pub(super) fn event_store(directory: PathBuf) -> Result<OpenedStore> {

@@ -71,6 +71,7 @@ mod reload;
 mod sdk;
 #[cfg(feature = "server")]
 mod service;
+mod several;
 mod signal;
 mod stages;
 mod stores;

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{SelectAll, select_all};
 use trunkline::discovery::{
     AnyRegistry, AnyResolver, InstanceList, Lease, Registry as _, Resolver as _, ServiceInstance,
-    ServiceName,
+    ServiceName, Several,
 };
 
 use crate::cli::{self, Services};
@@ -29,14 +29,31 @@ pub(crate) async fn run(command: Services, output: &Output) -> anyhow::Result<Ex
 }
 
 async fn list(url: &str, name: Option<&str>, output: &Output) -> anyhow::Result<ExitCode> {
-    let (_registry, resolver) = open::registry(url)?;
+    let (resolver, several) = open::resolver(url)?;
     let names = names(&resolver, name).await?;
     let mut instances = Vec::new();
     for name in &names {
         instances.extend(resolver.resolve(name).await?.instances);
     }
     output.result(&instances, |instances| instance_table(instances))?;
+    if let Some(several) = several {
+        tell_apart(&several, &names, output);
+    }
     Ok(ExitCode::Done)
+}
+
+/// Which registries could not be asked, and about which services the others differ.
+fn tell_apart(several: &Several, names: &[ServiceName], output: &Output) {
+    for member in several.standing() {
+        if let Some(problem) = member.problem {
+            output.warn(format!("{}: {problem}", member.name));
+        }
+    }
+    for name in names {
+        if let Some(differ) = several.disagreement(name) {
+            output.warn(format!("{name}: the registries differ: {differ}"));
+        }
+    }
 }
 
 async fn names(resolver: &AnyResolver, name: Option<&str>) -> anyhow::Result<Vec<ServiceName>> {
@@ -52,7 +69,7 @@ async fn watch(
     count: Option<u64>,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
-    let (_registry, resolver) = open::registry(url)?;
+    let (resolver, several) = open::resolver(url)?;
     let mut watches = Vec::new();
     for name in names(&resolver, name).await? {
         let watch = resolver.watch(&name).await?;
@@ -72,7 +89,12 @@ async fn watch(
         };
         let Some((name, list)) = next else { break };
         match list {
-            Ok(list) => show_list(&name, &list, output)?,
+            Ok(list) => {
+                show_list(&name, &list, output)?;
+                if let Some(several) = &several {
+                    tell_apart(several, &[name], output);
+                }
+            }
             Err(error) => output.warn(format!("{name}: {}", error.report())),
         }
         shown += 1;

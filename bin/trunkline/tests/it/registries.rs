@@ -220,3 +220,116 @@ mod etcd {
         outcome.refused(2, "service_discovery.options.weit");
     }
 }
+
+mod several {
+    use trunkline_testing::servers::{CONSUL, ETCD, Server};
+
+    use super::*;
+
+    async fn own(system: &'static System) -> Option<Server> {
+        let server = tokio::task::spawn_blocking(move || servers::own(system));
+        server.await.unwrap()
+    }
+
+    async fn with(mut server: Server, work: impl FnOnce(&mut Server) + Send + 'static) -> Server {
+        let worked = tokio::task::spawn_blocking(move || {
+            work(&mut server);
+            server
+        });
+        worked.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn works_by_url() {
+        let (Some(consul), Some(etcd)) = (shared(&CONSUL).await, shared(&ETCD).await) else {
+            return;
+        };
+        let url = format!("several://?registry={consul}&registry={etcd}");
+        super::works_by_url(&url).await;
+    }
+
+    #[tokio::test]
+    async fn one_dies_and_comes_back_and_nobody_is_missed() {
+        let (Some(consul), Some(etcd)) = (own(&CONSUL).await, own(&ETCD).await) else {
+            return;
+        };
+        let place = Place::new();
+        let (one, two) = (consul.url(), etcd.url());
+        let both = format!("several://?registry={one}&registry={two}");
+        let register = [
+            "services",
+            "register",
+            &both,
+            "web",
+            "127.0.0.1:9",
+            "--ttl",
+            "6s",
+        ];
+        let mut registration = place.start(&register);
+        registration.line().await;
+        let list = ["services", "list", &both, "web", "--output", "json"];
+        let quiet = place.run(&list).await.done();
+        assert!(!quiet.stderr.contains("differ"), "{}", quiet.stderr);
+
+        let consul = with(consul, |consul| consul.kill().unwrap()).await;
+        let heard = place.run(&list).await.done();
+        assert_eq!(heard.json::<Vec<Value>>().len(), 1);
+        assert!(
+            heard.stderr.contains(&format!("{one}: finding: ")),
+            "{}",
+            heard.stderr
+        );
+        // Longer than the lease: the one that is left has been told of the renewals.
+        let shown = tokio::time::Instant::now();
+        eventually(async || {
+            let found = listed(&place, &two, "web").await;
+            assert_eq!(found.len(), 1, "it never goes");
+            (shown.elapsed() > std::time::Duration::from_secs(9)).then_some(())
+        })
+        .await;
+
+        let consul = with(consul, |consul| consul.restart().unwrap()).await;
+        eventually(async || (listed(&place, &one, "web").await.len() == 1).then_some(())).await;
+        // Registered in one alone: what they differ in is told.
+        let alone = [
+            "services",
+            "register",
+            &one,
+            "web",
+            "127.0.0.1:10",
+            "--ttl",
+            "60s",
+        ];
+        let mut other = place.start(&alone);
+        other.line().await;
+        let heard = place.run(&list).await.done();
+        assert_eq!(heard.json::<Vec<Value>>().len(), 2);
+        let differ = format!("{one} has 2 of 2, {two} has 1 of 2");
+        assert!(heard.stderr.contains(&differ), "{}", heard.stderr);
+        other.stop(Signal::TERM).await.done();
+        registration.stop(Signal::TERM).await.done();
+        assert!(listed(&place, &one, "web").await.is_empty());
+        assert!(listed(&place, &two, "web").await.is_empty());
+        drop((consul, etcd));
+    }
+
+    #[tokio::test]
+    async fn it_is_named_by_the_configuration() {
+        let (Some(consul), Some(etcd)) = (shared(&CONSUL).await, shared(&ETCD).await) else {
+            return;
+        };
+        let place = Place::new();
+        let (web, upstream) = (unique("web"), Upstream::talkative().await);
+        let address = upstream.address().to_string();
+        let mut registration = place.start(&["services", "register", &etcd, &web, &address]);
+        registration.line().await;
+        let file = format!(
+            "communication:\n  service_discovery:\n    type: several\n    options:\n      registries: [\"{consul}\", \"{etcd}\"]\n      resolve: ordered\n"
+        );
+        place.file("communication.yaml", &file);
+        let call = ["call", &web, "GET", "/items"];
+        let heard: Value = place.run(&call).await.done().json();
+        assert_eq!(heard["path"], "/items");
+        registration.stop(Signal::TERM).await.done();
+    }
+}

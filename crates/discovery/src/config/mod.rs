@@ -20,7 +20,7 @@ pub struct ServiceDiscoveryConfig {
     /// Whether services are looked up at all. Default true.
     pub enabled: bool,
     /// The registry: `embedded` (shared by the processes of this machine), `static` (only `services` of the
-    /// configuration), `consul`, `etcd`, `kubernetes`, `dns`. Default `embedded`.
+    /// configuration), `consul`, `etcd`, `kubernetes`, `dns`, or `several` of them at once. Default `embedded`.
     #[serde(rename = "type")]
     #[schemars(extend("format" = "registry-kind"))]
     pub kind: String,
@@ -100,7 +100,7 @@ impl ServiceDiscoveryConfig {
         Self::new("static")
     }
 
-    /// Discovery by the URL of a registry: the scheme names the kind.
+    /// Discovery by the URL of a registry: the scheme names the kind. An option that is there several times is a list.
     ///
     /// # Errors
     /// `Config` when the text is not a URL; the error does not repeat it.
@@ -111,7 +111,11 @@ impl ServiceDiscoveryConfig {
         let mut config = Self::new(parsed.scheme);
         config.connection = parsed.connection;
         for (name, value) in parsed.options {
-            config.options.insert(name, value.into());
+            match config.options.get_mut(&name) {
+                None => drop(config.options.insert(name, value.into())),
+                Some(serde_json::Value::Array(values)) => values.push(value.into()),
+                Some(first) => *first = vec![first.take(), value.into()].into(),
+            }
         }
         Ok(config)
     }

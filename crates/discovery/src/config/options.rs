@@ -134,6 +134,24 @@ impl OptionReader {
         }
     }
 
+    /// Takes a list of URLs: a list, or one text. Commas belong to a URL.
+    pub fn urls(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let value = self.take(name)?;
+        let urls = match &value {
+            Value::String(text) => Some(vec![text.clone()]),
+            Value::Array(items) => {
+                let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
+                texts.collect::<Option<Vec<String>>>()
+            }
+            _ => None,
+        };
+        if urls.is_none() {
+            // Not repeated: URLs may hold passwords.
+            self.problem(name, "must be a list of URLs");
+        }
+        urls
+    }
+
     /// Tells that an option, or how options stand to each other, is wrong.
     pub fn problem(&mut self, name: &str, what: impl Display) {
         self.problems

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trunkline_discovery::{MemoryRegistry, ServiceConfig, StaticList};
+use trunkline_discovery::{MemoryRegistry, ServiceConfig, Several, StaticList};
 use trunkline_testing::Scope;
 use trunkline_testing::registry::{OpenRegistry, RegistryHarness};
 
@@ -45,6 +45,32 @@ impl RegistryHarness for Static {
             shutdown.shutdown();
         }))
     }
+}
+
+struct Two;
+
+impl RegistryHarness for Two {
+    fn expiry_delay(&self) -> Duration {
+        DELAY
+    }
+
+    async fn open(&self, _: &Scope) -> Option<OpenRegistry> {
+        let (one, two) = (MemoryRegistry::new(), MemoryRegistry::new());
+        let both = Several::builder()
+            .member("one", one.clone(), one.clone())
+            .member("two", two.clone(), two.clone())
+            .build();
+        let shutdown = both.clone();
+        Some(OpenRegistry::new(both.clone(), both, async move || {
+            shutdown.shutdown();
+            one.shutdown();
+            two.shutdown();
+        }))
+    }
+}
+
+mod several {
+    trunkline_testing::registry_conformance!(super::Two);
 }
 
 mod memory {

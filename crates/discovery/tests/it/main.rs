@@ -11,6 +11,7 @@ mod endpoint_check;
 mod instance;
 mod registration;
 mod scripted;
+mod several;
 mod static_list;
 mod watch;
 mod zones;

@@ -159,6 +159,7 @@ struct Record {
     /// Answers in order; success when there are none left.
     answers: VecDeque<Result<()>>,
     away: bool,
+    hangs: bool,
     tokens: u32,
 }
 
@@ -180,7 +181,15 @@ impl Recording {
         self.0.lock().unwrap().away = away;
     }
 
-    fn ask(&self, asked: Asked) -> Result<u32> {
+    pub(crate) fn set_hanging(&self, hangs: bool) {
+        self.0.lock().unwrap().hangs = hangs;
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<u32> {
+        let hangs = self.0.lock().unwrap().hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let mut record = self.0.lock().unwrap();
         record.asked.push(asked);
         if record.away {
@@ -199,17 +208,17 @@ impl Registry for Recording {
 
     async fn register(&self, instance: ServiceInstance, ttl: Duration) -> Result<Lease> {
         let id = instance.id.clone();
-        let token = self.ask(Asked::Register(instance))?;
+        let token = self.ask(Asked::Register(instance)).await?;
         Ok(Lease::new(id, token.to_string(), ttl))
     }
 
     async fn renew(&self, _: &Lease, instance: &ServiceInstance) -> Result<()> {
-        self.ask(Asked::Renew(instance.clone())).map(drop)
+        self.ask(Asked::Renew(instance.clone())).await.map(drop)
     }
 
     async fn deregister(&self, lease: &Lease) -> Result<()> {
-        self.ask(Asked::Deregister(lease.instance_id.clone()))
-            .map(drop)
+        let withdrawn = self.ask(Asked::Deregister(lease.instance_id.clone()));
+        withdrawn.await.map(drop)
     }
 
     async fn health_check(&self) -> Result<()> {

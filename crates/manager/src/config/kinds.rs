@@ -98,7 +98,7 @@ const fn kind(area: Area, name: &'static str, availability: Availability) -> Kin
 }
 
 /// Every known kind.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 17] = [
     kind(Area::MessageBroker, "embedded", EMBEDDED),
     kind(Area::MessageBroker, "memory", Availability::Served),
     kind(Area::MessageBroker, "rabbitmq", RABBITMQ),
@@ -108,6 +108,7 @@ pub const KINDS: [Kind; 16] = [
     kind(Area::ServiceDiscovery, "embedded", EMBEDDED),
     kind(Area::ServiceDiscovery, "static", Availability::Served),
     kind(Area::ServiceDiscovery, "memory", Availability::Served),
+    kind(Area::ServiceDiscovery, "several", Availability::Served),
     kind(Area::ServiceDiscovery, "consul", CONSUL),
     kind(Area::ServiceDiscovery, "etcd", ETCD),
     kind(

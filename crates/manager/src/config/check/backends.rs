@@ -120,7 +120,7 @@ fn check_kind(area: Area, path: &str, kind: &str, found: &mut Found<'_>) {
 
 /// Kinds without a server take no host.
 fn check_connection(path: &str, kind: &str, connection: &Connection, found: &mut Found<'_>) {
-    if !matches!(kind, "embedded" | "memory" | "static") {
+    if !matches!(kind, "embedded" | "memory" | "static" | "several") {
         return;
     }
     let given = [
@@ -131,7 +131,7 @@ fn check_connection(path: &str, kind: &str, connection: &Connection, found: &mut
         ("ssl_enabled", connection.ssl_enabled),
     ];
     for (key, _) in given.into_iter().filter(|(_, given)| *given) {
-        let message = format!("`{kind}` has no server; the setting has no effect");
+        let message = format!("`{kind}` has no server of its own; the setting has no effect");
         found.warning(&format!("{path}.connection.{key}"), message);
     }
 }
