@@ -65,9 +65,12 @@ pub fn main(program: &Program) -> ExitCode {
 }
 
 fn usage(program: &Program) -> String {
-    let check = if program.must_prove { "" } else { " [--check]" };
+    let own = match program.must_prove {
+        true => " [--seed N]",
+        false => " [--check]",
+    };
     format!(
-        "Usage: cargo xtask {} [NAME…] [--quick]{check} [--list] [--output text|json] [--write]",
+        "Usage: cargo xtask {} [NAME…] [--quick]{own} [--list] [--output text|json] [--write]",
         program.name
     )
 }
@@ -107,7 +110,10 @@ struct Document<'a> {
 
 impl Call {
     fn parse(program: &Program, words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let options = Options { quick: false };
+        let options = Options {
+            quick: false,
+            seed: None,
+        };
         let (list, json, write, check) = (false, false, false, false);
         let mut call = Self {
             entries: Vec::new(),
@@ -124,9 +130,16 @@ impl Call {
                 "--list" => call.list = true,
                 "--write" => call.write = true,
                 "--check" if !program.must_prove => call.check = true,
+                "--seed" if program.must_prove => {
+                    call.options.seed = Some(seed(&words.next().unwrap_or_default())?);
+                }
                 "--output" => call.json = is_json(&words.next().unwrap_or_default())?,
                 _ if word.starts_with("--output=") => {
                     call.json = is_json(word.strip_prefix("--output=").unwrap_or_default())?;
+                }
+                _ if program.must_prove && word.starts_with("--seed=") => {
+                    let number = word.strip_prefix("--seed=").unwrap_or_default();
+                    call.options.seed = Some(seed(number)?);
                 }
                 _ if word.starts_with('-') => return Err(format!("unknown option `{word}`")),
                 _ => call.entries.extend(named(program, &word)?),
@@ -250,6 +263,11 @@ impl Call {
             report,
         }
     }
+}
+
+fn seed(number: &str) -> Result<u64, String> {
+    let wrong = |_| format!("`--seed` is a number up to {}, not `{number}`", u64::MAX);
+    number.parse().map_err(wrong)
 }
 
 fn is_json(format: &str) -> Result<bool, String> {
@@ -427,11 +445,24 @@ mod tests {
             (&["--output", "xml"], "not `xml`"),
             (&["--output"], "not ``"),
             (&["--quick", "--write"], "quick run"),
+            (&["--seed", "-1"], "not `-1`"),
+            (&["--seed"], "not ``"),
         ] {
             let error = call(&PROOFS, words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");
         }
         assert!(call(&PROOFS, &["--output=json"]).unwrap().json);
+        let error = call(&BENCHES, &["--seed", "7"]).unwrap_err();
+        assert!(error.contains("unknown option"), "{error}");
+    }
+
+    #[test]
+    fn chance_is_repeated_by_its_seed() {
+        for words in [&["--seed", "7"][..], &["--seed=7"]] {
+            assert_eq!(call(&PROOFS, words).unwrap().options.seed(), 7);
+        }
+        let seeds = [0; 2].map(|_| call(&PROOFS, &[]).unwrap().options.seed());
+        assert_ne!(seeds[0], seeds[1], "without one it is chosen anew");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Entry {
 pub struct Options {
     /// A smaller run of the same checks.
     pub quick: bool,
+    /// What repeats the choices of an earlier run; without it they are made anew.
+    pub seed: Option<u64>,
 }
 
 impl Options {
@@ -35,6 +37,12 @@ impl Options {
     /// `full`, or `quick` in a quick run.
     pub fn choose<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// The seed for all that is left to chance: the one that was asked for, or any.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| fastrand::u64(..))
     }
 
     /// The command-line tool built together with this program.

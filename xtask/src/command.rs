@@ -76,10 +76,11 @@ State is kept in $TRUNKLINE_SERVERS, else $XDG_CACHE_HOME/trunkline/servers, els
     },
     Command {
         name: "prove",
-        arguments: "[NAME…] [--quick] [--list] [--output json] [--write]",
+        arguments: "[NAME…] [--quick] [--seed N] [--list] [--output json] [--write]",
         about: "run proofs; success only if each of them holds",
         details: "\
 --quick         a smaller run of the same checks
+--seed N        repeats the choices of an earlier run, whose table shows its seed
 --list          names and what they prove
 --output json   one JSON document on standard output
 --write         replaces each proof's section of docs/proof.md",

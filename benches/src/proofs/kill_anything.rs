@@ -34,7 +34,7 @@ fn run(options: &Options) -> Result<Report> {
 }
 
 async fn prove(options: &Options) -> Result<Report> {
-    let seed = fastrand::u64(..);
+    let seed = options.seed();
     let deaths = victims(options.choose(20, 5), seed);
     let system = System::start(options)?;
     let stop = AtomicBool::new(false);

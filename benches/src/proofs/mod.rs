@@ -32,4 +32,5 @@ pub static ALL: &[&Entry] = &[
     &retry_storm::ENTRY,
     &messaging_late_start::ENTRY,
     &messaging_chaos::ON_REDIS,
+    &messaging_chaos::ON_NATS,
 ];

@@ -116,9 +116,14 @@ impl Inlet {
         }
     }
 
-    /// Takes back what nobody has taken.
+    /// Takes back what nobody has taken. Whoever had asked for it has gone: until somebody asks again there is no demand,
+    /// or what is given back would be fetched at once, again and again, and each time counts as an attempt.
     pub(crate) fn take_back(&self) -> Vec<Fetched> {
-        self.inside().buffer.drain(..).collect()
+        let mut inside = self.inside();
+        if !inside.buffer.is_empty() {
+            inside.waiting = false;
+        }
+        inside.buffer.drain(..).collect()
     }
 
     /// A delivery is done.

@@ -21,6 +21,9 @@ use crate::link::{Link, Up};
 
 /// Between two attempts to tell the server.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A server that was killed may have forgotten that it had handed a message out, and then says nothing to its
+/// acknowledgement until it has handed it out again. So one that stays without an answer is repeated.
+const REPEAT: Duration = Duration::from_secs(1);
 /// How long a consumer may take to come back after its server did.
 const RECOVERY: Duration = Duration::from_secs(15);
 /// So long before the server's patience ends it is told that work goes on.
@@ -46,6 +49,11 @@ impl Word {
             Self::Term => Bytes::from_static(b"+TERM"),
             Self::Progress => Bytes::from_static(b"+WPI"),
         }
+    }
+
+    /// Whether it changes nothing to say it again, even when somebody else has the message by then.
+    const fn is_final(self) -> bool {
+        matches!(self, Self::Ack | Self::Term)
     }
 }
 
@@ -316,7 +324,11 @@ async fn ask(link: &Link, token: &Token, word: Word, limit: Instant, inlet: &Inl
     let patience = limit.min(Instant::now() + RECOVERY);
     loop {
         let up = link.ready(limit).await?;
-        let told = link.request(&up, limit, token.reply.to_string(), word.payload());
+        let until = match word.is_final() {
+            true => limit.min(Instant::now() + REPEAT),
+            false => limit,
+        };
+        let told = link.request(&up, until, token.reply.to_string(), word.payload());
         let told = tokio::select! {
             biased;
             told = told => told,
@@ -341,6 +353,7 @@ async fn ask(link: &Link, token: &Token, word: Word, limit: Instant, inlet: &Inl
                 }
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            Err(error) if error.kind() == ErrorKind::Timeout && word.is_final() => {}
             Err(error) => return Err(error),
         }
     }

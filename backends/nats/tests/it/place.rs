@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -95,6 +96,28 @@ impl Place {
     pub(crate) async fn consumers(&self) -> Vec<Value> {
         let answer = self.ask(&format!("CONSUMER.LIST.{STREAM}"), "{}").await;
         answer["consumers"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The file in which the server keeps what the only consumer has had.
+    fn consumer_file(&self) -> Option<PathBuf> {
+        let streams = self
+            .server
+            .site()
+            .data()
+            .join("jetstream/jetstream/APP/streams");
+        let consumers = streams.join(STREAM).join("obs");
+        let only = std::fs::read_dir(consumers).ok()?.next()?.ok()?;
+        Some(only.path().join("o.dat"))
+    }
+
+    /// What the server has written down of its only consumer.
+    pub(crate) fn consumer_state(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.consumer_file()?).ok()
+    }
+
+    /// Makes a server that is down forget what it has written down of its consumer since then.
+    pub(crate) fn forget_since(&self, state: &[u8]) {
+        std::fs::write(self.consumer_file().unwrap(), state).unwrap();
     }
 
     /// Cuts all our connections, as an operator would.

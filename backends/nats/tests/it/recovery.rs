@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use trunkline_core::{Context, ErrorKind, Retry};
 use trunkline_messaging::{
     Destination, Message, MessageBroker, Publish, Subscribe, SubscriptionState,
@@ -449,5 +450,63 @@ async fn a_lone_subscriber_may_go_while_it_acknowledges() {
         drop(subscription);
         soon("an answer", delivery.ack()).await.unwrap();
     }
+    close(&broker).await;
+}
+
+/// A wait that was given up must not go on fetching: each fetch counts as an attempt, and a message that nobody has tried
+/// would be a dead letter in the end.
+#[tokio::test]
+async fn a_message_that_nobody_takes_is_fetched_once() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let broker = place.broker();
+    broker.connect().await.unwrap();
+    let wanted = Subscribe::topics(topic("order.created")).with_group("mail");
+    let mut gone = broker.subscribe(wanted.clone()).await.unwrap();
+    attached(&gone).await;
+    let client = place.foreign().await;
+    let advisories = "$JS.EVENT.ADVISORY.CONSUMER.MSG_NAKED.>";
+    let mut given_back = client.subscribe(advisories).await.unwrap();
+    client.flush().await.unwrap();
+    let next = async { drop(gone.next().await) };
+    tokio::select! {
+        () = next => panic!("nothing is there yet"),
+        _ = subjects_of(&place) => {}
+    }
+    insist(&broker, to_topic("order.created", "one")).await;
+    soon("giving it back", given_back.next()).await.unwrap();
+    let mut other = broker.subscribe(wanted).await.unwrap();
+    let one = soon("the message", other.next()).await.unwrap();
+    assert_eq!(one.message().payload, "one");
+    assert_eq!(one.attempt(), 2, "the first member has fetched it once");
+    one.ack().await.unwrap();
+    close(&broker).await;
+}
+
+/// A server that is killed has not always written down what it had handed out.
+#[tokio::test]
+async fn an_acknowledgement_reaches_a_server_that_has_forgotten_the_delivery() {
+    let Some(mut place) = Place::new() else {
+        return;
+    };
+    let broker = place.broker();
+    broker.connect().await.unwrap();
+    let wanted = Subscribe::topics(topic("order.created")).with_group("mail");
+    let mut subscription = broker.subscribe(wanted).await.unwrap();
+    attached(&subscription).await;
+    let state = place.consumer_state().unwrap();
+    insist(&broker, to_topic("order.created", "one")).await;
+    let one = soon("one", subscription.next()).await.unwrap();
+    place.server.kill().unwrap();
+    place.forget_since(&state);
+    place.server.restart().unwrap();
+    let again = soon("it comes again", subscription.next());
+    let (acknowledged, again) = tokio::join!(one.ack(), again);
+    acknowledged.unwrap();
+    // It is done already, which is no error.
+    again.unwrap().ack().await.unwrap();
+    let left = place.consumers().await;
+    assert_eq!(left[0]["num_ack_pending"], 0);
     close(&broker).await;
 }

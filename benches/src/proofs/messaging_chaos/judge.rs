@@ -1,6 +1,6 @@
 //! What came of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -22,15 +22,20 @@ pub(super) struct Ledger {
     pub(super) repeated: u64,
     /// Effects that came after a later one of the same key.
     pub(super) disordered: u64,
+    /// What had an effect, by key and number.
+    pub(super) seen: HashSet<(u32, u32)>,
 }
 
 /// Everything that was seen.
 #[derive(Debug)]
 pub(super) struct Evidence {
+    pub(super) seed: u64,
     pub(super) ordered: OrderingGuarantee,
     pub(super) total: u64,
     pub(super) failed: u64,
     pub(super) ledger: Ledger,
+    /// What is known of what is missing.
+    pub(super) missing: Vec<String>,
     /// How long health stayed green after each death of the server.
     pub(super) noticed: Vec<Duration>,
     /// How long it stayed red after each restart.
@@ -45,9 +50,11 @@ impl Default for Evidence {
     fn default() -> Self {
         Self {
             ordered: OrderingGuarantee::None,
+            seed: 0,
             total: 0,
             failed: 0,
             ledger: Ledger::default(),
+            missing: Vec::new(),
             noticed: Vec::new(),
             recovered: Vec::new(),
             connections_before: 0,
@@ -94,11 +101,13 @@ async fn read(directory: &str) -> Result<Ledger> {
     ledger.effects = times.len() as u64;
     ledger.twice = times.values().filter(|count| **count > 1).count() as u64;
     ledger.repeated = runs.saturating_sub(ledger.effects);
+    ledger.seen = times.into_keys().collect();
     Ok(ledger)
 }
 
 pub(super) fn judge(report: &mut Report, evidence: &Evidence, acts: &[Act]) {
     let mut table = Table::new("What was done", ["what", "how often"]);
+    table.row(["seed".to_owned(), evidence.seed.to_string()]);
     table.row(["messages confirmed".to_owned(), evidence.total.to_string()]);
     for act in EVERY_ACT {
         let times = acts.iter().filter(|played| **played == act).count();
@@ -137,6 +146,9 @@ pub(super) fn judge(report: &mut Report, evidence: &Evidence, acts: &[Act]) {
             total.saturating_sub(ledger.effects)
         ),
     );
+    for line in &evidence.missing {
+        report.note(line);
+    }
     report.check(
         "none has an effect twice",
         ledger.twice == 0,

@@ -7,6 +7,7 @@
 mod health;
 mod judge;
 mod members;
+mod missing;
 mod plan;
 mod publishing;
 
@@ -36,6 +37,12 @@ pub(super) static ON_REDIS: Entry = Entry {
     run: |options| prove(options, &brokers::ON_REDIS),
 };
 
+pub(super) static ON_NATS: Entry = Entry {
+    name: "messaging-chaos-nats",
+    about: "NATS JetStream killed, paused, cut off and slowed down while consumers come, go and die: no confirmed message is lost, none has an effect twice.",
+    run: |options| prove(options, &brokers::ON_NATS),
+};
+
 /// Consumers at the beginning.
 const MEMBERS: usize = 3;
 /// How long something is paused, stalled or slow.
@@ -45,24 +52,25 @@ const SLOWNESS: Duration = Duration::from_millis(20);
 /// How long anything may take to be noticed, or to recover.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn prove(options: &Options, subject: &Subject) -> Result<Report> {
-    let seed = fastrand::u64(..);
+fn prove(options: &Options, subject: &'static Subject) -> Result<Report> {
+    let seed = options.seed();
     let acts = plan::acts(options.choose(10, 2), options.choose(3, 1), seed);
     let mut show = Show::open(subject, options.choose(100_000, 10_000))?;
     for act in &acts {
         show.go_on(acts.len())?;
         show.play(*act)?;
     }
-    let evidence = show.close()?;
+    let mut evidence = show.close()?;
+    evidence.seed = seed;
     let mut report = Report::new();
     judge::judge(&mut report, &evidence, &acts);
-    report.note(format!("what happened when was chosen by the seed {seed}"));
     Ok(report)
 }
 
 /// Everything that is under way.
 struct Show {
     runtime: Runtime,
+    subject: &'static Subject,
     stage: Stage,
     broker: AnyBroker,
     health: Health,
@@ -78,7 +86,7 @@ struct Show {
 }
 
 impl Show {
-    fn open(subject: &Subject, messages: u32) -> Result<Self> {
+    fn open(subject: &'static Subject, messages: u32) -> Result<Self> {
         let stage = Stage::set(subject)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -114,6 +122,7 @@ impl Show {
         drop(entered);
         Ok(Self {
             runtime,
+            subject,
             stage,
             broker,
             health,
@@ -211,6 +220,14 @@ impl Show {
         let ledger = self
             .runtime
             .block_on(judge::settled(&directory, self.total, limit))?;
+        if ledger.effects < self.total {
+            // Now, while everything is as it was when the wait ended.
+            let confirms = self.progress.confirms();
+            let (subject, stage) = (self.subject, &self.stage);
+            let (broker, terms) = (&self.broker, &self.terms);
+            let tell = missing::tell(subject, stage, broker, terms, &confirms, &ledger);
+            self.evidence.missing = self.runtime.block_on(tell)?;
+        }
         while self.members.len() > MEMBERS {
             self.members.remove(0).leave()?;
         }

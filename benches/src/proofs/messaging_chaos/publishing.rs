@@ -1,13 +1,15 @@
 //! Publishers that do not give up: each message is sent again, under its own id, until it is confirmed.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use trunkline::core::{ErrorKind, Id, task};
 use trunkline::messaging::{
-    AnyBroker, Destination, Message, MessageBroker as _, Publish, TopicName,
+    AnyBroker, Destination, Message, MessageBroker as _, Publish, Receipt, TopicName,
 };
 
 use crate::member::Numbered;
@@ -24,6 +26,31 @@ pub(super) struct Progress {
     pub(super) confirmed: AtomicU64,
     /// Publishes that failed, each repeated.
     pub(super) failed: AtomicU64,
+    /// What the broker said of each, by key and number.
+    confirms: Mutex<HashMap<(u32, u32), Confirm>>,
+}
+
+/// A message as its publisher knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Confirm {
+    pub(super) receipt: Receipt,
+    /// How often it was sent.
+    pub(super) sent: u32,
+}
+
+impl Progress {
+    /// All confirms so far, by key and number.
+    pub(super) fn confirms(&self) -> HashMap<(u32, u32), Confirm> {
+        let confirms = self.confirms.lock();
+        confirms.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn confirm(&self, numbered: Numbered, receipt: Receipt, sent: u32) {
+        let mut confirms = self.confirms.lock().unwrap_or_else(PoisonError::into_inner);
+        confirms.insert((numbered.key, numbered.seq), Confirm { receipt, sent });
+        drop(confirms);
+        self.confirmed.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// How many messages are published when somebody asks for about so many.
@@ -56,7 +83,10 @@ pub(super) async fn publish_all(
             task::spawn("publisher", async move {
                 for seq in 0..rounds(messages) {
                     let keys = (0..KEYS).map(|key| number * KEYS + key);
-                    let batch = keys.map(|key| message(&topic, Numbered { key, seq }));
+                    let batch = keys.map(|key| {
+                        let numbered = Numbered { key, seq };
+                        Ok((numbered, message(&topic, numbered)?))
+                    });
                     publish(&broker, batch.collect::<Result<_>>()?, &progress).await?;
                 }
                 anyhow::Ok(())
@@ -77,16 +107,23 @@ fn message(topic: &TopicName, numbered: Numbered) -> Result<Publish> {
     Ok(Publish::new(Destination::Topic(topic.clone()), message))
 }
 
-async fn publish(broker: &AnyBroker, mut batch: Vec<Publish>, progress: &Progress) -> Result<()> {
+async fn publish(
+    broker: &AnyBroker,
+    mut batch: Vec<(Numbered, Publish)>,
+    progress: &Progress,
+) -> Result<()> {
+    let mut sent = 0;
     while !batch.is_empty() {
-        let outcomes = broker.publish_batch(batch.clone()).await;
+        sent += 1;
+        let publishes = batch.iter().map(|(_, publish)| publish.clone());
+        let outcomes = broker.publish_batch(publishes.collect()).await;
         let mut again = Vec::new();
-        for (publish, outcome) in batch.into_iter().zip(outcomes) {
+        for ((numbered, publish), outcome) in batch.into_iter().zip(outcomes) {
             match outcome {
-                Ok(_) => drop(progress.confirmed.fetch_add(1, Ordering::AcqRel)),
+                Ok(receipt) => progress.confirm(numbered, receipt, sent),
                 Err(error) if is_passing(error.kind()) => {
                     progress.failed.fetch_add(1, Ordering::AcqRel);
-                    again.push(publish);
+                    again.push((numbered, publish));
                 }
                 Err(error) => bail!("a publish failed for good: {}", error.report()),
             }

@@ -1,5 +1,7 @@
 //! The brokers on real servers that the proofs about messaging are about.
 
+mod look;
+
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
 use trunkline_testing::faults::Relay;
@@ -13,24 +15,29 @@ pub(super) struct Subject {
     system: &'static System,
     /// Arguments without which the server would confirm what it has not yet written down.
     arguments: &'static [&'static str],
+    /// What the server knows of messages at these positions, a line each, for when some are missing.
+    pub(super) look: fn(&Stage, &[u64]) -> Result<Vec<String>>,
 }
 
 pub(super) static ON_REDIS: Subject = Subject {
     name: "Redis Streams",
     system: &REDIS,
     arguments: &["--appendfsync", "always"],
+    look: |_, _| Ok(Vec::new()),
 };
 
 pub(super) static ON_NATS: Subject = Subject {
     name: "NATS JetStream",
     system: &NATS,
     arguments: &[],
+    look: look::nats,
 };
 
 pub(super) static ON_RABBITMQ: Subject = Subject {
     name: "RabbitMQ",
     system: &RABBITMQ,
     arguments: &[],
+    look: look::rabbitmq,
 };
 
 /// All of them.
