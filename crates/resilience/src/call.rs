@@ -110,9 +110,24 @@ pub struct Attempt {
     pub began: Instant,
     /// When it is cut off: this is what to tell the next hop, as time left.
     pub deadline: Instant,
+    /// Whether running out of this time speaks against the other side: not where the caller left next to none
+    /// (`timeout.fair`).
+    pub fair: bool,
 }
 
 impl Attempt {
+    /// An attempt outside any policy, that begins now.
+    #[must_use]
+    pub fn new(number: u32, deadline: Instant) -> Self {
+        Self {
+            number,
+            hedge: 0,
+            began: Instant::now(),
+            deadline,
+            fair: true,
+        }
+    }
+
     /// Time left; zero when it is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {

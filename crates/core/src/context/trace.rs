@@ -173,7 +173,7 @@ impl TraceContext {
         let rest = put_hex(rest, &self.trace_id.0);
         let rest = put_hex(&mut rest[1..], &self.span_id.0);
         put_hex(&mut rest[1..], &[self.flags]);
-        String::from_utf8_lossy(&header).into_owned()
+        std::str::from_utf8(&header).unwrap_or_default().to_owned()
     }
 
     /// The header `tracestate`, if there is one to hand on.

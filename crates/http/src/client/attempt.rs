@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::Response;
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
 
 use super::core::Core;
 use super::destination::{Destination, Peer, Tried};
-use super::judge::outcome_of_answer;
+use super::judge::{outcome_of_answer, ran_out_of_time};
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::coding;
@@ -35,42 +34,24 @@ impl Core {
         attempt: Attempt,
         limits: Limits,
     ) -> Result<Response<Body>> {
-        match destination {
-            Destination::Fixed(peer) => {
-                let result = self.send(peer, outgoing, attempt, limits).await;
-                let succeeded = outcome(&result) != Outcome::Failure;
-                peer.attempts.observe(succeeded, attempt.began.elapsed());
-                match (&self.redirects, result) {
-                    (Some(settings), Ok(answer)) if leads_on(&answer) => {
-                        let origin = &peer.origin;
-                        self.follow(settings, origin, outgoing, attempt, limits, answer)
-                            .await
-                    }
-                    (_, result) => result,
-                }
+        let balanced;
+        let (picked, peer) = match destination {
+            Destination::Fixed(peer) => (None, peer),
+            Destination::Balanced(instances) => {
+                let (picked, peer) = instances.pick(tried, attempt.deadline).await?;
+                balanced = peer;
+                (Some(picked), &balanced)
             }
-            Destination::Balanced(balanced) => {
-                let (picked, peer) = balanced.pick(tried, attempt.deadline).await?;
-                let picked = Overtaken {
-                    picked: Some(picked),
-                    began: tried.is_hedged().then_some(attempt.began),
-                };
-                let result = self.send(&peer, outgoing, attempt, limits).await;
-                let picked = picked.ended()?;
-                let (outcome, elapsed) = (outcome(&result), attempt.began.elapsed());
-                peer.attempts.observe(outcome != Outcome::Failure, elapsed);
-                if outcome != Outcome::Success {
-                    tried.add(picked.instance());
-                }
-                match (&self.redirects, report(picked, outcome, elapsed, result)) {
-                    (Some(settings), Ok(answer)) if leads_on(&answer) => {
-                        let origin = &peer.origin;
-                        self.follow(settings, origin, outgoing, attempt, limits, answer)
-                            .await
-                    }
-                    (_, result) => result,
-                }
+        };
+        let asked = Asked::begin(peer, picked, tried, attempt);
+        let result = self.send(peer, outgoing, attempt, limits).await;
+        match (&self.redirects, asked.ended(result)) {
+            (Some(settings), Ok(answer)) if leads_on(&answer) => {
+                let origin = &peer.origin;
+                self.follow(settings, origin, outgoing, attempt, limits, answer)
+                    .await
             }
+            (_, result) => result,
         }
     }
 
@@ -127,26 +108,91 @@ impl Core {
     }
 }
 
-/// Tells discovery, when an attempt is dropped because its hedge was faster, that the instance took at least so long: else
-/// the slow one would never look slow, for only its quick answers would be known.
-struct Overtaken {
+/// One place that was asked, of which discovery, the measures and the call's next attempt are told how it did.
+pub(super) struct Asked<'a> {
+    peer: &'a Peer,
+    /// The choice of an instance, where there was one; taken when it is told.
     picked: Option<Picked>,
-    /// Where the call is hedged: when the attempt began.
-    began: Option<Instant>,
+    tried: &'a Tried,
+    attempt: Attempt,
+    told: bool,
 }
 
-impl Overtaken {
-    /// The attempt has a result of its own.
-    fn ended(mut self) -> Result<Picked> {
-        let picked = self.picked.take();
-        picked.ok_or_else(|| Error::internal("an attempt ended twice"))
+impl<'a> Asked<'a> {
+    pub(super) fn begin(
+        peer: &'a Peer,
+        picked: Option<Picked>,
+        tried: &'a Tried,
+        attempt: Attempt,
+    ) -> Self {
+        Self {
+            peer,
+            picked,
+            tried,
+            attempt,
+            told: false,
+        }
+    }
+
+    /// There is a result. As long as the body is read, the request counts as under way at the instance.
+    pub(super) fn ended(mut self, result: Result<Response<Body>>) -> Result<Response<Body>> {
+        self.told = true;
+        let elapsed = self.attempt.began.elapsed();
+        let mut outcome = outcome(&result);
+        self.peer
+            .attempts
+            .observe(outcome != Outcome::Failure, elapsed);
+        let Some(mut picked) = self.picked.take() else {
+            return result;
+        };
+        if outcome != Outcome::Success {
+            self.tried.add(picked.instance());
+        }
+        // Else callers in a hurry would take an instance from everybody.
+        if outcome == Outcome::Failure && !self.attempt.fair && ran_out_of_time(&result) {
+            outcome = Outcome::Ignored;
+        }
+        let unreachable = result
+            .as_ref()
+            .is_err_and(|error| error.find::<ConnectFailed>().is_some());
+        if unreachable {
+            picked.unreachable();
+            return result;
+        }
+        picked.record(outcome, elapsed);
+        result.map(|mut response| {
+            response.body_mut().hold(picked);
+            response
+        })
     }
 }
 
-impl Drop for Overtaken {
+/// An attempt that is dropped before it has a result was cut off at its end, which is a failure like any other; or a hedge
+/// was faster, and the instance took at least so long: else the slow one would never look slow, for only its quick answers
+/// would be known; or the caller has gone, which says nothing.
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        if let (Some(mut picked), Some(began)) = (self.picked.take(), self.began) {
-            picked.overtaken(began.elapsed());
+        if self.told {
+            return;
+        }
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.attempt.began);
+        let cut_off = now >= self.attempt.deadline;
+        if cut_off {
+            self.peer.attempts.observe(false, elapsed);
+        }
+        let Some(mut picked) = self.picked.take() else {
+            return;
+        };
+        if cut_off {
+            self.tried.add(picked.instance());
+            let outcome = match self.attempt.fair {
+                true => Outcome::Failure,
+                false => Outcome::Ignored,
+            };
+            picked.record(outcome, elapsed);
+        } else if self.tried.is_hedged() {
+            picked.overtaken(elapsed);
         }
     }
 }
@@ -176,28 +222,7 @@ fn is_stale(error: &Error) -> bool {
         .is_some_and(|lost| lost.reused && !lost.received)
 }
 
-/// Tells discovery how the instance did; as long as the body is read, the request counts as under way there.
-pub(super) fn report(
-    mut picked: Picked,
-    outcome: Outcome,
-    elapsed: Duration,
-    result: Result<Response<Body>>,
-) -> Result<Response<Body>> {
-    let unreachable = result
-        .as_ref()
-        .is_err_and(|error| error.find::<ConnectFailed>().is_some());
-    if unreachable {
-        picked.unreachable();
-        return result;
-    }
-    picked.record(outcome, elapsed);
-    result.map(|mut response| {
-        response.body_mut().hold(picked);
-        response
-    })
-}
-
-pub(super) fn outcome(result: &Result<Response<Body>>) -> Outcome {
+fn outcome(result: &Result<Response<Body>>) -> Outcome {
     match result {
         Ok(response) => outcome_of_answer(response),
         Err(_) => Standard.outcome(result),

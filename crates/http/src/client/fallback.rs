@@ -3,18 +3,19 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
-use trunkline_resilience::Outcome;
 use trunkline_resilience::fallback::FallbackSettings;
 use trunkline_resilience::timeout::Deadline;
+use trunkline_resilience::{Attempt, Outcome};
 
-use super::attempt::{outcome, report};
+use super::attempt::Asked;
 use super::core::Core;
 use super::destination::{Balanced, Tried};
+use super::judge::{outcome_of_status, was_not_processed};
 use super::outgoing::Outgoing;
 use crate::body::Body;
+use crate::coding;
 use crate::limits::Limits;
 
 /// Marks an answer as that of a fallback: in the extensions of the response.
@@ -47,9 +48,10 @@ impl Core {
         }
         if let Some(service) = &settings.service
             && outgoing.can_repeat()
+            && (outgoing.idempotent || was_not_processed(&result))
         {
-            match self.ask(service, outgoing, limits, deadline.at).await {
-                Ok(response) if !response.status().is_server_error() => {
+            match self.ask(service, outgoing, limits, deadline).await {
+                Ok(response) if is_an_answer(response.status()) => {
                     return Ok(marked(response, Fallback::Service));
                 }
                 Ok(response) => tracing::debug!(
@@ -79,7 +81,7 @@ impl Core {
         service: &str,
         outgoing: &Outgoing<'_>,
         limits: Limits,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Response<Body>> {
         let discovery = self.discovery.as_ref().ok_or_else(|| {
             Error::config(format!(
@@ -88,15 +90,26 @@ impl Core {
         })?;
         let instances = discovery.instances(&ServiceName::new(service)?);
         let balanced = Balanced::new(instances, self.metrics.clone());
-        let (picked, peer) = balanced.pick(&Tried::default(), deadline).await?;
-        let request = outgoing.request(&self.injector, Some(deadline))?;
-        let began = Instant::now();
+        let tried = Tried::default();
+        let (picked, peer) = balanced.pick(&tried, deadline.at).await?;
+        let request = outgoing.request(&self.injector, Some(deadline.at))?;
+        let attempt = Attempt::new(1, deadline.at);
+        let asked = Asked::begin(&peer, Some(picked), &tried, attempt);
         let sent = self.transport.send_boxed(&peer.origin, request, &limits);
-        let result = sent.await;
-        let (outcome, elapsed) = (outcome(&result), began.elapsed());
-        peer.attempts.observe(outcome != Outcome::Failure, elapsed);
-        report(picked, outcome, elapsed, result)
+        let result = deadline.limit(sent).await?;
+        asked.ended(if outgoing.decodes {
+            result.and_then(coding::decode)
+        } else {
+            result
+        })
     }
+}
+
+/// Whether an answer of the other service is one to give in place of the first: not that it cannot, or will not for whom it
+/// does not know, as the middleware that would say who asks is the first service's.
+fn is_an_answer(status: StatusCode) -> bool {
+    let unknown = matches!(status.as_u16(), 401 | 403 | 407 | 408);
+    outcome_of_status(status) == Outcome::Success && !unknown
 }
 
 fn marked(mut response: Response<Body>, fallback: Fallback) -> Response<Body> {

@@ -38,6 +38,31 @@ pub(crate) fn outcome_of_answer(response: &Response<Body>) -> Outcome {
     }
 }
 
+/// Whether what went wrong is that there was too little time, here or at the other side.
+pub(crate) fn ran_out_of_time(result: &Answered) -> bool {
+    match result {
+        Ok(response) => response.status() == StatusCode::GATEWAY_TIMEOUT,
+        Err(_) => Standard.ran_out_of_time(result),
+    }
+}
+
+/// Whether it is certain that nothing was processed.
+pub(crate) fn was_not_processed(result: &Answered) -> bool {
+    match result {
+        Ok(response) => refuses(response.status()),
+        Err(error) => error.retry() == Retry::Safe,
+    }
+}
+
+/// Whether who answers so has processed nothing.
+pub(crate) fn refuses(status: StatusCode) -> bool {
+    match status.as_u16() {
+        408 => false,
+        501 | 505 => true,
+        status => (400..500).contains(&status),
+    }
+}
+
 impl Classify<Answered> for Judge<'_> {
     fn outcome(&self, result: &Answered) -> Outcome {
         match result {
@@ -64,16 +89,21 @@ impl Classify<Answered> for Judge<'_> {
     }
 
     fn ran_out_of_time(&self, result: &Answered) -> bool {
-        match result {
-            Ok(response) => response.status() == StatusCode::GATEWAY_TIMEOUT,
-            Err(_) => Standard.ran_out_of_time(result),
-        }
+        ran_out_of_time(result)
     }
 
     fn is_overload(&self, result: &Answered) -> bool {
         match result {
             Ok(response) => matches!(response.status().as_u16(), 429 | 503 | 504),
             Err(_) => Standard.is_overload(result),
+        }
+    }
+
+    /// A mistake of ours is not to be covered up by what another service, or nobody, says.
+    fn wants_fallback(&self, result: &Answered) -> bool {
+        match result {
+            Ok(response) => outcome_of_answer(response) != Outcome::Success,
+            Err(_) => Standard.wants_fallback(result),
         }
     }
 

@@ -11,13 +11,14 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
-use trunkline_core::{Error, ErrorKind, Problem, Result, Retry};
+use trunkline_core::{Error, ErrorKind, Problem, Result};
 use trunkline_resilience::timeout::Deadline;
 use trunkline_resilience::versions::{VersionPlace, VersionSettings};
 use trunkline_resilience::{EffectivePolicy, Policy, RetryExhausted};
 
 use super::builder::Maker;
 use super::core::{Core, Endpoint};
+use super::judge::{refuses, was_not_processed};
 use super::outgoing::{NamedVersion, Outgoing};
 use crate::body::Body;
 use crate::options::CallOptions;
@@ -257,17 +258,15 @@ fn falls_back(
     result: &Result<Response<Body>>,
     idempotent: bool,
 ) -> bool {
-    match result {
+    let asked_for = match result {
         Ok(response) => {
             let status = response.status();
             (status.is_client_error() || status.is_server_error())
                 && versions.falls_back(Problem::kind_of(status.as_u16()), Some(status.as_u16()))
-                && (idempotent || refuses(status))
         }
-        Err(error) => {
-            versions.falls_back(error.kind(), None) && (idempotent || error.retry() == Retry::Safe)
-        }
-    }
+        Err(error) => versions.falls_back(error.kind(), None),
+    };
+    asked_for && (idempotent || was_not_processed(result))
 }
 
 /// Whether asking goes on without more load than a call may make: nothing was sent, or the version has declined what it
@@ -281,15 +280,6 @@ fn was_no_load(result: &Result<Response<Body>>) -> bool {
         Err(error) => {
             error.kind() == ErrorKind::Rejected && error.find::<RetryExhausted>().is_none()
         }
-    }
-}
-
-/// Whether who answers so has processed nothing.
-fn refuses(status: StatusCode) -> bool {
-    match status.as_u16() {
-        408 => false,
-        501 | 505 => true,
-        status => (400..500).contains(&status),
     }
 }
 

@@ -11,7 +11,8 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep_until};
 use trunkline_core::size::ByteSize;
-use trunkline_core::{Error, ErrorKind, Result};
+use trunkline_core::{Error, ErrorKind, Result, Retry};
+use trunkline_resilience::timeout::DeadlineTooShort;
 
 use crate::body::{Body, BodyTooLarge};
 use crate::client::Handle;
@@ -253,7 +254,7 @@ impl EventStream {
         let response = match self.handle.call(draft, body).await {
             Ok(response) => response,
             // What was refused here or cannot be reached may be there later.
-            Err(error) if is_passing(error.kind()) => {
+            Err(error) if is_passing(&error) => {
                 self.lost(&error);
                 return Ok(());
             }
@@ -295,9 +296,13 @@ impl EventStream {
     }
 }
 
-const fn is_passing(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Rejected | ErrorKind::RateLimited
-    )
+/// Whether connecting again may do better: not where what leads there is forbidden, nor once the caller's own deadline has
+/// passed.
+fn is_passing(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Rejected => error.retry() != Retry::Never,
+        ErrorKind::Timeout => error.find::<DeadlineTooShort>().is_none(),
+        ErrorKind::Unavailable | ErrorKind::RateLimited => true,
+        _ => false,
+    }
 }

@@ -182,8 +182,9 @@ impl GraphQlRequest {
         let began = Instant::now();
         let settled = self.settle()?;
         let form = match settled.client.sends_hashes() {
-            true => Form::Hash,
-            false => Form::Document,
+            // A key stands for one request: whoever keeps answers by it would keep that a hash was not known.
+            true if !settled.headers.contains_key(IDEMPOTENCY_KEY) => Form::Hash,
+            _ => Form::Document,
         };
         let (mut service, mut bytes) = settled.ask(form, None).await?;
         if form == Form::Hash

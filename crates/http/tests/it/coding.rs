@@ -16,12 +16,13 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use trunkline_core::ErrorKind;
 use trunkline_core::size::ByteSize;
+use trunkline_discovery::{Discovery, StaticList};
 use trunkline_http::{
-    Body, BodyTooLarge, CompressionConfig, ContentCoding, EnhancedHttpClient, HttpClientConfig,
-    ServiceError,
+    Body, BodyTooLarge, CompressionConfig, ContentCoding, EnhancedHttpClient, Fallback,
+    HttpClientConfig, ServiceError,
 };
 
-use crate::rig::{Raw, Server, in_time};
+use crate::rig::{Raw, Server, in_time, instance, text};
 
 const ALL: [ContentCoding; 3] = [ContentCoding::Zstd, ContentCoding::Br, ContentCoding::Gzip];
 
@@ -97,6 +98,29 @@ async fn server(coding: &str, body: Vec<u8>) -> Server {
         }
     })
     .await
+}
+
+#[tokio::test]
+async fn what_another_service_answers_in_place_is_read_as_well() {
+    let data = sample(1000);
+    let spare = server("gzip", pack(ContentCoding::Gzip, &data)).await;
+    let discovery = Discovery::builder()
+        .resolver(StaticList::new(vec![instance("spare", &spare)]).unwrap())
+        .build();
+    let gone = Server::start(|_| async { text("") }).await;
+    gone.stop().await;
+    let mut config = HttpClientConfig::new(gone.url());
+    config.compression = CompressionConfig::default().with_accept(ALL);
+    config.retry.enabled = Some(false);
+    config.fallback.service = Some("spare".to_owned());
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .discovery(&discovery)
+        .build()
+        .unwrap();
+    let response = in_time(client.get("/").send()).await.unwrap();
+    assert_eq!(response.fallback(), Some(Fallback::Service));
+    assert_eq!(response.bytes().await.unwrap(), data);
 }
 
 #[tokio::test]

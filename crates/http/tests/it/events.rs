@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use trunkline_http::{BodyTooLarge, EnhancedHttpClient, HttpClientConfig, ServiceError};
+use trunkline_core::Context;
+use trunkline_http::{
+    AddressDenied, BodyTooLarge, EnhancedHttpClient, HttpClientConfig, ServiceError,
+};
 
 use crate::rig::{Raw, Server, enhanced, in_time};
 
@@ -97,6 +100,30 @@ async fn what_connecting_again_would_not_mend_ends_it() {
         assert!(in_time(events.next()).await.is_none());
         assert_eq!(server.count.requests(), 1);
     }
+}
+
+#[tokio::test]
+async fn what_is_forbidden_or_too_late_ends_it() {
+    let (server, _asked) = server(answers(&[])).await;
+    let mut config = HttpClientConfig::new(server.url());
+    config.deny_private_addresses = true;
+    let client = EnhancedHttpClient::from_config(config).unwrap();
+    let mut events = client.get("/events").events().unwrap();
+    let error = trunkline_core::Error::from(in_time(events.next()).await.unwrap().unwrap_err());
+    assert!(error.find::<AddressDenied>().is_some(), "{error}");
+    assert!(in_time(events.next()).await.is_none());
+
+    let late = Context::new().with_timeout(Duration::ZERO);
+    let client = enhanced(server.url());
+    let request = client.get("/events").context(late);
+    let mut events = request.events().unwrap();
+    let error = in_time(events.next()).await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, ServiceError::ServiceTimeout(_)),
+        "{error:?}"
+    );
+    assert!(in_time(events.next()).await.is_none());
+    assert_eq!(server.count.requests(), 0);
 }
 
 #[tokio::test]

@@ -317,6 +317,16 @@ async fn a_document_is_sent_once_and_known_by_its_hash() {
     let add = "mutation Add { add(name: \"Joan\") { id } }";
     client.request(add).fetch::<Value>().await.unwrap();
     assert_eq!(graphql.added.load(Ordering::SeqCst), 1);
+    graphql.seen();
+    // One key is one request, the document in it: a server that keeps answers by key would keep that a hash is not known.
+    let again = client.request("mutation Again { add(name: \"Grace\") { id } }");
+    let again = again.idempotency_key("again").fetch::<Value>();
+    again.await.unwrap();
+    let seen = graphql.seen();
+    assert!(
+        seen.len() == 1 && seen[0].contains("mutation Again"),
+        "{seen:#?}"
+    );
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod blame;
 #[cfg(feature = "cache")]
 mod cache;
 mod client;
@@ -9,6 +10,7 @@ mod client;
 mod coding;
 mod deadline;
 mod events;
+mod fallback;
 #[cfg(feature = "graphql")]
 mod graphql;
 mod hedge;

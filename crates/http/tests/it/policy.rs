@@ -9,15 +9,11 @@ use futures_util::stream;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 use trunkline_core::{Error, ErrorKind};
 use trunkline_discovery::{
-    BalanceStrategy, Discovery, EjectionConfig, EndpointConfig, Instances, LoadBalancerConfig,
-    ServiceInstance, ServiceName, StaticList,
+    BalanceStrategy, EndpointConfig, Instances, LoadBalancerConfig, ServiceInstance, ServiceName,
 };
-use trunkline_http::{
-    Body, EnhancedHttpClient, Fallback, HttpClientConfig, PolicyMetrics, ServiceError,
-};
+use trunkline_http::{Body, EnhancedHttpClient, HttpClientConfig, PolicyMetrics, ServiceError};
 use trunkline_resilience::breaker::State;
 use trunkline_resilience::config::{ConcurrencyAlgorithm, PolicyConfig};
 use trunkline_resilience::{Layer, PolicyLayers, PolicyRegistry};
@@ -498,105 +494,6 @@ async fn requests_are_spread_over_the_instances() {
     }
     for server in &servers {
         assert_eq!(server.count.requests(), 20);
-    }
-}
-
-#[tokio::test]
-async fn a_fixed_value_answers_when_all_else_failed() {
-    let server = Server::start(|_| async { status(503) }).await;
-    let client = client(server.url(), |config| {
-        config.fallback.value = Some(json!({ "name": "nobody" }));
-    });
-    let response = client.get("/").await.unwrap();
-    assert_eq!(
-        (response.status().as_u16(), response.fallback()),
-        (200, Some(Fallback::Value))
-    );
-    assert_eq!(response.json::<Value>().await.unwrap()["name"], "nobody");
-    server.stop().await;
-    assert_eq!(
-        client.get("/").await.unwrap().fallback(),
-        Some(Fallback::Value)
-    );
-}
-
-#[tokio::test]
-async fn another_service_answers_when_all_else_failed() {
-    let bad = Server::start(|_| async { status(503) }).await;
-    let spare =
-        Server::start(async |request: Request<Incoming>| text(request.uri().path().to_owned()))
-            .await;
-    let at = |name, server: &Server| {
-        ServiceInstance::new(
-            ServiceName::new(name).unwrap(),
-            "127.0.0.1",
-            server.address.port(),
-        )
-    };
-    let list = StaticList::new(vec![at("users", &bad), at("users-archive", &spare)]).unwrap();
-    let mut config = config("", |config| {
-        config.fallback.service = Some("users-archive".to_owned());
-        config.circuit_breaker.enabled = Some(false);
-    });
-    config.base_url = None;
-    config.service = Some("users".to_owned());
-    let discovery = Discovery::builder().resolver(list).build();
-    let client = EnhancedHttpClient::builder()
-        .config(config)
-        .discovery(&discovery)
-        .build()
-        .unwrap();
-    let response = in_time(client.get("/users/1").send()).await.unwrap();
-    assert_eq!(response.fallback(), Some(Fallback::Service));
-    assert_eq!(response.text().await.unwrap(), "/users/1");
-    spare.stop().await;
-    let response = in_time(client.get("/users/1").send()).await.unwrap();
-    assert_eq!(
-        (response.status().as_u16(), response.fallback()),
-        (503, None)
-    );
-}
-
-#[tokio::test]
-async fn an_instance_that_fails_as_a_fallback_is_ejected_as_any_other() {
-    let bad = Server::start(|_| async { status(503) }).await;
-    let spare = Server::start(|_| async { text("spare") }).await;
-    let at = |server: &Server| {
-        let name = ServiceName::new("users-archive").unwrap();
-        ServiceInstance::new(name, "127.0.0.1", server.address.port())
-    };
-    let gone = Server::start(|_| async { text("") }).await;
-    gone.stop().await;
-    for (failing, failures) in [(&bad, 2), (&gone, 1)] {
-        let list = StaticList::new(vec![at(failing), at(&spare)]).unwrap();
-        let ejection = EjectionConfig::default()
-            .with_consecutive_failures(failures)
-            .with_max_percent(50);
-        let balance = LoadBalancerConfig::new(BalanceStrategy::RoundRobin).with_ejection(ejection);
-        let discovery = Discovery::builder()
-            .resolver(list)
-            .load_balancer(balance)
-            .build();
-        let config = config(bad.url(), |config| {
-            config.fallback.service = Some("users-archive".to_owned());
-            config.circuit_breaker.enabled = Some(false);
-            config.retry.enabled = Some(false);
-        });
-        let client = EnhancedHttpClient::builder()
-            .config(config)
-            .discovery(&discovery)
-            .build()
-            .unwrap();
-        for _ in 0..2 * failures {
-            in_time(client.get("/").send()).await.unwrap();
-        }
-        let instances = discovery.instances(&ServiceName::new("users-archive").unwrap());
-        let left: Vec<u16> = instances
-            .snapshot()
-            .in_rotation()
-            .map(|one| one.port)
-            .collect();
-        assert_eq!(left, [spare.address.port()]);
     }
 }
 

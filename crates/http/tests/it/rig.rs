@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use trunkline_core::task::{self, Scope};
+use trunkline_discovery::{ServiceInstance, ServiceName};
 use trunkline_http::{Body, EnhancedHttpClient, Limits, Origin, Transport, TransportConfig};
 
 /// Nothing here takes as long as this; what would hang fails.
@@ -302,6 +303,12 @@ pub(crate) fn status(code: u16) -> Response<Full<Bytes>> {
     let mut response = text("");
     *response.status_mut() = code.try_into().unwrap();
     response
+}
+
+/// A server as an instance of a service.
+pub(crate) fn instance(service: &str, server: &Server) -> ServiceInstance {
+    let service = ServiceName::new(service).unwrap();
+    ServiceInstance::new(service, "127.0.0.1", server.address.port())
 }
 
 pub(crate) fn transport() -> Transport {

@@ -6,7 +6,7 @@ use std::future::Future;
 use tokio::time::{Instant, sleep};
 
 use super::Engine;
-use crate::breaker::CircuitOpen;
+use crate::breaker::{Breaker, CircuitOpen, Permit};
 use crate::bulkhead::BulkheadFull;
 use crate::call::{Attempt, Call};
 use crate::chaos::InjectedFault;
@@ -151,12 +151,9 @@ impl<C> Run<'_, C> {
         if let Err(short) = self.enough_left(now) {
             return Step::Refused(short.into(), Refusal::DeadlineTooShort);
         }
-        let mut permit = match self.engine.breaker.as_deref() {
-            None => None,
-            Some(breaker) => match breaker.try_acquire() {
-                Ok(permit) => Some(permit),
-                Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
-            },
+        let mut permit = match self.permit(None) {
+            Ok(permit) => permit,
+            Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
         };
         let mut turn = None;
         if let Some(limiter) = self.engine.rate_limit.as_deref() {
@@ -167,9 +164,10 @@ impl<C> Run<'_, C> {
                     Err(limited) => return Step::Refused(limited.into(), Refusal::RateLimited),
                 }
                 now = Instant::now();
-                if let Some(permit) = &mut permit {
-                    permit.restart_clock();
-                }
+                permit = match self.permit(permit) {
+                    Ok(permit) => permit,
+                    Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
+                };
                 if let Err(short) = self.enough_left(now) {
                     return Step::Refused(short.into(), Refusal::DeadlineTooShort);
                 }
@@ -185,9 +183,10 @@ impl<C> Run<'_, C> {
                 }
                 // The wait in the queue is ours: it neither counts against the attempt nor makes it slow.
                 now = Instant::now();
-                if let Some(permit) = &mut permit {
-                    permit.restart_clock();
-                }
+                permit = match self.permit(permit) {
+                    Ok(permit) => permit,
+                    Err(open) => return Step::Refused(open.into(), Refusal::CircuitOpen),
+                };
                 if let Err(short) = self.enough_left(now) {
                     return Step::Refused(short.into(), Refusal::DeadlineTooShort);
                 }
@@ -217,6 +216,7 @@ impl<C> Run<'_, C> {
             hedge,
             began: now,
             deadline: end.at,
+            fair: !self.is_unfair(end, now),
         };
         let ended = match self.engine.chaos.as_deref() {
             None => limited(end.at, operation(attempt)).await,
@@ -225,7 +225,7 @@ impl<C> Run<'_, C> {
         match ended {
             Ok(result) => {
                 if let Some(slot) = slot {
-                    let unfair = self.is_unfair(end, now) && self.judge.ran_out_of_time(&result);
+                    let unfair = !attempt.fair && self.judge.ran_out_of_time(&result);
                     let outcome = match unfair {
                         true => Outcome::Ignored,
                         false => concurrency::outcome_of(self.judge, &result),
@@ -235,16 +235,16 @@ impl<C> Run<'_, C> {
                 if let Some(permit) = permit {
                     let outcome = self.judge.outcome(&result);
                     let cut_short = outcome == Outcome::Failure
-                        && self.is_unfair(end, now)
+                        && !attempt.fair
                         && self.judge.ran_out_of_time(&result);
                     permit.record(if cut_short { Outcome::Ignored } else { outcome });
                 }
                 Step::Made(result)
             }
             Err(_) => {
-                let outcome = match self.is_unfair(end, now) {
-                    true => Outcome::Ignored,
-                    false => Outcome::Failure,
+                let outcome = match attempt.fair {
+                    true => Outcome::Failure,
+                    false => Outcome::Ignored,
                 };
                 if let Some(slot) = slot {
                     slot.record_at(outcome, Instant::now());
@@ -260,6 +260,14 @@ impl<C> Run<'_, C> {
     /// Whether the caller gave an attempt so little time that running out of it says nothing about the other side.
     fn is_unfair(&self, end: Deadline, began: Instant) -> bool {
         end.limit == Limit::Deadline && end.left(began) < self.engine.settings.timeout.fair
+    }
+
+    /// Leave of the circuit, asked for again after a wait of ours: it may have opened meanwhile, and the wait does not make
+    /// the call slow.
+    fn permit(&self, before: Option<Permit<'_>>) -> Result<Option<Permit<'_>>, CircuitOpen> {
+        drop(before);
+        let breaker = self.engine.breaker.as_deref();
+        breaker.map(Breaker::try_acquire).transpose()
     }
 
     fn enough_left(&self, now: Instant) -> Result<(), DeadlineTooShort> {

@@ -31,16 +31,39 @@ impl Gcra {
             interval: AtomicU64::new(1),
             tolerance: AtomicU64::new(1),
         };
-        gcra.reconfigure(interval, burst);
+        gcra.set(interval, burst);
         gcra
     }
 
-    /// Takes another rate and keeps what was counted.
-    pub(crate) fn reconfigure(&self, interval: u64, burst: u32) {
+    /// Takes another rate and keeps what was counted. Gives the interval back that there was.
+    pub(crate) fn set(&self, interval: u64, burst: u32) -> u64 {
         let interval = interval.max(1);
         let tolerance = interval.saturating_mul(burst.max(1).into());
-        self.interval.store(interval, Ordering::Relaxed);
         self.tolerance.store(tolerance, Ordering::Relaxed);
+        self.interval.swap(interval, Ordering::Relaxed)
+    }
+
+    /// Takes another rate for good. A call that was made weighs what it weighs at the new rate where that is faster: who
+    /// raises one call an hour to a hundred a second does not wait for the hour. It weighs no more where the rate is slower.
+    pub(crate) fn reconfigure(&self, now: u64, interval: u64, burst: u32) {
+        let interval = interval.max(1);
+        let before = self.set(interval, burst);
+        if interval >= before {
+            return;
+        }
+        let lighter = |next: u64| {
+            let owed = u128::from(next.saturating_sub(now));
+            let owed = owed * u128::from(interval) / u128::from(before);
+            now.saturating_add(u64::try_from(owed).unwrap_or(u64::MAX))
+        };
+        let mut known = self.next.load(Ordering::Relaxed);
+        while known > now {
+            let (order, new) = (Ordering::Relaxed, lighter(known));
+            match self.next.compare_exchange_weak(known, new, order, order) {
+                Ok(_) => return,
+                Err(newer) => known = newer,
+            }
+        }
     }
 
     /// Takes the next turn, if it begins within `patience`; else says when it would.

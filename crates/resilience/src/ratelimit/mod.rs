@@ -148,10 +148,13 @@ impl RateLimiter {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes new numbers and keeps what was counted. Who waits already keeps the turn.
+    /// Takes new numbers and keeps what was counted; a call that was made weighs no more than it does by the new numbers. Who
+    /// waits already keeps the turn.
     pub fn reconfigure(&self, settings: RateLimitSettings) {
         let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gcra.reconfigure(settings.interval(), settings.burst);
+        let now = self.stamp(Instant::now());
+        self.gcra
+            .reconfigure(now, settings.interval(), settings.burst);
         self.max_wait
             .store(nanos(settings.max_wait), Ordering::Relaxed);
         *current = settings;

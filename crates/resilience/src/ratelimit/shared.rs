@@ -98,7 +98,8 @@ impl Counted {
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        self.gcra.reconfigure(settings.interval(), settings.burst);
+        // Keys with numbers of their own may take turns here: what was counted weighs the same for all.
+        self.gcra.set(settings.interval(), settings.burst);
         *known = settings;
     }
 }

@@ -270,6 +270,40 @@ async fn a_wait_for_a_place_counts_against_the_deadline_but_not_as_a_slow_call()
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waited_is_refused_when_the_circuit_has_opened_meanwhile() {
+    for limits in [
+        serde_json::json!({ "bulkhead": { "max_concurrent": 1, "max_wait": "10s" } }),
+        serde_json::json!({ "rate_limit": { "limit": 1, "per": "1s", "burst": 1, "max_wait": "10s" } }),
+    ] {
+        let mut settings = limits.clone();
+        settings["circuit_breaker"] = serde_json::json!({ "failure_threshold": 1 });
+        settings["retry"] = serde_json::json!({ "enabled": false });
+        let policy = policy(settings);
+        let failing = policy.run(Call::default(), |_| async {
+            sleep(SECOND / 2).await;
+            Err::<(), _>(down())
+        });
+        let made = Cell::new(false);
+        let waiting = policy.run(Call::default(), |_| {
+            made.set(true);
+            async { Ok::<_, Error>(()) }
+        });
+        let (failed, waited) = tokio::join!(failing, waiting);
+        failed.unwrap_err();
+        assert!(
+            waited.unwrap_err().find::<CircuitOpen>().is_some(),
+            "{limits}"
+        );
+        assert!(!made.get(), "{limits}");
+        // Nothing was kept: the place is free, and the turn.
+        policy.breaker().unwrap().reset();
+        sleep(SECOND).await;
+        let ok = policy.run(Call::default(), |_| async { Ok::<_, Error>(()) });
+        ok.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_place_is_held_between_attempts() {
     let policy = policy(
         serde_json::json!({ "bulkhead": { "max_concurrent": 1, "max_queue": 0 }, "retry": { "jitter": false } }),

@@ -82,13 +82,17 @@ async fn new_numbers_hold_at_once_and_what_was_counted_stays() {
     let limiter = RateLimiter::new(settings(1, 1, Duration::ZERO));
     limiter.try_acquire().unwrap();
     limiter.reconfigure(settings(100, 1, Duration::ZERO));
-    assert!(
-        limiter.try_acquire().is_err(),
-        "the turn before cost a second"
-    );
-    advance(SECOND).await;
-    limiter.try_acquire().unwrap();
+    // The call before counts, and for as much as a call does now.
     assert_eq!(limiter.try_acquire().unwrap_err().retry_after, SECOND / 100);
+    advance(SECOND / 100).await;
+    limiter.try_acquire().unwrap();
+    // A slower rate does not make calls heavier that were made under the faster one.
+    limiter.reconfigure(settings(1, 1, Duration::ZERO));
+    let early = limiter.try_acquire().unwrap_err().retry_after;
+    assert_eq!(early, SECOND / 100);
+    advance(early).await;
+    limiter.try_acquire().unwrap();
+    assert_eq!(limiter.try_acquire().unwrap_err().retry_after, SECOND);
 }
 
 #[tokio::test(start_paused = true)]
