@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
 use trunkline_core::Result;
 
 pub(crate) use stream::{Meter, Socket, Stream};
@@ -89,25 +90,36 @@ impl Connector {
                 }
                 let late =
                     |_| ConnectFailed::timed_out(origin.authority(), ConnectStage::Tls, limit);
-                let encrypted = timeout_at(until, self.tls.connect(origin, socket));
-                let socket = match encrypted.await.map_err(late)? {
-                    Ok(socket) => socket,
-                    // The other side may have changed its certificates a moment before ours are looked at again.
-                    Err(_) if self.tls.look_now().await => {
-                        let again = async {
-                            let socket = self.dial(origin, *tls, host, *port).await?;
-                            self.tls.connect(origin, socket).await
-                        };
-                        timeout_at(until, again).await.map_err(late)??
-                    }
-                    Err(error) => return Err(error),
-                };
+                let encrypted = timeout_at(until, self.encrypt(origin, *tls, host, *port, socket));
+                let socket = encrypted.await.map_err(late)??;
                 let version = match socket.get_ref().1.alpn_protocol() {
                     Some(b"h2") => Version::Two,
                     _ => Version::One,
                 };
                 Ok((Stream::new(Socket::Tls(Box::new(socket)), place), version))
             }
+        }
+    }
+
+    /// Encrypts a connection; a new one where the certificates have changed meanwhile, here and on the other side.
+    async fn encrypt(
+        &self,
+        origin: &Origin,
+        tls: bool,
+        host: &str,
+        port: u16,
+        mut socket: TcpStream,
+    ) -> Result<TlsStream<TcpStream>> {
+        loop {
+            let failed = match self.tls.connect(origin, socket).await {
+                Ok(socket) => return Ok(socket),
+                Err(failed) => failed,
+            };
+            // Each time round others apply: it ends as soon as they stay the same.
+            if !self.tls.outdated(&failed).await {
+                return Err(failed.error);
+            }
+            socket = self.dial(origin, tls, host, port).await?;
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
@@ -13,8 +13,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trunkline_core::{Error, Result};
@@ -24,6 +24,9 @@ use crate::origin::Origin;
 
 /// Files are not looked at more often than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A connection waits for a look that long, and goes on with what applied before: files may be on a volume that hangs.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
 
 /// Where certificates are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,17 +48,47 @@ pub(crate) struct Tls {
     files: Option<TlsFiles>,
     /// What was in the files at first.
     first: Own,
-    current: Mutex<Option<Current>>,
+    shared: Arc<Shared>,
 }
 
-/// The settings in force, and the files they came from as these were.
-struct Current {
-    settings: Arc<ClientConfig>,
-    stamps: Vec<Stamp>,
-    looked: Instant,
+/// What those who look at the files share with those who connect. Never held while files are read.
+#[derive(Default)]
+struct Shared(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// The settings in force, once there are some.
+    settings: Option<Arc<ClientConfig>>,
+    /// The files as they were when these came from them.
+    stamps: Option<Vec<Stamp>>,
+    /// The look that is under way, be it that nobody waits for it any more: of a volume that hangs one is enough.
+    look: Option<Look>,
+    /// When the latest one that has come to an end began.
+    looked: Option<Instant>,
 }
 
 type Stamp = Option<(SystemTime, u64)>;
+
+#[derive(Clone)]
+struct Look {
+    began: Instant,
+    /// Closed at its end.
+    end: watch::Receiver<()>,
+}
+
+/// Whoever looks.
+struct Looking {
+    began: Instant,
+    shared: Arc<Shared>,
+    _end: watch::Sender<()>,
+}
+
+/// A connection that was not encrypted.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// What it was tried with; `None` where it did not come to that.
+    used: Option<Arc<ClientConfig>>,
+}
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +105,7 @@ impl Tls {
         Ok(Self {
             files: Some(files),
             first,
-            current: Mutex::default(),
+            shared: Arc::default(),
         })
     }
 
@@ -81,96 +114,146 @@ impl Tls {
         Self {
             files: None,
             first: Own::default(),
-            current: Mutex::new(Some(Current {
-                settings: Arc::new(settings),
-                stamps: Vec::new(),
-                looked: Instant::now(),
-            })),
+            shared: Arc::new(Shared(Mutex::new(Known {
+                settings: Some(Arc::new(settings)),
+                ..Known::default()
+            }))),
         }
     }
 
     /// Encrypts a connection and agrees on the protocol.
-    pub(super) async fn connect<S>(&self, origin: &Origin, socket: S) -> Result<TlsStream<S>>
+    pub(super) async fn connect<S>(
+        &self,
+        origin: &Origin,
+        socket: S,
+    ) -> Result<TlsStream<S>, Failed>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
-        let failed = |cause| ConnectFailed::error(origin.authority(), ConnectStage::Tls, cause);
-        let settings = self.settings().await?;
+        let settings = self
+            .settings()
+            .await
+            .map_err(|error| Failed { error, used: None })?;
+        let failed = |cause| Failed {
+            error: ConnectFailed::error(origin.authority(), ConnectStage::Tls, cause),
+            used: Some(Arc::clone(&settings)),
+        };
         let host = origin.host().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host)
             .map_err(std::io::Error::other)
             .map_err(failed)?;
-        TlsConnector::from(settings)
+        TlsConnector::from(Arc::clone(&settings))
             .connect(name, socket)
             .await
             .map_err(failed)
     }
 
-    async fn settings(&self) -> Result<Arc<ClientConfig>> {
-        let mut current = self.current.lock().await;
-        if let Some(current) = &*current
-            && (self.files.is_none() || current.looked.elapsed() < LOOK_AGAIN)
-        {
-            return Ok(Arc::clone(&current.settings));
-        }
-        self.look(&mut current).await?;
-        let current = current.as_ref().map(|now| Arc::clone(&now.settings));
-        current.ok_or_else(|| Error::internal("TLS is not set up"))
-    }
-
-    /// Looks at the files whenever that was. Returns whether other settings apply now.
-    pub(super) async fn look_now(&self) -> bool {
-        let mut current = self.current.lock().await;
-        self.look(&mut current).await.unwrap_or(false)
-    }
-
-    async fn look(&self, current: &mut Option<Current>) -> Result<bool> {
-        let Some(files) = self.files.clone() else {
-            return Ok(false);
+    /// Whether other settings apply than those that a connection failed with. The files are looked at whenever that was
+    /// done last.
+    pub(super) async fn outdated(&self, failed: &Failed) -> bool {
+        let Some(used) = &failed.used else {
+            return false;
         };
-        let known = current.as_ref().map(|current| current.stamps.clone());
+        let changed = || {
+            let settings = self.shared.known().settings.clone();
+            settings.is_some_and(|settings| !Arc::ptr_eq(&settings, used))
+        };
+        // Somebody else may have found the change meanwhile.
+        if !changed() {
+            self.look(Instant::now()).await;
+        }
+        changed()
+    }
+
+    async fn settings(&self) -> Result<Arc<ClientConfig>> {
+        let now = Instant::now();
+        // Whoever comes first after a long time waits with everybody else: what applied before may be out of date.
+        self.look(now.checked_sub(LOOK_AGAIN).unwrap_or(now)).await;
+        if let Some(settings) = self.shared.known().settings.clone() {
+            return Ok(settings);
+        }
+        // What was there when this was made was good.
+        let system_roots = self.files.as_ref().is_some_and(|files| files.system_roots);
         let first = self.first.clone();
-        // Reading a few hundred certificates takes some milliseconds of file access.
-        let read = tokio::task::spawn_blocking(move || {
-            // First the stamps: what changes while it is read is read again.
-            let stamps = files.stamps();
-            if known.as_ref() == Some(&stamps) {
-                return Ok(None);
-            }
-            let own = match files.read() {
-                // Nothing applies yet, and what was there when this was made was good.
-                Err(_) if known.is_none() => first,
-                own => own?,
-            };
-            let settings = own.settings(files.system_roots)?;
-            Ok(Some((settings, stamps)))
-        });
-        let read = read
+        let made = tokio::task::spawn_blocking(move || first.settings(system_roots))
             .await
-            .map_err(|error| Error::internal("reading certificates failed").with_source(error))?;
-        let looked = Instant::now();
-        match (read, &mut *current) {
-            (Ok(None), Some(current)) => current.looked = looked,
-            (Ok(None), None) => {}
-            (Ok(Some((settings, stamps))), _) => {
-                *current = Some(Current {
-                    settings,
-                    stamps,
-                    looked,
-                });
-                return Ok(true);
-            }
-            (Err(error), None) => return Err(error),
-            // One of two files may be new and the other not yet.
-            (Err(error), Some(current)) => {
-                current.looked = looked;
-                tracing::warn!(
-                    target: "trunkline", error = %error.report(),
-                    "changed certificates cannot be used; the old ones stay"
-                );
+            .map_err(|error| Error::internal("reading certificates failed").with_source(error))??;
+        let mut known = self.shared.known();
+        Ok(Arc::clone(known.settings.get_or_insert(made)))
+    }
+
+    /// Returns when the files were looked at since then, or have hung for so long that nobody waits any more.
+    async fn look(&self, since: Instant) {
+        let Some(files) = &self.files else { return };
+        while !self.shared.looked_since(since) {
+            let mut look = self.shared.begin(files);
+            let end = timeout_at(look.began + LOOK_LIMIT, look.end.changed());
+            // One that had begun before says nothing of what changed since.
+            if end.await.is_err() {
+                return;
             }
         }
-        Ok(false)
+    }
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The look that is under way, or a new one.
+    fn begin(self: &Arc<Self>, files: &TlsFiles) -> Look {
+        let mut known = self.known();
+        if let Some(look) = &known.look {
+            return look.clone();
+        }
+        let (sender, end) = watch::channel(());
+        let began = Instant::now();
+        let look = known.look.insert(Look { began, end }).clone();
+        let stamps = known.stamps.clone();
+        drop(known);
+        let looking = Looking {
+            began,
+            shared: Arc::clone(self),
+            _end: sender,
+        };
+        let files = files.clone();
+        // Reading a few hundred certificates takes some milliseconds of file access.
+        drop(tokio::task::spawn_blocking(move || {
+            looking.shared.take(files.changed(stamps.as_deref()));
+            drop(looking);
+        }));
+        look
+    }
+
+    /// Whether a look that is over began since then.
+    fn looked_since(&self, since: Instant) -> bool {
+        self.known().looked.is_some_and(|began| began >= since)
+    }
+
+    /// Takes over what a look has found.
+    fn take(&self, found: Result<Option<(Arc<ClientConfig>, Vec<Stamp>)>>) {
+        match found {
+            Ok(None) => {}
+            Ok(Some((settings, stamps))) => {
+                let mut known = self.known();
+                known.settings = Some(settings);
+                known.stamps = Some(stamps);
+            }
+            // One of two files may be new and the other not yet.
+            Err(error) => tracing::warn!(
+                target: "trunkline", error = %error.report(),
+                "changed certificates cannot be used; the old ones stay"
+            ),
+        }
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let mut known = self.shared.known();
+        known.looked = Some(self.began);
+        known.look = None;
     }
 }
 
@@ -191,6 +274,20 @@ impl TlsFiles {
             roots: self.own_roots()?,
             identity: self.own_certificate(&provider())?,
         })
+    }
+
+    /// Makes settings of the files where they are no longer as they were.
+    fn changed(
+        &self,
+        known: Option<&[Stamp]>,
+    ) -> Result<Option<(Arc<ClientConfig>, Vec<Stamp>)>> {
+        // First the stamps: what changes while it is read is read again.
+        let stamps = self.stamps();
+        if known == Some(&stamps[..]) {
+            return Ok(None);
+        }
+        let settings = self.read()?.settings(self.system_roots)?;
+        Ok(Some((settings, stamps)))
     }
 
     fn stamps(&self) -> Vec<Stamp> {

@@ -218,6 +218,8 @@ async fn no_request_fails_under_load_while_certificates_and_roots_change() {
         // Both sides trust the new authority before anybody shows one of its certificates.
         *server.lock().unwrap() = server_settings(&old.identity(), &[&old, &new]);
         write(path, "ca.pem", &format!("{}{}", old.0.pem(), new.0.pem()));
+        // Handshakes that are under way know the old authority alone, and the server shows the new certificate already.
+        *server.lock().unwrap() = server_settings(&new.identity(), &[&old, &new]);
         let own = new.identity();
         write_identity(path, &own);
         for transport in &transports {
@@ -226,19 +228,134 @@ async fn no_request_fails_under_load_while_certificates_and_roots_change() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        // A handshake that began before the change knows the old authority alone: as long as one may be under way, the new
-        // one is not shown to it.
+        // A connection that began before the change shows the old certificate: the server believes it as long as one may be
+        // under way.
         for mut count in counts.clone() {
             let begun = *count.borrow();
             let over = count.wait_for(|answered| *answered >= begun + 2);
             in_time(over).await.expect("no request fails");
         }
-        *server.lock().unwrap() = server_settings(&new.identity(), &[&old, &new]);
         old = new;
     }
     stop.send(true).unwrap();
     for caller in callers {
         in_time(caller).await.expect("no request fails");
+    }
+}
+
+/// Each of them fails with the certificates from before, and no more than one of them finds the change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_handshake_that_was_under_way_when_certificates_changed_is_made_again() {
+    const MANY: usize = 8;
+    let (old, new) = (Authority::new(), Authority::new());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write(path, "ca.pem", &old.0.pem());
+    let own = old.identity();
+    write_identity(path, &own);
+    let before = server_settings(&old.identity(), &[&old]);
+    let (changed, change) = tokio::sync::watch::channel(Some(before));
+    let (accepted, mut all) = tokio::sync::watch::channel(0);
+    let accepted = Arc::new(accepted);
+    // Connections to one origin would wait for the first of them.
+    let mut origins = Vec::new();
+    for _ in 0..MANY {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        origins.push(Origin::https("localhost", port).unwrap());
+        let (change, accepted) = (change.clone(), Arc::clone(&accepted));
+        spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                accepted.send_modify(|accepted| *accepted += 1);
+                let mut change = change.clone();
+                // While there is nothing to show, whoever has connected waits.
+                let settings = change.wait_for(Option::is_some).await.unwrap().clone();
+                let acceptor = TlsAcceptor::from(settings.unwrap());
+                spawn(async move {
+                    let Ok(socket) = acceptor.accept(socket).await else {
+                        return;
+                    };
+                    let shown = socket.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+                    let answer = move |_| {
+                        let shown = shown.clone();
+                        async move { Response::new(Body::from(shown)) }
+                    };
+                    serve(socket, Count::default(), answer).await;
+                });
+            }
+        });
+    }
+    let transport = Transport::new(&config(path)).unwrap();
+    // What follows begins with settings that apply already.
+    assert_eq!(shown(&transport, &origins[0]).await, der(&own));
+    changed.send_replace(None);
+    let begun = *all.borrow();
+    let callers: Vec<_> = origins
+        .into_iter()
+        .map(|origin| {
+            let transport = transport.clone();
+            spawn(async move { shown(&transport, &origin).await })
+        })
+        .collect();
+    in_time(all.wait_for(|accepted| *accepted >= begun + MANY))
+        .await
+        .unwrap();
+    write(path, "ca.pem", &new.0.pem());
+    changed.send_replace(Some(server_settings(&new.identity(), &[&old])));
+    for caller in callers {
+        let shown = in_time(caller).await.expect("no request fails");
+        assert_eq!(shown, der(&own));
+    }
+}
+
+/// As a network file system does whose server is gone.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_go_on_while_certificates_cannot_be_read() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    write(path, "ca.pem", &authority.0.pem());
+    let own = authority.identity();
+    write_identity(path, &own);
+    let (origin, _) = mutual(server_settings(&authority.identity(), &[&authority])).await;
+    let transport = Transport::new(&config(path)).unwrap();
+    assert_eq!(shown(&transport, &origin).await, der(&own));
+
+    // Whoever reads a pipe waits for one who writes.
+    let pipe = path.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::fs::rename(&pipe, path.join("ca.pem")).unwrap();
+    let ca = path.join("ca.pem");
+    // Opened once somebody reads it; until it is closed, reading does not end.
+    let mut opening = tokio::task::spawn_blocking(move || {
+        let file = std::fs::OpenOptions::new().write(true).open(ca);
+        file.unwrap()
+    });
+    let hanging = loop {
+        tokio::select! {
+            file = &mut opening => break file.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        assert_eq!(shown(&transport, &origin).await, der(&own));
+    };
+    for _ in 0..3 {
+        let (one, other) = tokio::join!(shown(&transport, &origin), shown(&transport, &origin));
+        assert_eq!([one, other], [der(&own), der(&own)]);
+    }
+
+    // It comes back, with something else in it.
+    drop(hanging);
+    let (next, fresh) = (Authority::new(), authority.identity());
+    write(
+        path,
+        "ca.pem",
+        &format!("{}{}", authority.0.pem(), next.0.pem()),
+    );
+    write_identity(path, &fresh);
+    while shown(&transport, &origin).await != der(&fresh) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
