@@ -25,6 +25,7 @@
 //! survives the death of its process, with `appendfsync always` a power cut too. There is one owner of reconnection, the
 //! supervisor of `trunkline-messaging`; the driver repairs nothing.
 
+mod cache;
 mod config;
 mod error;
 mod inbox;
@@ -36,6 +37,7 @@ mod wire;
 use trunkline_core::{Error, Result};
 use trunkline_messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
+pub use cache::RedisCacheTier;
 pub use config::{Mode, RedisConfig};
 pub use inbox::RedisInbox;
 pub use streams::RedisBroker;

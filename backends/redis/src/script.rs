@@ -11,9 +11,10 @@ pub(crate) enum Script {
     Leave,
     Remove,
     Inbox,
+    Cache,
 }
 
-const ALL: [Script; 8] = [
+const ALL: [Script; 9] = [
     Script::Publish,
     Script::Attach,
     Script::Fetch,
@@ -22,6 +23,7 @@ const ALL: [Script; 8] = [
     Script::Leave,
     Script::Remove,
     Script::Inbox,
+    Script::Cache,
 ];
 
 /// One source of the streams' scripts: what they share, then what is its own.
@@ -54,6 +56,7 @@ impl Script {
             Self::Leave => streams!("leave.lua"),
             Self::Remove => streams!("remove.lua"),
             Self::Inbox => include_str!("inbox.lua"),
+            Self::Cache => include_str!("cache.lua"),
         }
     }
 }

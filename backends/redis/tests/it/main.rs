@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 //! Tests of Redis.
 
+mod cache;
 mod conformance;
 mod groups;
 mod inbox;
