@@ -9,7 +9,7 @@ use trunkline_core::{Context, Error, ErrorKind, Origin, Problem};
 use trunkline_resilience::RetriedBelow;
 
 /// The name of [`trunkline_core::names::header::RETRIES_EXHAUSTED`], as header maps want it.
-const RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-retries-exhausted");
+pub(crate) const RETRIES_EXHAUSTED: HeaderName = HeaderName::from_static("x-retries-exhausted");
 
 /// The member that carries the correlation id.
 const CORRELATION_ID: &str = "correlation_id";

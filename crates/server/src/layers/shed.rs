@@ -10,9 +10,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 use trunkline_core::{BoxFuture, Context, Error};
 use trunkline_resilience::concurrency::ConcurrencyLimiter;
+use trunkline_resilience::timeout::TimeoutSettings;
 use trunkline_resilience::{Outcome, Priority};
 
 use crate::ProblemResponse;
+use crate::problem::RETRIES_EXHAUSTED;
 
 /// Where nothing is known yet of how long a request takes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -21,7 +23,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// `Retry-After`. The priority that a request's context carries decides which are refused first.
 ///
 /// It measures the time until the head of a response is ready. A 503 or 504 of the handler says that there were too many;
-/// other 5xx say nothing. Put it where [`InFlightLayer`](super::InFlightLayer) stands, inside
+/// other 5xx say nothing, nor does a 503 or 504 with `X-Retries-Exhausted`, which is about somebody the handler asked, or one
+/// to a request that brought too little time to begin with ([`LoadShedLayer::with_fair`]). Put it where [`InFlightLayer`](super::InFlightLayer) stands, inside
 /// [`ContextLayer`](super::ContextLayer), on routes that take about the same time: streams and long polls would be taken
 /// for overload.
 ///
@@ -35,13 +38,28 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// # let _ = router;
 /// ```
 #[derive(Clone, Debug)]
-pub struct LoadShedLayer(Arc<ConcurrencyLimiter>);
+pub struct LoadShedLayer {
+    limiter: Arc<ConcurrencyLimiter>,
+    fair: Duration,
+}
 
 impl LoadShedLayer {
     /// Requests take their places from this limiter.
     #[must_use]
     pub fn new(limiter: Arc<ConcurrencyLimiter>) -> Self {
-        Self(limiter)
+        Self {
+            limiter,
+            fair: TimeoutSettings::default().fair,
+        }
+    }
+
+    /// A request that came with less time than this and was not served in it says nothing about the load: whoever asks
+    /// could else lower the limit for everybody. Choose less than the time that every request is given here. Default
+    /// `500ms`.
+    #[must_use]
+    pub const fn with_fair(mut self, fair: Duration) -> Self {
+        self.fair = fair;
+        self
     }
 }
 
@@ -51,7 +69,8 @@ impl<S> Layer<S> for LoadShedLayer {
     fn layer(&self, inner: S) -> Self::Service {
         LoadShedService {
             inner,
-            limiter: Arc::clone(&self.0),
+            limiter: Arc::clone(&self.limiter),
+            fair: self.fair,
         }
     }
 }
@@ -61,6 +80,7 @@ impl<S> Layer<S> for LoadShedLayer {
 pub struct LoadShedService<S> {
     inner: S,
     limiter: Arc<ConcurrencyLimiter>,
+    fair: Duration,
 }
 
 impl<S, B> Service<Request<B>> for LoadShedService<S>
@@ -89,11 +109,13 @@ where
                 return Box::pin(async { Ok(full.into_response()) });
             }
         };
+        let left = context.and_then(Context::remaining);
+        let is_fair = left.is_none_or(|left| left >= self.fair);
         let future = self.inner.call(request);
         Box::pin(async move {
             let result = future.await;
             permit.record(match &result {
-                Ok(response) => outcome_of(response.status()),
+                Ok(response) => outcome_of(response, is_fair),
                 Err(_) => Outcome::Ignored,
             });
             result
@@ -101,8 +123,13 @@ where
     }
 }
 
-fn outcome_of(status: StatusCode) -> Outcome {
-    match status {
+fn outcome_of(response: &Response, is_fair: bool) -> Outcome {
+    match response.status() {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            if !is_fair || response.headers().contains_key(RETRIES_EXHAUSTED) =>
+        {
+            Outcome::Ignored
+        }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
         // It may have come at once.
         status if status.is_server_error() => Outcome::Ignored,

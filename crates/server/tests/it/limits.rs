@@ -15,7 +15,7 @@ use trunkline_resilience::concurrency::{ConcurrencyLimiter, ConcurrencySettings}
 use trunkline_resilience::ratelimit::{
     KeyedRateLimiter, RateLimitSettings, SharedRateLimiter, Verdict,
 };
-use trunkline_server::layers::{ContextLayer, LoadShedLayer, RateLimitLayer};
+use trunkline_server::layers::{ContextLayer, DeadlineLayer, LoadShedLayer, RateLimitLayer};
 
 use crate::client::{ask, problem};
 
@@ -72,6 +72,45 @@ async fn handlers_that_are_overloaded_lower_the_limit_and_a_client_that_leaves_f
     assert_eq!(limiter.measured().in_flight, 0);
     join_all((0..12).map(|_| ask(&router, asking("a", "b")))).await;
     assert!(limiter.measured().limit < 20, "{:?}", limiter.measured());
+}
+
+/// Whoever asks could else shed the requests of everybody.
+#[tokio::test(start_paused = true)]
+async fn requests_that_bring_no_time_and_dependencies_that_are_down_do_not_lower_the_limit() {
+    let slow = async || {
+        sleep(Duration::from_millis(200)).await;
+        StatusCode::OK
+    };
+    let relayed = async || {
+        sleep(Duration::from_millis(200)).await;
+        let told = [("x-retries-exhausted", "true")];
+        (StatusCode::SERVICE_UNAVAILABLE, told)
+    };
+    let in_time = Duration::from_secs(30);
+    // The first two answers are 504 by the deadline, the third is a 503 that is about somebody else.
+    for (handler, header, value, own_limit, falls) in [
+        (get(slow), "x-request-timeout-ms", "0", in_time, false),
+        (get(slow), "x-request-timeout-ms", "100", in_time, false),
+        (get(relayed), "a", "b", in_time, false),
+        (get(slow), "a", "b", Duration::from_millis(100), true),
+    ] {
+        let limiter = limiter(20);
+        let shed =
+            LoadShedLayer::new(Arc::clone(&limiter)).with_fair(own_limit.min(in_time / 60) / 2);
+        let router = Router::new()
+            .route("/", handler)
+            .layer(DeadlineLayer)
+            .layer(shed)
+            .layer(ContextLayer::new(Propagation::default()).with_timeout(own_limit));
+        for _ in 0..3 {
+            let wave = (0..12).map(|_| ask(&router, asking(header, value)));
+            for answer in join_all(wave).await {
+                assert!(answer.status().is_server_error(), "{}", answer.status());
+            }
+        }
+        let limit = limiter.measured().limit;
+        assert_eq!(limit < 20, falls, "{header}: {value}, {limit}");
+    }
 }
 
 fn limited(limiter: Arc<dyn SharedRateLimiter>, calls: &Arc<AtomicU32>) -> Router {
