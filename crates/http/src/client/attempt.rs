@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use http::Response;
 use tokio::time::Instant;
 use trunkline_core::{Error, Result};
-use trunkline_discovery::Picked;
+use trunkline_discovery::{Picked, ServiceInstance};
 use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
 
 use super::core::Core;
-use super::destination::{Destination, Peer, Tried};
+use super::destination::{Balanced, Destination, Peer, Tried};
 use super::judge::{outcome_of_answer, ran_out_of_time};
 use super::outgoing::Outgoing;
 use crate::body::Body;
@@ -24,6 +24,9 @@ use crate::redirect::leads_on;
 /// How often a request is sent again at once because the connection had been closed for being unused.
 const STALE: usize = 2;
 
+/// How many instances that cannot be connected to one attempt passes over.
+const UNREACHED: usize = 2;
+
 impl Core {
     /// Makes one attempt.
     pub(super) async fn attempt(
@@ -34,24 +37,61 @@ impl Core {
         attempt: Attempt,
         limits: Limits,
     ) -> Result<Response<Body>> {
-        let balanced;
-        let (picked, peer) = match destination {
-            Destination::Fixed(peer) => (None, peer),
-            Destination::Balanced(instances) => {
-                let (picked, peer) = instances.pick(tried, attempt.deadline).await?;
-                balanced = peer;
-                (Some(picked), &balanced)
+        let (balanced, peer, result);
+        match destination {
+            Destination::Fixed(fixed) => {
+                let asked = Asked::begin(fixed, None, tried, attempt);
+                result = asked.ended(self.send(fixed, outgoing, attempt, limits).await);
+                peer = fixed;
             }
-        };
-        let asked = Asked::begin(peer, picked, tried, attempt);
-        let result = self.send(peer, outgoing, attempt, limits).await;
-        match (&self.redirects, asked.ended(result)) {
+            Destination::Balanced(instances) => {
+                (balanced, result) = self
+                    .send_to_one(instances, outgoing, tried, attempt, limits)
+                    .await?;
+                peer = &balanced;
+            }
+        }
+        match (&self.redirects, result) {
             (Some(settings), Ok(answer)) if leads_on(&answer) => {
                 let origin = &peer.origin;
                 self.follow(settings, origin, outgoing, attempt, limits, answer)
                     .await
             }
             (_, result) => result,
+        }
+    }
+
+    /// Sends it to an instance that can be connected to. One that cannot was sent nothing, so asking the next is not to
+    /// repeat anything: it belongs to the same attempt, and is done where nothing is retried as well.
+    async fn send_to_one(
+        &self,
+        balanced: &Balanced,
+        outgoing: &Outgoing<'_>,
+        tried: &Tried,
+        mut attempt: Attempt,
+        limits: Limits,
+    ) -> Result<(Arc<Peer>, Result<Response<Body>>)> {
+        let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
+        let mut last = None;
+        loop {
+            let (picked, peer) = match (balanced.pick(tried, attempt.deadline).await, last) {
+                (Ok((picked, _)), Some(last)) if is_among(&unreached, picked.instance()) => {
+                    return Ok(last);
+                }
+                (Ok(picked), _) => picked,
+                (Err(_), Some(last)) => return Ok(last),
+                (Err(none), None) => return Err(none),
+            };
+            let instance = Arc::clone(picked.instance());
+            let asked = Asked::begin(&peer, Some(picked), tried, attempt);
+            let result = asked.ended(self.send(&peer, outgoing, attempt, limits).await);
+            attempt.began = Instant::now();
+            let is_late = attempt.began >= attempt.deadline;
+            if !is_unreachable(&result) || unreached.len() >= UNREACHED || is_late {
+                return Ok((peer, result));
+            }
+            unreached.push(instance);
+            last = Some((peer, result));
         }
     }
 
@@ -152,10 +192,7 @@ impl<'a> Asked<'a> {
         if outcome == Outcome::Failure && !self.attempt.fair && ran_out_of_time(&result) {
             outcome = Outcome::Ignored;
         }
-        let unreachable = result
-            .as_ref()
-            .is_err_and(|error| error.find::<ConnectFailed>().is_some());
-        if unreachable {
+        if is_unreachable(&result) {
             picked.unreachable();
             return result;
         }
@@ -220,6 +257,16 @@ fn is_stale(error: &Error) -> bool {
     error
         .find::<NoAnswer>()
         .is_some_and(|lost| lost.reused && !lost.received)
+}
+
+/// Whether no connection could be made, so that nothing was sent.
+fn is_unreachable(result: &Result<Response<Body>>) -> bool {
+    let unreachable = |error: &Error| error.find::<ConnectFailed>().is_some();
+    result.as_ref().is_err_and(unreachable)
+}
+
+fn is_among(instances: &[Arc<ServiceInstance>], one: &ServiceInstance) -> bool {
+    instances.iter().any(|other| other.id == one.id)
 }
 
 fn outcome(result: &Result<Response<Body>>) -> Outcome {

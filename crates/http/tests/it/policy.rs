@@ -465,6 +465,44 @@ async fn a_retry_asks_another_instance() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_sent_is_sent_to_another_instance_though_nothing_is_retried() {
+    let good = Server::start(|_| async { text("hello") }).await;
+    let name = ServiceName::new("users").unwrap();
+    let mut all: Vec<_> = (0..2)
+        .map(|_| ServiceInstance::new(name.clone(), "127.0.0.1", unused_port()))
+        .collect();
+    all.push(ServiceInstance::new(
+        name.clone(),
+        "127.0.0.1",
+        good.address.port(),
+    ));
+    for _ in 0..20 {
+        let client = EnhancedHttpClient::builder()
+            .instances(Instances::fixed(name.clone(), all.clone()))
+            .retry_enabled(false)
+            .build()
+            .unwrap();
+        let answer = client.post("/").body("once").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(good.count.requests(), 20);
+    all.pop();
+    let client = EnhancedHttpClient::builder()
+        .instances(Instances::fixed(name, all))
+        .retry_enabled(false)
+        .build()
+        .unwrap();
+    let error = client.get("/").await.unwrap_err();
+    assert!(error.to_string().contains("cannot connect"), "{error}");
+}
+
+/// A port that nobody listens at.
+fn unused_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
 async fn an_instance_that_is_gone_is_not_asked_again() {
     let gone = Server::start(|_| async { text("hello") }).await;
     let good = Server::start(|_| async { text("hello") }).await;
