@@ -9,11 +9,11 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 use trunkline_core::health::ComponentHealth;
 use trunkline_core::task::Scope;
-use trunkline_core::{Context, Error, Result};
+use trunkline_core::{Context, Error, Result, SharedClock, SystemClock};
 use trunkline_telemetry::Metrics;
 
 use crate::balance::PickRequest;
-use crate::cache::{Cache, CacheSettings};
+use crate::cache::{Cache, CacheSettings, Snapshot};
 use crate::change::ServiceWatch;
 use crate::check::{AnyProbe, Probe, ServiceHealthChange};
 use crate::config::{
@@ -23,6 +23,7 @@ use crate::config::{
 use crate::erased::{AnyRegistry, AnyResolver};
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::instances::Instances;
+use crate::pulse::Pulse;
 use crate::registry::Registry;
 use crate::report::{Reporter, Weight};
 use crate::resolver::Resolver;
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) resolver: Option<AnyResolver>,
     pub(crate) registry: Option<AnyRegistry>,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) request_timeout: Duration,
     pub(crate) lease_ttl: Duration,
     pub(crate) reporter: Reporter,
@@ -288,6 +290,7 @@ pub struct DiscoveryBuilder {
     probe: Option<AnyProbe>,
     health_check: HealthCheckConfig,
     several: Option<Several>,
+    clock: SharedClock,
 }
 
 impl Default for DiscoveryBuilder {
@@ -307,6 +310,7 @@ impl Default for DiscoveryBuilder {
             probe: None,
             health_check: HealthCheckConfig::default(),
             several: None,
+            clock: SystemClock::shared(),
         }
     }
 }
@@ -420,7 +424,13 @@ impl DiscoveryBuilder {
         self
     }
 
-    /// Discovery, put together. Nothing is asked until a service is.
+    /// Tells how old the snapshot on disk is. Default: the system's.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Discovery, put together. Nothing is asked until a service is; the snapshot is read, if there is one.
     #[must_use]
     pub fn build(self) -> Discovery {
         let scope = Scope::new();
@@ -429,6 +439,8 @@ impl DiscoveryBuilder {
             several.report_to(reporter.clone());
         }
         let (health_changes, _) = broadcast::channel(CHANGES_KEPT);
+        let pulse = Pulse::new(self.registry.clone());
+        let snapshot = Snapshot::open(&self.cache, &self.clock);
         let cache = Cache::new(CacheSettings {
             resolver: self.resolver.clone(),
             config: self.cache,
@@ -441,6 +453,8 @@ impl DiscoveryBuilder {
             health_changes: health_changes.clone(),
             reporter: reporter.clone(),
             scope: scope.clone(),
+            pulse: Arc::clone(&pulse),
+            snapshot,
             checks: self
                 .probe
                 .clone()
@@ -450,6 +464,7 @@ impl DiscoveryBuilder {
             resolver: self.resolver,
             registry: self.registry,
             cache,
+            pulse,
             request_timeout: self.request_timeout,
             lease_ttl: self.lease_ttl,
             reporter,

@@ -19,7 +19,7 @@ use crate::check::{
     self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
 };
 use crate::instance::{ServiceInstance, ServiceName};
-use crate::set::{Freshness, InstanceSet};
+use crate::set::{Freshness, InstanceSet, Vanished};
 
 /// Instances are not compared more often than this, whatever the configuration says.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -60,7 +60,16 @@ impl Instances {
         balance: &LoadBalancerConfig,
     ) -> Self {
         let metrics = Metrics::disabled().discovery(service.as_str());
-        let pool = Pool::new(service, balance.clone(), None, metrics, None, None);
+        let believed = Duration::ZERO;
+        let pool = Pool::new(
+            service,
+            balance.clone(),
+            None,
+            metrics,
+            None,
+            None,
+            believed,
+        );
         pool.answer(instances, 0);
         pool.ended.store(true, Ordering::Relaxed);
         Self(pool)
@@ -197,6 +206,8 @@ pub(crate) struct Pool {
     /// Who owns the checks of a service that is watched; `None` for instances that are known.
     scope: Option<Scope>,
     balance: LoadBalancerConfig,
+    /// How long instances are asked, for want of others, that the registry no longer lists.
+    keep_vanished: Duration,
     /// Where the callers run.
     zone: Option<Arc<str>>,
     metrics: DiscoveryMetrics,
@@ -214,6 +225,7 @@ impl Pool {
         metrics: DiscoveryMetrics,
         health_changes: Option<broadcast::Sender<ServiceHealthChange>>,
         scope: Option<Scope>,
+        keep_vanished: Duration,
     ) -> Arc<Self> {
         Arc::new_cyclic(|myself| Self {
             set: ArcSwap::from_pointee(InstanceSet {
@@ -225,6 +237,7 @@ impl Pool {
                 freshness: Freshness::default(),
                 panicking: false,
                 readmit_at: None,
+                vanished: Vanished::default(),
                 dormant: false,
                 sound: 0,
             }),
@@ -238,6 +251,7 @@ impl Pool {
             replacing: Mutex::default(),
             scope,
             balance,
+            keep_vanished,
             zone,
             metrics,
             ended: AtomicBool::new(false),
@@ -308,8 +322,27 @@ impl Pool {
         self.wake.notified().await;
     }
 
-    /// The registry has answered: this is the list now. Says whether it is another one than before.
-    pub(crate) fn answer(&self, mut instances: Vec<ServiceInstance>, revision: u64) -> bool {
+    /// This is the list now, and there is no doubt about it. Says whether it is another one than before.
+    pub(crate) fn answer(&self, instances: Vec<ServiceInstance>, revision: u64) -> bool {
+        self.take(instances, revision, |_, _| Vanished::default())
+    }
+
+    /// The registry has answered: this is its list now. Says whether it is another one than before.
+    ///
+    /// A registry that lost what it knew answers as truly as one from which all have withdrawn. So when nobody is left who
+    /// takes requests, or the registry has been away, those that are missing stay known as a last resort.
+    pub(crate) fn listed(&self, instances: Vec<ServiceInstance>, revision: u64) -> bool {
+        self.take(instances, revision, |before, now| {
+            self.vanished(before, now)
+        })
+    }
+
+    fn take(
+        &self,
+        mut instances: Vec<ServiceInstance>,
+        revision: u64,
+        vanished: impl FnOnce(&InstanceSet, &[Arc<Member>]) -> Vanished,
+    ) -> bool {
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         instances.dedup_by(|later, first| later.id == first.id);
         let replacing = self.replacing();
@@ -329,8 +362,10 @@ impl Pool {
             }
         } else {
             let members = instances.into_iter().map(|it| self.member(it, &set));
+            let members: Arc<[Arc<Member>]> = members.collect();
             self.arrange(InstanceSet {
-                members: members.collect(),
+                vanished: vanished(&set, &members),
+                members,
                 revision,
                 freshness,
                 dormant: false,
@@ -339,6 +374,65 @@ impl Pool {
         };
         self.replace(next, &replacing);
         !same
+    }
+
+    /// This is what an earlier process was told, so long ago; the registry has not been reached yet.
+    pub(crate) fn remembered(&self, instances: Vec<ServiceInstance>, age: Duration, why: &Error) {
+        self.answer(instances, 0);
+        let replacing = self.replacing();
+        let mut next = InstanceSet::clone(&self.set.load());
+        let now = Instant::now();
+        next.freshness = Freshness {
+            answered_at: Some(now.checked_sub(age).unwrap_or(now)),
+            stale: true,
+            error: Some(why.report().to_string().into()),
+        };
+        self.replace(next, &replacing);
+    }
+
+    /// Who is missing from a new list and may be there all the same.
+    fn vanished(&self, before: &InstanceSet, now: &[Arc<Member>]) -> Vanished {
+        let is_listed = |member: &Arc<Member>| {
+            let (id, at) = (&member.instance.id, member.instance.authority());
+            now.iter()
+                .any(|it| it.instance.id == *id || it.instance.authority() == at)
+        };
+        let nobody = !now.iter().any(|member| member.is_usable());
+        // One that was not watched for long may have changed in good order.
+        let was_away = before.freshness.stale && !before.dormant;
+        let doubted = self.keep_vanished > Duration::ZERO && (nobody || was_away);
+        let missing = before.members.iter().filter(|member| member.is_usable());
+        let missing: Vec<_> = missing.filter(|it| doubted && !is_listed(it)).collect();
+        let until = if missing.is_empty() {
+            before.vanished.until
+        } else {
+            tracing::warn!(
+                target: "trunkline::discovery",
+                service = %self.service, missing = missing.len(),
+                "the registry no longer lists instances that it listed; they are asked when there is no other"
+            );
+            Instant::now().checked_add(self.keep_vanished)
+        };
+        let known = before.vanished.members.iter().filter(|it| !is_listed(it));
+        let members: Arc<[Arc<Member>]> = known.chain(missing).cloned().collect();
+        let until = until.filter(|_| !members.is_empty());
+        Vanished { members, until }
+    }
+
+    /// One of those that vanished cannot be connected to: it is gone for good. Says whether it was one of them.
+    fn is_gone_for_good(&self, member: &Member) -> bool {
+        let replacing = self.replacing();
+        let set = self.set.load_full();
+        let is_it = |known: &Arc<Member>| Arc::ptr_eq(&known.load, &member.load);
+        if !set.vanished.members.iter().any(is_it) {
+            return false;
+        }
+        let mut next = InstanceSet::clone(&set);
+        let left = set.vanished.members.iter().filter(|known| !is_it(known));
+        next.vanished.members = left.cloned().collect();
+        let next = self.arrange(next);
+        self.replace(next, &replacing);
+        true
     }
 
     /// The registry cannot be asked: what is known stays, marked stale.
@@ -377,7 +471,7 @@ impl Pool {
 
     /// No connection to an instance could be made.
     pub(crate) fn unreachable(&self, member: &Member) {
-        if self.balance.ejection.enabled {
+        if !self.is_gone_for_good(member) && self.balance.ejection.enabled {
             self.eject(member, "it cannot be connected to");
         }
     }
@@ -443,7 +537,8 @@ impl Pool {
         let replacing = self.replacing();
         let set = self.set.load_full();
         let now = Instant::now();
-        let mut changed = false;
+        let given_up = set.vanished.until.is_some_and(|until| until <= now);
+        let mut changed = given_up;
         for member in set.members.iter().filter(|member| member.load.is_ejected()) {
             if member.load.change_ejection(|state| state.readmit(now)) {
                 changed = true;
@@ -455,7 +550,11 @@ impl Pool {
             }
         }
         if changed {
-            let next = self.arrange(InstanceSet::clone(&set));
+            let mut next = InstanceSet::clone(&set);
+            if given_up {
+                next.vanished = Vanished::default();
+            }
+            let next = self.arrange(next);
             self.replace(next, &replacing);
         }
     }
@@ -536,7 +635,11 @@ impl Pool {
 
     /// Makes a member of an instance: with the load it has if it is known and has not moved.
     fn member(&self, instance: ServiceInstance, known: &InstanceSet) -> Arc<Member> {
-        let before = known.member(&instance.id);
+        let vanished = || {
+            let mut vanished = known.vanished.members.iter();
+            vanished.find(|member| member.instance.id == instance.id)
+        };
+        let before = known.member(&instance.id).or_else(vanished);
         if let Some(before) = before.filter(|before| *before.instance == instance) {
             return Arc::clone(before);
         }
@@ -577,13 +680,15 @@ impl Pool {
             .members
             .iter()
             .filter_map(|member| member.load.ejected_until());
-        set.readmit_at = until.min();
+        set.readmit_at = until.chain(set.vanished.until).min();
         let strategy = self.balance.strategy;
         // When nothing anywhere is known to work, being near is no reason to be asked first.
-        set.rotation = Arc::new(match &self.zone {
+        let rotation = match &self.zone {
             Some(zone) if !panicking => Rotation::near(rotation, zone, strategy),
             _ => Rotation::new(rotation, strategy),
-        });
+        };
+        let vanished = Rotation::new(set.vanished.members.to_vec(), strategy);
+        set.rotation = Arc::new(rotation.or_else(vanished));
         set.panicking = panicking;
         set.generation += 1;
         set

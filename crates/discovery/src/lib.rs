@@ -47,7 +47,11 @@
 //! - Instances that say they drain or are down get no new requests as soon as that is known; a lease that is not renewed
 //!   ends within its time.
 //! - A registry that is away or fails never empties a pool: the last known good is used, marked stale, with its age in
-//!   metrics and health. An answer that there are no instances is believed.
+//!   metrics and health. Neither does one that suddenly lists nobody, having lost its memory or let leases run out that
+//!   could not be renewed: those that were listed are asked for a while, each until it cannot be connected to
+//!   ([`DiscoveryCacheConfig::keep_vanished`]).
+//! - A registry that falls silent is noticed within seconds, though connections stay; when it is back, everything is asked
+//!   for again at once.
 //! - The last instance in rotation is never taken out for failing; when checks fail all of them, all are used.
 //! - Picking is a few loads from memory, as quick for ten thousand instances as for ten, but for the caches of the
 //!   machine.
@@ -68,6 +72,7 @@ mod erased;
 mod instance;
 mod instances;
 mod memory;
+mod pulse;
 mod registration;
 mod registry;
 mod report;

@@ -17,6 +17,7 @@ use crate::backoff::Backoff;
 use crate::discovery::Discovery;
 use crate::erased::AnyRegistry;
 use crate::instance::{InstanceStatus, ServiceInstance};
+use crate::pulse::Listener;
 use crate::registry::{Lease, Registry};
 use crate::report::{Reporter, Weight};
 
@@ -118,6 +119,7 @@ impl Discovery {
             reporter: inner.reporter.clone(),
             changes: health.as_ref().map(Health::subscribe),
             health,
+            pulse: inner.pulse.listen(&inner.scope),
             stands_until: None,
         };
         inner
@@ -258,6 +260,8 @@ struct Supervisor {
     reporter: Reporter,
     health: Option<Health>,
     changes: Option<broadcast::Receiver<HealthChange>>,
+    /// Tells when the registry has been silent and is back.
+    pulse: Listener,
     /// Until when the announcement stands even if nobody renews it.
     stands_until: Option<Instant>,
 }
@@ -283,6 +287,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     self.failed(&error);
+                    self.pulse.ask_now();
                     backoff.next()
                 }
             };
@@ -407,6 +412,8 @@ impl Supervisor {
                 () = stop.cancelled() => return,
                 () = shared.changed.notified() => {}
                 () = changed(&mut self.changes) => {}
+                // It may have forgotten the announcement, or let it run out.
+                () = self.pulse.back() => return,
                 () = sleep_until(look_again) => {}
             }
             if Instant::now() >= until {

@@ -22,12 +22,22 @@ pub struct InstanceSet {
     pub(crate) freshness: Freshness,
     /// Everything was taken out from here, so all that take requests by their own word are used.
     pub(crate) panicking: bool,
-    /// When the first of those taken out may come back.
+    /// When the first of those taken out may come back, or those that vanished are given up.
     pub(crate) readmit_at: Option<Instant>,
+    pub(crate) vanished: Vanished,
     /// Nobody used the service for long, so it is not watched; the next use wakes the watch.
     pub(crate) dormant: bool,
     /// How many nothing spoke against when this took the place of an older one.
     pub(crate) sound: usize,
+}
+
+/// Instances that a registry no longer lists though nothing else speaks against them: it may have lost what it knew, or let
+/// leases run out that nobody could renew. They are asked when there is nobody else to ask.
+#[derive(Clone, Default)]
+pub(crate) struct Vanished {
+    pub(crate) members: Arc<[Arc<Member>]>,
+    /// When they are given up.
+    pub(crate) until: Option<Instant>,
 }
 
 /// What the registry said last, and whether it still stands behind it.
@@ -50,7 +60,9 @@ impl InstanceSet {
         self.members.iter().map(|member| &member.instance)
     }
 
-    /// The instances that get requests now: where there are some in the caller's own zone, those alone.
+    /// The instances that get requests now: where there are some in the caller's own zone, those alone. When the registry
+    /// suddenly lists none that takes requests, those that it listed last, for
+    /// [`keep_vanished`](crate::DiscoveryCacheConfig::keep_vanished).
     pub fn in_rotation(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceInstance>> {
         self.rotation
             .members()

@@ -136,7 +136,9 @@ impl CircuitHealth {
         let (shown, target) = (Arc::clone(self), Arc::<str>::from(target));
         let following = task::spawn("client-instances", async move {
             while let Some(change) = instances.next().await {
-                shown.absent(&target, change.set.in_rotation().len() == 0);
+                // What vanished may be asked for a while: the registry says that there is none all the same.
+                let any = change.set.instances().any(|it| it.is_usable());
+                shown.absent(&target, !any);
             }
         });
         drop(following);

@@ -86,6 +86,24 @@ impl Rotation {
         }
     }
 
+    /// The same, and others for when all of these were tried, or there are none.
+    pub(crate) fn or_else(self, last: Self) -> Self {
+        if last.members.is_empty() {
+            return self;
+        }
+        if self.members.is_empty() {
+            return last;
+        }
+        let beyond = match self.beyond {
+            Some(beyond) => beyond.or_else(last),
+            None => last,
+        };
+        Self {
+            beyond: Some(Box::new(beyond)),
+            ..self
+        }
+    }
+
     pub(crate) fn members(&self) -> &[Arc<Member>] {
         &self.members
     }

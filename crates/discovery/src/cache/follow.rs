@@ -7,17 +7,21 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, tim
 use tokio_util::sync::CancellationToken;
 use trunkline_core::{Error, ErrorKind, Result};
 
-use super::Cache;
+use super::{Cache, Snapshot};
 use crate::backoff::Backoff;
 use crate::config::DiscoveryCacheConfig;
 use crate::erased::AnyResolver;
 use crate::instance::ServiceName;
 use crate::instances::Pool;
+use crate::pulse::{Heard, Listener, spread};
 use crate::report::{Reporter, Weight};
 use crate::resolver::{InstanceList, InstanceWatch, Resolver};
 
 /// Longest wait before a registry that is away is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// After so long without a first answer what was known last is used meanwhile, if it is on disk.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// A watch that lasted this long has worked; one that broke earlier makes the next wait longer.
 const HAS_WORKED: Duration = LONGEST_WAIT;
@@ -31,6 +35,7 @@ pub(super) struct Follow {
     pub(super) config: DiscoveryCacheConfig,
     pub(super) request_timeout: Duration,
     pub(super) reporter: Reporter,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
     /// Ends the watch of this service.
     pub(super) stop: CancellationToken,
     /// Ends everything.
@@ -41,19 +46,22 @@ pub(super) struct Follow {
 enum Ended {
     /// It broke, or what it says can no longer be trusted.
     Broken(Error),
+    /// The registry was silent and is back: what it said meanwhile may be lost.
+    Missed,
     /// Nobody used the service for long.
     Unused,
 }
 
 impl Follow {
-    /// Runs until it is stopped or the service is forgotten.
-    pub(super) async fn run(self) {
+    /// Runs until it is stopped or the service is forgotten. The pulse tells when the registry falls silent, and when it is
+    /// back.
+    pub(super) async fn run(self, mut pulse: Listener) {
         let stop = self.stop.clone();
         // Every await within is cancel safe: nothing is half done when it stops.
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = self.keep_current() => {}
+            () = self.keep_current(&mut pulse) => {}
         }
         if self.shutdown.is_cancelled() {
             self.pool.end(&Error::cancelled("discovery was shut down"));
@@ -61,19 +69,29 @@ impl Follow {
         self.reporter.forget(self.service.as_str());
     }
 
-    async fn keep_current(&self) {
+    async fn keep_current(&self, pulse: &mut Listener) {
         let mut backoff = Backoff::new(LONGEST_WAIT);
         loop {
             let begun = Instant::now();
-            let ended = match self.open().await {
-                Ok(watch) => self.follow(watch).await,
+            let opened = tokio::select! {
+                opened = self.open() => opened,
+                // What was asked before may never be answered.
+                () = pulse.back() => continue,
+            };
+            let ended = match opened {
+                Ok(watch) => self.follow(watch, pulse).await,
                 Err(error) => Ended::Broken(error),
             };
             match ended {
                 Ended::Unused if self.sleep_until_used().await => {}
                 Ended::Unused => return,
+                Ended::Missed => {
+                    backoff.reset();
+                    spread().await;
+                }
                 Ended::Broken(error) => {
                     self.failed(&error);
+                    pulse.ask_now();
                     if error.kind() == ErrorKind::Cancelled {
                         // The registry was shut down in this process: it will not come back.
                         self.pool.end(&error);
@@ -82,7 +100,10 @@ impl Follow {
                     if begun.elapsed() >= HAS_WORKED {
                         backoff.reset();
                     }
-                    sleep(backoff.next()).await;
+                    tokio::select! {
+                        () = sleep(backoff.next()) => {}
+                        () = pulse.back() => backoff.reset(),
+                    }
                 }
             }
         }
@@ -98,7 +119,19 @@ impl Follow {
                 first.unwrap_or_else(|| Err(Error::unavailable("the watch ended at once")))?;
             Ok((watch, first))
         });
-        let answer = answer.await.unwrap_or_else(|_| Err(self.too_slow()));
+        let mut answer = std::pin::pin!(answer);
+        let answer = if self.pool.is_resolved() || self.snapshot.is_none() {
+            answer.await
+        } else {
+            tokio::select! {
+                answer = &mut answer => answer,
+                () = sleep(FIRST_ANSWER) => {
+                    self.remember(&self.too_slow());
+                    answer.await
+                }
+            }
+        };
+        let answer = answer.unwrap_or_else(|_| Err(self.too_slow()));
         self.pool
             .metrics()
             .resolved(answer.is_ok(), begun.elapsed());
@@ -108,7 +141,7 @@ impl Follow {
     }
 
     /// Follows a watch until it breaks. Opening it again begins with the whole list, so nothing is missed in between.
-    async fn follow(&self, mut watch: InstanceWatch) -> Ended {
+    async fn follow(&self, mut watch: InstanceWatch, pulse: &mut Listener) -> Ended {
         let resync = self.config.resync_interval;
         // Not all services at the same moment.
         let mut resync = ticks(resync.mul_f64(0.5 + fastrand::f64() / 2.0), resync);
@@ -122,6 +155,10 @@ impl Follow {
                 },
                 _ = resync.tick() => if let Err(error) = self.resync().await {
                     return Ended::Broken(error);
+                },
+                heard = pulse.next() => match heard {
+                    Heard::Silent(error) => self.failed(&error),
+                    Heard::Back => return Ended::Missed,
                 },
                 _ = unused.tick() => if !self.pool.is_in_use() {
                     return Ended::Unused;
@@ -170,13 +207,35 @@ impl Follow {
 
     fn answered(&self, list: InstanceList) {
         let first = !self.pool.is_resolved();
-        if self.pool.answer(list.instances, list.revision) && !first {
+        let said = self.snapshot.as_ref().map(|_| list.instances.clone());
+        let news = self.pool.listed(list.instances, list.revision);
+        if news && !first {
             self.pool.metrics().changed();
+        }
+        if let (Some(snapshot), Some(said)) = (&self.snapshot, said) {
+            snapshot.note(&self.service, &said, news);
         }
         self.reporter.works(self.service.as_str());
     }
 
+    /// Takes what was known last from the disk, where nothing is known.
+    fn remember(&self, error: &Error) {
+        if self.pool.is_resolved() {
+            return;
+        }
+        let saved = self.snapshot.as_ref();
+        if let Some((instances, age)) = saved.and_then(|saved| saved.find(&self.service)) {
+            tracing::warn!(
+                target: "trunkline::discovery",
+                service = %self.service, instances = instances.len(), age_seconds = age.as_secs(),
+                "the registry does not answer; what it said to an earlier process is used"
+            );
+            self.pool.remembered(instances, age, error);
+        }
+    }
+
     fn failed(&self, error: &Error) {
+        self.remember(error);
         self.pool.mark_stale(error);
         let weight = if self.pool.is_resolved() {
             Weight::Degraded

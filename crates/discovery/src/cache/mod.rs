@@ -4,9 +4,11 @@
 //! uses for long is no longer watched, and forgotten when nobody holds it.
 
 mod follow;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
@@ -21,8 +23,10 @@ use crate::config::{DiscoveryCacheConfig, HealthCheckConfig, LoadBalancerConfig}
 use crate::erased::AnyResolver;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::instances::{Instances, Pool};
+use crate::pulse::Pulse;
 use crate::report::Reporter;
 use follow::Follow;
+pub(crate) use snapshot::Snapshot;
 
 /// What the cache is made of.
 pub(crate) struct CacheSettings {
@@ -37,6 +41,8 @@ pub(crate) struct CacheSettings {
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
     pub(crate) reporter: Reporter,
     pub(crate) scope: Scope,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
     /// How every service that is asked for is checked.
     pub(crate) checks: Option<(AnyProbe, HealthCheckConfig)>,
 }
@@ -44,6 +50,8 @@ pub(crate) struct CacheSettings {
 /// The entries by service.
 pub(crate) struct Cache {
     settings: CacheSettings,
+    /// Whether the snapshot is being written.
+    writing: AtomicBool,
     table: Mutex<Table>,
 }
 
@@ -82,6 +90,7 @@ impl Cache {
         };
         Arc::new(Self {
             settings,
+            writing: AtomicBool::new(false),
             table: Mutex::new(table),
         })
     }
@@ -195,6 +204,7 @@ impl Cache {
             metrics,
             tell,
             Some(self.settings.scope.clone()),
+            settings.config.keep_vanished,
         );
         let watch = match known {
             Some(known) => {
@@ -235,10 +245,21 @@ impl Cache {
             config: self.settings.config.clone(),
             request_timeout: self.settings.request_timeout,
             reporter: self.settings.reporter.clone(),
+            snapshot: self.settings.snapshot.clone(),
             stop: stop.clone(),
             shutdown: self.settings.scope.token(),
         };
-        self.settings.scope.spawn("discovery-watch", follow.run());
+        if let Some(snapshot) = &self.settings.snapshot
+            && !self.writing.swap(true, Ordering::Relaxed)
+        {
+            let scope = &self.settings.scope;
+            let keeping = Arc::clone(snapshot).keep(Arc::downgrade(self), scope.token());
+            scope.spawn("discovery-snapshot", keeping);
+        }
+        let pulse = self.settings.pulse.listen(&self.settings.scope);
+        self.settings
+            .scope
+            .spawn("discovery-watch", follow.run(pulse));
         Some(stop)
     }
 

@@ -4,6 +4,7 @@ mod options;
 mod service;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -179,6 +180,20 @@ pub struct DiscoveryCacheConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub resync_interval: Duration,
+    /// When the registry suddenly lists no instance that takes requests, or lists fewer after it was away, those that are
+    /// missing are asked for so long, where there is no other to ask, and given up at once if they cannot be connected to.
+    /// `0s` believes the registry at once. Default `30s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub keep_vanished: Duration,
+    /// A file in which what is known is kept, for this process alone: what is used after a start, marked stale, for services
+    /// that the registry does not answer about. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_file: Option<PathBuf>,
+    /// What is older in that file is not used: the addresses may belong to others by now. Default `1d`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub snapshot_max_age: Duration,
 }
 
 impl Default for DiscoveryCacheConfig {
@@ -187,6 +202,9 @@ impl Default for DiscoveryCacheConfig {
             capacity: 1024,
             idle_expiry: Duration::from_secs(600),
             resync_interval: Duration::from_secs(60),
+            keep_vanished: Duration::from_secs(30),
+            snapshot_file: None,
+            snapshot_max_age: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -81,18 +81,6 @@ async fn a_registry_that_goes_away_empties_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_true_answer_that_there_is_none_is_believed() {
-    let scripted = Scripted::with(vec![instance("a")]);
-    let discovery = over(&scripted);
-    let users = discovery.instances(&name());
-    users.ready(soon()).await.unwrap();
-    scripted.change(vec![]);
-    settle().await;
-    let error = users.pick(&PickRequest::any()).unwrap_err();
-    assert_eq!(error.reason, NoInstanceReason::None);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_is_opened_again() {
     let scripted = Scripted::with(vec![instance("a")]);
     let discovery = over(&scripted);

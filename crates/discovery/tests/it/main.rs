@@ -12,6 +12,8 @@ mod instance;
 mod registration;
 mod scripted;
 mod several;
+mod snapshot;
 mod static_list;
+mod vanished;
 mod watch;
 mod zones;

@@ -185,11 +185,14 @@ impl Recording {
         self.0.lock().unwrap().hangs = hangs;
     }
 
-    async fn ask(&self, asked: Asked) -> Result<u32> {
-        let hangs = self.0.lock().unwrap().hangs;
-        if hangs {
-            std::future::pending::<()>().await;
+    async fn hang(&self) {
+        while self.0.lock().unwrap().hangs {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<u32> {
+        self.hang().await;
         let mut record = self.0.lock().unwrap();
         record.asked.push(asked);
         if record.away {
@@ -222,6 +225,7 @@ impl Registry for Recording {
     }
 
     async fn health_check(&self) -> Result<()> {
+        self.hang().await;
         if self.0.lock().unwrap().away {
             return Err(Error::unavailable("the registry is away"));
         }

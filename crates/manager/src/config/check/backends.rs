@@ -41,6 +41,10 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             discovery.cache.resync_interval,
         );
         found.positive(
+            "service_discovery.cache.snapshot_max_age",
+            discovery.cache.snapshot_max_age,
+        );
+        found.positive(
             "service_discovery.health_check.interval",
             discovery.health_check.interval,
         );
