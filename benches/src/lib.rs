@@ -14,6 +14,7 @@ mod document;
 mod entry;
 mod environment;
 mod fresh_clone;
+pub mod instance;
 pub mod load;
 mod machine;
 pub mod member;

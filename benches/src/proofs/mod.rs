@@ -5,15 +5,19 @@ mod brokers;
 mod by_hand;
 mod customer;
 mod demo;
+mod discovery_chaos;
 mod graceful_stop;
 mod http_cache;
 mod http_faults;
+mod instance_kill;
 mod kill_anything;
 mod messaging_chaos;
 mod messaging_late_start;
+mod registries;
 mod retry_storm;
 mod seed_configs;
 mod servers;
+mod services;
 pub(crate) mod system;
 
 use crate::entry::Entry;
@@ -30,6 +34,10 @@ pub static ALL: &[&Entry] = &[
     &http_faults::ENTRY,
     &breaker_fuzz::ENTRY,
     &retry_storm::ENTRY,
+    &instance_kill::ENTRY,
+    &discovery_chaos::ON_EMBEDDED,
+    &discovery_chaos::ON_CONSUL,
+    &discovery_chaos::ON_ETCD,
     &messaging_late_start::ENTRY,
     &messaging_chaos::ON_REDIS,
     &messaging_chaos::ON_NATS,
