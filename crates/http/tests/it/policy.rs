@@ -1,7 +1,7 @@
 //! Retry, circuit, budget, balance and fallback, seen from the server.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use futures_util::stream;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use trunkline_core::{Error, ErrorKind};
+use trunkline_core::{Clock, Error, ErrorKind, SystemClock};
 use trunkline_discovery::{
     BalanceStrategy, EndpointConfig, Instances, LoadBalancerConfig, ServiceInstance, ServiceName,
 };
@@ -194,6 +194,46 @@ async fn the_pause_that_is_asked_for_is_kept() {
         .unwrap();
     assert_eq!(hurried.status(), 429);
     assert_eq!(asked.count.requests(), 3);
+}
+
+#[tokio::test]
+async fn the_date_that_is_asked_for_is_waited_for() {
+    let dates: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let told = Arc::clone(&dates);
+    // Two seconds from now, without the fraction that a date of HTTP cannot hold.
+    let asked = Server::start(move |request: Request<Incoming>| {
+        let now = u64::try_from(SystemClock.now().unix_millis()).unwrap();
+        let mut dates = told.lock().unwrap();
+        let date = match request.uri().path() {
+            "/past" => now / 1000 - 60,
+            "/far" => now / 1000 + 3600,
+            _ => now / 1000 + 2,
+        };
+        let answer = match dates.last() {
+            // The latest that was told has come.
+            Some(told) if told * 1000 <= now && request.uri().path() == "/" => text("in time"),
+            _ => {
+                let date = std::time::UNIX_EPOCH + Duration::from_secs(date);
+                Response::builder()
+                    .status(503)
+                    .header("retry-after", httpdate::fmt_http_date(date))
+                    .body(Full::default())
+                    .unwrap()
+            }
+        };
+        dates.push(date);
+        async { answer }
+    })
+    .await;
+    let client = client(asked.url(), |config| config.retry.max_attempts = Some(2));
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "in time");
+    assert_eq!(asked.count.requests(), 2);
+    // Nothing to wait for, and more than there is time for.
+    assert_eq!(client.get("/past").await.unwrap().status(), 503);
+    assert_eq!(asked.count.requests(), 4);
+    assert_eq!(client.get("/far").await.unwrap().status(), 503);
+    assert_eq!(asked.count.requests(), 5);
 }
 
 #[tokio::test]

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use trunkline_core::Error;
+use trunkline_core::{Error, ErrorKind, Retry};
 use trunkline_discovery::{EndpointConfig, ServiceConfig};
-use trunkline_http::{ServiceError, ServiceSdk, ServiceSdkConfig};
+use trunkline_http::{
+    EnhancedHttpClient, HttpClientConfig, PoolTimeout, ServiceError, ServiceSdk, ServiceSdkConfig,
+};
 use trunkline_resilience::CircuitOpen;
 use trunkline_resilience::breaker::{Breaker, BreakerSettings, State};
 
-use crate::rig::{Server, status, text};
+use crate::rig::{Server, in_time, spawn, status, text};
 
 fn sdk(server: &Server, change: impl FnOnce(&mut ServiceConfig)) -> ServiceSdk {
     let mut config = ServiceConfig::at("127.0.0.1", server.address.port());
@@ -162,4 +164,50 @@ async fn x_5_attempts_are_what_the_server_sees() {
     let before = server.count.requests();
     assert!(!by_sdk.call_service("users", "/").await.success);
     assert_eq!(seen(before), 5);
+}
+
+/// `max_connections` caps the connections that are open, not those that are idle; waiting for one is bounded, and its
+/// end has a type. The places are there again when the answers are.
+#[tokio::test]
+async fn x_9_open_connections_are_capped_and_a_wait_for_one_ends_with_a_typed_error() {
+    let (entered, mut inside) = tokio::sync::mpsc::unbounded_channel();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let server = Server::start(move |_| {
+        let (entered, mut released) = (entered.clone(), released.clone());
+        async move {
+            entered.send(()).unwrap();
+            released.wait_for(|released| *released).await.unwrap();
+            text("hello")
+        }
+    })
+    .await;
+    let mut config = HttpClientConfig::new(server.url());
+    config.max_connections = 2;
+    config.timeout.pool = Some(Duration::from_millis(100));
+    let client = EnhancedHttpClient::from_config(config).unwrap();
+    let held: Vec<_> = (0..2)
+        .map(|_| {
+            let client = client.clone();
+            spawn(async move { client.get("/").await.unwrap().text().await.unwrap() })
+        })
+        .collect();
+    for _ in 0..2 {
+        in_time(inside.recv()).await.unwrap();
+    }
+    let refused = Error::from(client.get("/").no_retry().await.unwrap_err());
+    assert_eq!(refused.kind(), ErrorKind::Rejected);
+    assert_eq!(refused.retry(), Retry::Safe, "nothing was sent");
+    let cause = refused
+        .find::<PoolTimeout>()
+        .expect("it says what it waited for");
+    assert_eq!(cause.max_connections, 2);
+    assert_eq!(cause.waited, Duration::from_millis(100));
+    release.send_replace(true);
+    for held in held {
+        assert_eq!(in_time(held).await.unwrap(), "hello");
+    }
+    for _ in 0..3 {
+        client.get("/").await.unwrap().text().await.unwrap();
+    }
+    assert_eq!((server.count.most(), server.count.requests()), (2, 5));
 }
