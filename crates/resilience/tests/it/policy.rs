@@ -122,6 +122,41 @@ async fn an_attempt_has_its_own_time_and_a_slow_one_is_tried_again_where_that_do
     assert_eq!(policy.breaker().unwrap().snapshot().failure_count, 1);
 }
 
+/// `request_timeout` is one attempt's, and no attempt lasts past the total.
+#[tokio::test(start_paused = true)]
+async fn x_8_an_attempt_lasts_as_long_as_request_timeout_and_never_past_the_total() {
+    let built_in = EffectivePolicy::default().timeout;
+    assert_eq!(
+        (built_in.attempt, built_in.total),
+        (30 * SECOND, 30 * SECOND)
+    );
+    let policy = policy(serde_json::json!({
+        "timeout": "10s", "request_timeout": "4s",
+        "retry": { "max_attempts": 5, "delay": 0 }
+    }));
+    let began = Instant::now();
+    let given = std::sync::Mutex::new(Vec::new());
+    let call = Call::default().repeatable(true);
+    let error = policy
+        .run(call, |attempt| {
+            given.lock().unwrap().push(attempt.remaining());
+            hang()
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        given.into_inner().unwrap(),
+        [4 * SECOND, 4 * SECOND, 2 * SECOND]
+    );
+    assert_eq!(began.elapsed(), 10 * SECOND);
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let exhausted = error.find::<RetryExhausted>().unwrap();
+    assert_eq!(
+        (exhausted.attempts, exhausted.stopped),
+        (3, Stopped::Deadline)
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_lasts_longer_than_the_total_or_the_callers_deadline() {
     let policy = policy(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use trunkline_core::{Error, ErrorKind, Retry};
+use trunkline_resilience::config::Strategy;
 use trunkline_resilience::retry::{
     AttemptFailure, BudgetSettings, RetryBudget, RetryLayer, RetrySettings, Stopped,
 };
@@ -54,6 +55,31 @@ async fn three_attempts_with_growing_waits_and_all_of_them_in_the_error() {
         error.report().to_string(),
         "gave up after 3 attempts: no attempts are left (attempt_1=down, then waited 1s, attempt_2=down, then waited 2s): down"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_decorrelated_wait_is_drawn_by_the_one_before() {
+    let mut settings = RetrySettings::default();
+    settings.strategy = Strategy::Decorrelated;
+    settings.max_attempts = 6;
+    settings.max_delay = 3600 * SECOND;
+    settings.budget = None;
+    let mut grew = false;
+    for _ in 0..200 {
+        let layer = RetryLayer::new(settings.clone());
+        let error = layer.run(Call::default(), down).await.unwrap_err();
+        let earlier = exhausted(&error).earlier.iter();
+        let waits: Vec<Duration> = earlier.filter_map(|attempt| attempt.delay).collect();
+        assert_eq!(waits.len(), 5);
+        assert!((SECOND..=3 * SECOND).contains(&waits[0]), "{waits:?}");
+        for pair in waits.windows(2) {
+            // A nanosecond for rounding.
+            let most = 3 * pair[0] + Duration::from_nanos(1);
+            assert!((SECOND..=most).contains(&pair[1]), "{waits:?}");
+        }
+        grew |= waits[4] > 9 * SECOND;
+    }
+    assert!(grew, "no wait grew with those before it");
 }
 
 #[tokio::test(start_paused = true)]
