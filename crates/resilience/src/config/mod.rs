@@ -234,8 +234,8 @@ pub struct CircuitBreakerConfig {
     /// Whether there is a breaker at all. Default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Takes the decision from the results of the calls: `open` refuses everything, `closed` lets everything pass. Default:
-    /// their results decide.
+    /// Takes the decision from the results of the calls: `open` refuses everything, `closed` lets everything pass, `disabled`
+    /// lets everything pass and counts nothing. Default: their results decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<ForcedState>,
     /// Failures in a row that open the circuit (window type `consecutive`). Default 5.
@@ -279,8 +279,11 @@ pub struct CircuitBreakerConfig {
 pub enum ForcedState {
     /// Everything is refused.
     Open,
-    /// Everything passes.
+    /// Everything passes; results are counted and change nothing.
     Closed,
+    /// Everything passes and nothing is counted. Unlike a breaker that is not `enabled`, it stays in sight of whoever looks
+    /// at the circuits.
+    Disabled,
 }
 
 impl ForcedState {
@@ -290,6 +293,7 @@ impl ForcedState {
         match self {
             Self::Open => "open",
             Self::Closed => "closed",
+            Self::Disabled => "disabled",
         }
     }
 }

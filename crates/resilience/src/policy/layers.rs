@@ -484,6 +484,7 @@ impl Merge<'_, '_> {
                 None => Control::Automatic,
                 Some(ForcedState::Open) => Control::ForcedOpen,
                 Some(ForcedState::Closed) => Control::ForcedClosed,
+                Some(ForcedState::Disabled) => Control::Disabled,
             },
             failure_threshold,
             success_threshold,

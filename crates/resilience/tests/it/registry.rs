@@ -266,6 +266,20 @@ async fn an_operator_holds_a_circuit_by_configuration_and_lets_it_go() {
     assert_eq!(breaker.snapshot().control, Control::ForcedClosed);
     registry.reload(|_| Arc::clone(&open));
     assert_eq!(breaker.snapshot().control, Control::ForcedOpen);
+    // Out of the way, and still in sight.
+    let disabled = settings(serde_json::json!({ "circuit_breaker": { "force": "disabled" } }));
+    registry.reload(|_| Arc::clone(&disabled));
+    for _ in 0..10 {
+        breaker.try_acquire().unwrap().failure();
+    }
+    let seen = registry.circuit_states().remove(0).circuit;
+    assert_eq!(
+        (seen.state, seen.control),
+        (State::Closed, Control::Disabled)
+    );
+    assert_eq!(seen.failure_count, 0);
+    registry.reload(|_| Arc::clone(&free));
+    assert_eq!(breaker.snapshot().control, Control::Automatic);
 }
 
 /// Looks at every circuit when it is told of one.
