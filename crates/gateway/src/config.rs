@@ -38,6 +38,10 @@ pub struct GatewayConfig {
     /// Whether the headers `Forwarded`, `X-Forwarded-*` and `X-Real-IP` of a request are believed and handed on, because
     /// another proxy stands in front and sets them. Default false: whatever a client claims there is removed.
     pub trust_forwarded: bool,
+    /// Whether the `baggage` of a request is believed and handed on, because whoever asks is one of your own. It says how much
+    /// a call matters where not all can be served (`priority=critical`), whether chaos may hit it, and whatever your services
+    /// read from it. Default false: it is removed.
+    pub trust_baggage: bool,
     /// Whether `GET /circuits` shows the circuits of the gateway, with the addresses of instances, where a manager runs it.
     /// Default false: whoever reaches the gateway could read them.
     pub circuits: bool,
@@ -72,6 +76,7 @@ impl Default for GatewayConfig {
             prefix: "/api/v1".to_owned(),
             routes: Vec::new(),
             trust_forwarded: false,
+            trust_baggage: false,
             circuits: false,
             request_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(10),
@@ -134,6 +139,13 @@ impl GatewayConfig {
     #[must_use]
     pub fn with_trust_forwarded(mut self, trust: bool) -> Self {
         self.trust_forwarded = trust;
+        self
+    }
+
+    /// Believes the baggage of requests.
+    #[must_use]
+    pub fn with_trust_baggage(mut self, trust: bool) -> Self {
+        self.trust_baggage = trust;
         self
     }
 

@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tower_service::Service as _;
-use trunkline_core::Context;
+use trunkline_core::{Baggage, Context};
 use trunkline_http::{Body, CallOptions};
 use trunkline_server::{PassedOn, ProblemResponse};
 
@@ -70,9 +70,12 @@ async fn through(shared: &Shared, route: &Route, request: Request<AxumBody>) -> 
         .into_response();
     }
     let context = parts.extensions.get::<Context>().cloned();
-    let options = CallOptions::default()
-        .with_context(context.unwrap_or_else(Context::current_or_new))
-        .with_open_end();
+    let mut context = context.unwrap_or_else(Context::current_or_new);
+    if !shared.trust_baggage {
+        // Also here: a router of one's own may have read it.
+        context = context.with_baggage(Baggage::default());
+    }
+    let options = CallOptions::default().with_context(context).with_open_end();
     let upload = Upload::default();
     let body = if body.is_end_stream() {
         Body::empty()

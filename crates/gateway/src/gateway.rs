@@ -36,6 +36,7 @@ pub(crate) struct Shared {
     /// As the table counts the services.
     pub(crate) clients: Vec<EnhancedHttpClient>,
     pub(crate) headers: Headers,
+    pub(crate) trust_baggage: bool,
 }
 
 impl ApiGateway {
@@ -140,6 +141,7 @@ impl ApiGatewayBuilder {
                 table,
                 clients,
                 headers,
+                trust_baggage: self.config.trust_baggage,
             }),
             propagation: self.propagation,
             metrics: self.metrics,
@@ -185,6 +187,7 @@ fn server_config(config: &GatewayConfig) -> ServerConfig {
     server.header_timeout = config.header_timeout;
     server.keepalive_expiry = config.keepalive_expiry;
     server.max_connections = config.max_connections;
+    server.trust_baggage = config.trust_baggage;
     server.circuits = config.circuits;
     // Clients reach a gateway by its address; nobody looks it up.
     server.register = false;

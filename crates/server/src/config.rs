@@ -44,6 +44,10 @@ pub struct ServerConfig {
     /// Requests handled at once; further ones get 503 with `Retry-After`. Default 1024.
     #[schemars(range(min = 1))]
     pub max_in_flight: u32,
+    /// Whether the baggage of a request is believed: how much it matters where not all can be served (`priority`), whether
+    /// chaos may hit it, and what the application reads from it. `false` where clients reach the service without a gateway.
+    /// Default true.
+    pub trust_baggage: bool,
     /// Path of the health document; `/live` and `/ready` are below it. Default `/health`.
     #[schemars(extend("format" = "route-path"))]
     pub health_path: String,
@@ -73,6 +77,7 @@ impl Default for ServerConfig {
             keepalive_expiry: Duration::from_secs(75),
             max_connections: 10_000,
             max_in_flight: 1024,
+            trust_baggage: true,
             health_path: "/health".to_owned(),
             metrics_path: "/metrics".to_owned(),
             circuits: true,

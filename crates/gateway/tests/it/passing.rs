@@ -195,6 +195,32 @@ async fn what_a_proxy_in_front_says_is_believed_only_where_that_is_configured() 
     }
 }
 
+/// Else anybody would be served before everybody else, and might be hit by chaos that is meant for testers.
+#[tokio::test]
+async fn what_a_client_says_of_its_importance_is_believed_only_where_that_is_configured() {
+    for trusted in [true, false] {
+        let users = upstream(telling("users")).await;
+        let gateway = Gateway::with(
+            &[("user-service", &[users.local_addr()])],
+            |config| config.with_trust_baggage(trusted),
+            |service| service,
+        )
+        .await;
+        let request = http::Request::get("/api/v1/users/1")
+            .header("baggage", "priority=critical,chaos=on")
+            .header("baggage", "tenant=acme")
+            .header("x-correlation-id", "mine")
+            .body(String::new())
+            .unwrap();
+        let response = gateway.ask(request).await;
+        let told = String::from_utf8_lossy(response.body()).into_owned();
+        let baggage = told.lines().find(|line| line.starts_with("baggage: "));
+        let expected = trusted.then_some("baggage: priority=critical,chaos=on");
+        assert_eq!(baggage, expected, "{told}");
+        assert!(told.contains("\nx-correlation-id: mine\n"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn a_deadline_beyond_the_policys_is_cut_to_it() {
     let users = upstream(telling("users")).await;

@@ -52,7 +52,8 @@ impl Layers {
         let config = &plan.config;
         Self {
             context: ContextLayer::new(plan.propagation.clone())
-                .with_timeout(config.request_timeout),
+                .with_timeout(config.request_timeout)
+                .with_trust_baggage(config.trust_baggage),
             observe: ObserveLayer::new(&plan.metrics).with_template_of(plan.template_of.clone()),
             in_flight: InFlightLayer::new(config.max_in_flight),
             body_limit: BodyLimitLayer::new(config.body_limit.bytes()),

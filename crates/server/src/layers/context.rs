@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
-use trunkline_core::{BoxFuture, Carrier, Propagation};
+use trunkline_core::{Baggage, BoxFuture, Carrier, Propagation};
 
 /// Reads correlation id, trace, deadline, caller and baggage from the headers, puts the [`Context`](trunkline_core::Context) into the request's
 /// extensions, opens its scope around the handler, and answers with the correlation id.
@@ -31,6 +31,7 @@ struct Settings {
     propagation: Propagation,
     correlation_header: Option<HeaderName>,
     timeout: Option<Duration>,
+    trust_baggage: bool,
 }
 
 impl ContextLayer {
@@ -43,7 +44,17 @@ impl ContextLayer {
             propagation,
             correlation_header,
             timeout: None,
+            trust_baggage: true,
         }))
+    }
+
+    /// Whether the baggage that requests bring is believed. It says how much a call matters
+    /// ([`Priority`](trunkline_resilience::Priority)) and what chaos may hit it, and whatever the application reads from it:
+    /// say `false` where anybody can ask. Default true.
+    #[must_use]
+    pub fn with_trust_baggage(mut self, trust: bool) -> Self {
+        Arc::make_mut(&mut self.0).trust_baggage = trust;
+        self
     }
 
     /// Gives every request so much time at the most; less if it says so itself.
@@ -89,9 +100,13 @@ where
         let Settings {
             propagation,
             timeout,
+            trust_baggage,
             ..
         } = &*self.settings;
         let mut context = propagation.extract(&HeaderCarrier(request.headers_mut()));
+        if !trust_baggage {
+            context = context.with_baggage(Baggage::default());
+        }
         if let Some(timeout) = timeout {
             context = context.with_timeout(*timeout);
         }
