@@ -310,6 +310,15 @@ impl ServiceInstance {
         self.status == InstanceStatus::Up && self.weight > 0
     }
 
+    /// Its place in the order of failing over, from the metadata `priority`: instances with a higher number are asked when
+    /// there is none left with a lower one. 0 where it says none, or what is no number.
+    #[must_use]
+    pub fn priority(&self) -> u32 {
+        let said = self.metadata.get("priority");
+        said.and_then(|priority| priority.parse().ok())
+            .unwrap_or_default()
+    }
+
     /// Whether callers may ask it how it is.
     pub(crate) fn is_checked(&self) -> bool {
         !self.health_check_path.is_empty()

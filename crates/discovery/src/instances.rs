@@ -1,5 +1,6 @@
 //! The instances of one service: kept current from behind, picked from in front without a lock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +15,9 @@ use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::LoadBalancerConfig;
-use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation};
+use crate::balance::{
+    EjectionState, Load, Member, NoInstance, PickRequest, Picked, Rotation, subset,
+};
 use crate::check::{
     self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
 };
@@ -104,7 +107,7 @@ impl Instances {
         let pool = &*self.0;
         pool.used();
         let set = pool.current();
-        match set.rotation.pick(&pool.cursor, request.exclude) {
+        match set.rotation.pick(&pool.cursor, request) {
             Some(member) => Ok(Picked::new(Arc::clone(member))),
             None => Err(NoInstance::new(pool.service.clone(), set.why_nothing())),
         }
@@ -194,6 +197,8 @@ pub(crate) struct Pool {
     service: ServiceName,
     set: ArcSwap<InstanceSet>,
     cursor: AtomicUsize,
+    /// By what this caller chooses few of many.
+    caller: u64,
     /// Set by every use, taken by whoever looks for services that nobody uses.
     used: AtomicBool,
     /// Somebody uses a service whose watch is asleep.
@@ -231,7 +236,7 @@ impl Pool {
             set: ArcSwap::from_pointee(InstanceSet {
                 service: service.clone(),
                 members: Arc::new([]),
-                rotation: Arc::new(Rotation::new(Vec::new(), balance.strategy)),
+                rotation: Arc::new(Rotation::new(Vec::new(), &balance)),
                 generation: 0,
                 revision: 0,
                 freshness: Freshness::default(),
@@ -244,6 +249,7 @@ impl Pool {
             service,
             // Callers that start together shall not all begin with the same instance.
             cursor: AtomicUsize::new(fastrand::usize(..1 << 16)),
+            caller: fastrand::u64(..),
             used: AtomicBool::new(true),
             wake: Notify::new(),
             changed: watch::Sender::new(()),
@@ -465,14 +471,24 @@ impl Pool {
         let ejection = &self.balance.ejection;
         let threshold = ejection.consecutive_failures;
         if ejection.enabled && threshold > 0 && failures >= threshold {
-            self.eject(member, "requests to it keep failing");
+            self.eject_for_failing(member, "requests to it keep failing");
         }
     }
 
     /// No connection to an instance could be made.
     pub(crate) fn unreachable(&self, member: &Member) {
         if !self.is_gone_for_good(member) && self.balance.ejection.enabled {
-            self.eject(member, "it cannot be connected to");
+            self.eject_for_failing(member, "it cannot be connected to");
+        }
+    }
+
+    /// An instance says that it is too busy for so long.
+    pub(crate) fn busy(&self, member: &Member, span: Duration) {
+        let ejection = &self.balance.ejection;
+        if ejection.enabled && span > Duration::ZERO {
+            self.eject(member, "it says that it is too busy", |state| {
+                state.leave_alone(ejection, span, Instant::now())
+            });
         }
     }
 
@@ -488,7 +504,7 @@ impl Pool {
         };
         for (at, why) in outliers {
             if let Some(member) = set.members.get(at) {
-                self.eject(member, why.why());
+                self.eject_for_failing(member, why.why());
             }
         }
         let every = config.interval.max(SHORTEST_INTERVAL);
@@ -498,7 +514,17 @@ impl Pool {
         }
     }
 
-    fn eject(&self, member: &Member, why: &'static str) {
+    fn eject_for_failing(&self, member: &Member, why: &'static str) {
+        let ejection = &self.balance.ejection;
+        self.eject(member, why, |state| state.eject(ejection, Instant::now()));
+    }
+
+    fn eject(
+        &self,
+        member: &Member,
+        why: &'static str,
+        eject: impl FnOnce(&mut EjectionState) -> Duration,
+    ) {
         let replacing = self.replacing();
         let set = self.set.load_full();
         // What left meanwhile, or is out already, is no longer ours to take out.
@@ -521,9 +547,7 @@ impl Pool {
         if !config.allows(usable, out, in_rotation) {
             return;
         }
-        let lasts = member
-            .load
-            .change_ejection(|state| state.eject(config, Instant::now()));
+        let lasts = member.load.change_ejection(eject);
         tracing::warn!(
             target: "trunkline::discovery",
             service = %self.service, instance = %member.instance.authority(), seconds = lasts.as_secs_f32(), why,
@@ -649,7 +673,7 @@ impl Pool {
         let every = self.balance.ejection.compares();
         let every = every.then_some(self.balance.ejection.interval.max(SHORTEST_INTERVAL));
         let load = stayed.map_or_else(
-            || Arc::new(Load::new(every)),
+            || Arc::new(Load::new(every, !known.members.is_empty())),
             |before| Arc::clone(&before.load),
         );
         Arc::new(Member {
@@ -681,17 +705,33 @@ impl Pool {
             .iter()
             .filter_map(|member| member.load.ejected_until());
         set.readmit_at = until.chain(set.vanished.until).min();
-        let strategy = self.balance.strategy;
-        // When nothing anywhere is known to work, being near is no reason to be asked first.
-        let rotation = match &self.zone {
-            Some(zone) if !panicking => Rotation::near(rotation, zone, strategy),
-            _ => Rotation::new(rotation, strategy),
-        };
-        let vanished = Rotation::new(set.vanished.members.to_vec(), strategy);
+        let rotation = self.in_order(rotation, panicking);
+        let vanished = Rotation::new(set.vanished.members.to_vec(), &self.balance);
         set.rotation = Arc::new(rotation.or_else(vanished));
         set.panicking = panicking;
         set.generation += 1;
         set
+    }
+
+    /// Who is asked first: by priority, then those that were chosen out of many, then those of the caller's zone.
+    fn in_order(&self, members: Vec<Arc<Member>>, panicking: bool) -> Rotation {
+        let mut levels: BTreeMap<u32, Vec<Arc<Member>>> = BTreeMap::new();
+        for member in members {
+            let level = levels.entry(member.instance.priority()).or_default();
+            level.push(member);
+        }
+        // When nothing anywhere is known to work, being near is no reason to be asked first.
+        let near = |members| match &self.zone {
+            Some(zone) if !panicking => Rotation::near(members, zone, &self.balance),
+            _ => Rotation::new(members, &self.balance),
+        };
+        let size = usize::try_from(self.balance.subset).unwrap_or(usize::MAX);
+        let levels = levels.into_values().map(|members| {
+            let (chosen, others) = subset(members, size, self.caller);
+            near(chosen).or_else(near(others))
+        });
+        let order = levels.reduce(Rotation::or_else);
+        order.unwrap_or_else(|| Rotation::new(Vec::new(), &self.balance))
     }
 
     fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, Checks>) {

@@ -46,6 +46,9 @@ pub struct CallOptions {
     /// Versions of the service that are asked, the preferred one first, in place of those of the settings. One alone is
     /// asked for and nothing else; an empty list names none. Default: as the settings say.
     pub versions: Option<Arc<[Arc<str>]>>,
+    /// Whom the call is about, such as a user or a session: where the service is balanced by `consistent_hash`, calls with the
+    /// same key go to the same instance. Default: nobody.
+    pub affinity: Option<Arc<str>>,
     /// How the body is compressed on its way, whatever its size; the service has to understand it. Default: as
     /// `compression.request` says.
     pub compress: Option<ContentCoding>,
@@ -122,6 +125,13 @@ impl CallOptions {
         versions: impl IntoIterator<Item = V>,
     ) -> Self {
         self.versions = Some(versions.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Says whom the call is about.
+    #[must_use]
+    pub fn with_affinity(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.affinity = Some(key.into());
         self
     }
 

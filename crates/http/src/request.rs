@@ -258,6 +258,12 @@ impl<'a> RequestBuilder<'a> {
         self.option(|options| options.with_versions(versions))
     }
 
+    /// Says whom the call is about, such as a user or a session: where the service is balanced by `consistent_hash`, calls
+    /// with the same key go to the same instance.
+    pub fn affinity(self, key: impl Into<Arc<str>>) -> Self {
+        self.option(|options| options.with_affinity(key))
+    }
+
     /// Names the endpoint whose policy, circuit and measures apply.
     pub fn endpoint(self, endpoint: impl Into<Arc<str>>) -> Self {
         self.option(|options| options.with_endpoint(endpoint))

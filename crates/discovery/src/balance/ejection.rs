@@ -48,6 +48,19 @@ impl EjectionState {
         self.lasted
     }
 
+    /// Takes it out for so long as it asked for itself. That says nothing against it.
+    pub(crate) fn leave_alone(
+        &mut self,
+        config: &EjectionConfig,
+        span: Duration,
+        now: Instant,
+    ) -> Duration {
+        let span = span.min(config.max_time);
+        self.until = now.checked_add(span);
+        self.out = self.until.is_some();
+        span
+    }
+
     /// Lets it back in if its time is over. Says whether it came back.
     pub(crate) fn readmit(&mut self, now: Instant) -> bool {
         let over = self.out && self.until.is_none_or(|until| until <= now);

@@ -45,6 +45,8 @@ pub(crate) struct Load {
     origin: Instant,
     /// Milliseconds since then at which it is compared with the others; `u64::MAX` for never.
     due: AtomicU64,
+    /// Since when it gets its share bit by bit, if it came later than the others.
+    newcomer_since: Option<Instant>,
     /// One bit for each check that keeps failing.
     failing_checks: AtomicU64,
     ejected: AtomicBool,
@@ -52,8 +54,9 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// `every` says how often it is compared with the others; `None` for never.
-    pub(crate) fn new(every: Option<Duration>) -> Self {
+    /// `every` says how often it is compared with the others; `None` for never. A newcomer is one that came when others were
+    /// there already.
+    pub(crate) fn new(every: Option<Duration>, newcomer: bool) -> Self {
         let due = every.map_or(u64::MAX, millis);
         Self {
             active: AtomicU32::new(0),
@@ -62,10 +65,16 @@ impl Load {
             tally: Tally::default(),
             origin: Instant::now(),
             due: AtomicU64::new(due),
+            newcomer_since: newcomer.then(Instant::now),
             failing_checks: AtomicU64::new(0),
             ejected: AtomicBool::new(false),
             ejection: Mutex::default(),
         }
+    }
+
+    /// Since when it gets its share bit by bit, if it came later than the others.
+    pub(super) fn newcomer_since(&self) -> Option<Instant> {
+        self.newcomer_since
     }
 
     pub(crate) fn active(&self) -> u32 {

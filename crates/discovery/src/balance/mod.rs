@@ -8,11 +8,15 @@ mod draw;
 mod ejection;
 mod latency;
 mod load;
+mod maglev;
 mod outlier;
 mod pick;
 mod rotation;
 mod schedule;
+mod subset;
 
+pub(crate) use ejection::EjectionState;
 pub(crate) use load::{Load, Member};
 pub use pick::{NoInstance, NoInstanceReason, PickRequest, Picked};
 pub(crate) use rotation::Rotation;
+pub(crate) use subset::subset;

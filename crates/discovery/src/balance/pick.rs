@@ -31,19 +31,37 @@ use crate::instance::{ServiceInstance, ServiceName};
 pub struct PickRequest<'a> {
     /// Instances that were tried already: picked again only when there is nothing else.
     pub exclude: &'a [Arc<ServiceInstance>],
+    /// Whom the request is about, such as a user or a session: by
+    /// [`ConsistentHash`](crate::BalanceStrategy::ConsistentHash) requests with the same key go to the same instance.
+    pub key: Option<&'a str>,
 }
 
 impl<'a> PickRequest<'a> {
     /// Any instance will do.
     #[must_use]
     pub const fn any() -> Self {
-        Self { exclude: &[] }
+        Self {
+            exclude: &[],
+            key: None,
+        }
     }
 
     /// Rather not one of these.
     #[must_use]
     pub const fn excluding(tried: &'a [Arc<ServiceInstance>]) -> Self {
-        Self { exclude: tried }
+        Self {
+            exclude: tried,
+            key: None,
+        }
+    }
+
+    /// Says whom the request is about.
+    #[must_use]
+    pub const fn with_key(self, key: &'a str) -> Self {
+        Self {
+            key: Some(key),
+            ..self
+        }
     }
 }
 
@@ -121,6 +139,14 @@ impl Picked {
     pub fn overtaken(&mut self, after: Duration) {
         if !std::mem::replace(&mut self.recorded, true) {
             self.member.load.overtaken(after, Instant::now());
+        }
+    }
+
+    /// The instance has said that it is too busy and for how long, such as by `Retry-After`: it is left out for as long,
+    /// `ejection.max_time` at the most and unless it is the last one. Comes beside [`Picked::record`].
+    pub fn busy(&self, span: Duration) {
+        if let Some(pool) = self.member.pool.upgrade() {
+            pool.busy(&self.member, span);
         }
     }
 

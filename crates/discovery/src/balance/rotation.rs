@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::draw::Draw;
 use super::load::Member;
+use super::maglev::Maglev;
+use super::pick::PickRequest;
 use super::schedule::schedule;
-use crate::BalanceStrategy;
 use crate::instance::ServiceInstance;
+use crate::{BalanceStrategy, LoadBalancerConfig};
 
 /// Up to so many instances the least loaded one is found by looking at all of them.
 const LOOK_AT_ALL: usize = 32;
@@ -20,11 +23,19 @@ const DRAWN: usize = 4;
 /// How often another instance is picked by the rule before the next one that is not excluded is taken.
 const TRIES: usize = 3;
 
+/// How many places of a table of hashes are looked at before the first one is taken, however loaded it is.
+const PLACES: usize = 64;
+
+/// What a newcomer gets at the least, of its share.
+const LEAST_SHARE: f32 = 0.1;
+
 /// The instances in rotation and what the rule needs to pick one.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     members: Box<[Arc<Member>]>,
     rule: Rule,
+    /// Newcomers get their share bit by bit.
+    warming: Option<Warming>,
     /// Where to go when all of these were tried: the instances of other zones.
     beyond: Option<Box<Self>>,
 }
@@ -35,6 +46,20 @@ enum Rule {
     Random(Draw),
     LeastRequests(Draw),
     PowerOfTwoChoices(Draw),
+    ConsistentHash {
+        table: Maglev,
+        /// In percent of an even share; none where it is 0.
+        bound: u32,
+        /// For requests without a key.
+        draw: Draw,
+    },
+}
+
+/// Until when there are newcomers, and how long each is one.
+#[derive(Debug)]
+struct Warming {
+    until: Instant,
+    window: Duration,
 }
 
 #[derive(Debug)]
@@ -46,12 +71,12 @@ enum Turns {
 
 impl Rotation {
     /// Prepares picking among these, all of which have a weight above 0.
-    pub(crate) fn new(members: Vec<Arc<Member>>, strategy: BalanceStrategy) -> Self {
+    pub(crate) fn new(members: Vec<Arc<Member>>, config: &LoadBalancerConfig) -> Self {
         let weights: Vec<u32> = members
             .iter()
             .map(|member| member.instance.weight)
             .collect();
-        let rule = match strategy {
+        let rule = match config.strategy {
             BalanceStrategy::RoundRobin => {
                 let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
                 let turns = if equal {
@@ -64,26 +89,38 @@ impl Rotation {
             BalanceStrategy::Random => Rule::Random(Draw::new(&weights)),
             BalanceStrategy::LeastRequests => Rule::LeastRequests(Draw::new(&weights)),
             BalanceStrategy::PowerOfTwoChoices => Rule::PowerOfTwoChoices(Draw::new(&weights)),
+            BalanceStrategy::ConsistentHash => {
+                let members = members.iter().map(|it| &it.instance);
+                Rule::ConsistentHash {
+                    table: Maglev::new(members.map(|it| (it.id.as_str(), it.weight))),
+                    bound: config.bound_percent,
+                    draw: Draw::new(&weights),
+                }
+            }
         };
+        let newcomers = members.iter().filter_map(|it| it.load.newcomer_since());
+        let last = newcomers.max().filter(|_| !config.slow_start.is_zero());
+        let until = last.and_then(|since| since.checked_add(config.slow_start));
+        let warming = until.map(|until| Warming {
+            until,
+            window: config.slow_start,
+        });
         Self {
             members: members.into_boxed_slice(),
             rule,
+            warming,
             beyond: None,
         }
     }
 
     /// Of these, the ones of a zone; the others only for what was tried at all of them. Where the zone has none, all.
-    pub(crate) fn near(members: Vec<Arc<Member>>, zone: &str, strategy: BalanceStrategy) -> Self {
+    pub(crate) fn near(members: Vec<Arc<Member>>, zone: &str, config: &LoadBalancerConfig) -> Self {
         let is_near = |member: &Arc<Member>| member.instance.zone.as_deref() == Some(zone);
         let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(is_near);
         if near.is_empty() {
-            return Self::new(far, strategy);
+            return Self::new(far, config);
         }
-        let beyond = (!far.is_empty()).then(|| Box::new(Self::new(far, strategy)));
-        Self {
-            beyond,
-            ..Self::new(near, strategy)
-        }
+        Self::new(near, config).or_else(Self::new(far, config))
     }
 
     /// The same, and others for when all of these were tried, or there are none.
@@ -112,11 +149,15 @@ impl Rotation {
     pub(crate) fn pick(
         &self,
         cursor: &AtomicUsize,
-        exclude: &[Arc<ServiceInstance>],
+        request: &PickRequest<'_>,
     ) -> Option<&Arc<Member>> {
-        let first = match self.members.len() {
-            0 => return None,
-            1 => 0,
+        let exclude = request.exclude;
+        let first = match (self.members.len(), &self.rule, request.key) {
+            (0, ..) => return None,
+            (1, ..) => 0,
+            (_, Rule::ConsistentHash { table, bound, .. }, Some(key)) => {
+                self.by_key(table, *bound, key, exclude)
+            }
             _ => self.choose(cursor),
         };
         if exclude.is_empty() || !self.is_excluded(first, exclude) {
@@ -134,7 +175,7 @@ impl Rotation {
             return self.members.get(other);
         }
         let beyond = self.beyond.as_ref().and_then(|far| {
-            let picked = far.pick(cursor, exclude)?;
+            let picked = far.pick(cursor, request)?;
             (!is_among(picked, exclude)).then_some(picked)
         });
         beyond.or_else(|| self.members.get(first))
@@ -144,7 +185,62 @@ impl Rotation {
         is_among(&self.members[at], exclude)
     }
 
+    /// Where a key leads; elsewhere when that has been tried, or has more than its share of requests under way.
+    fn by_key(
+        &self,
+        table: &Maglev,
+        bound: u32,
+        key: &str,
+        exclude: &[Arc<ServiceInstance>],
+    ) -> usize {
+        let mut places = table.of(key).take(PLACES);
+        let first = places.next().unwrap_or_default();
+        let fits = |at: usize| {
+            let is_tried = !exclude.is_empty() && self.is_excluded(at, exclude);
+            !is_tried && (bound == 0 || self.has_room(at, bound))
+        };
+        if fits(first) {
+            return first;
+        }
+        places.find(|at| fits(*at)).unwrap_or(first)
+    }
+
+    /// Whether an instance would have no more than a share of the requests under way, with one more. Of many instances,
+    /// those after it stand for all.
+    fn has_room(&self, at: usize, bound: u32) -> bool {
+        let own = &self.members[at];
+        if own.load.active() == 0 {
+            return true;
+        }
+        let (after, before) = (&self.members[at..], &self.members[..at]);
+        let sample = after.iter().chain(before).take(LOOK_AT_ALL);
+        let (requests, weights) = sample.fold((1, 0), |(requests, weights), member| {
+            (
+                requests + u128::from(member.load.active()),
+                weights + u128::from(member.instance.weight),
+            )
+        });
+        // (own + 1) / weight <= bound * requests / weights, rounded up.
+        let most = u128::from(bound) * requests * u128::from(own.instance.weight);
+        u128::from(own.load.active()) < most.div_ceil(100 * weights.max(1))
+    }
+
+    /// Chooses by the rule; of newcomers, as many as are due to them by now.
     fn choose(&self, cursor: &AtomicUsize) -> usize {
+        let mut at = self.choose_any(cursor);
+        if let Some(warming) = &self.warming {
+            let now = Instant::now();
+            for _ in 0..TRIES {
+                if now >= warming.until || self.members[at].share(warming, now) >= fastrand::f32() {
+                    break;
+                }
+                at = self.choose_any(cursor);
+            }
+        }
+        at
+    }
+
+    fn choose_any(&self, cursor: &AtomicUsize) -> usize {
         match &self.rule {
             Rule::RoundRobin(turns) => {
                 let turn = cursor.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +251,9 @@ impl Rotation {
             }
             Rule::Random(draw) => draw.one(),
             Rule::LeastRequests(draw) => self.least_requests(draw),
-            Rule::PowerOfTwoChoices(draw) => self.less_loaded_of_two(draw),
+            Rule::PowerOfTwoChoices(draw) | Rule::ConsistentHash { draw, .. } => {
+                self.less_loaded_of_two(draw)
+            }
         }
     }
 
@@ -197,6 +295,17 @@ impl Rotation {
         let now = Instant::now();
         let cost = |at: usize| self.members[at].load.cost(now);
         if cost(other) < cost(one) { other } else { one }
+    }
+}
+
+impl Member {
+    /// How much of its share it gets by now.
+    fn share(&self, warming: &Warming, now: Instant) -> f32 {
+        let Some(since) = self.load.newcomer_since() else {
+            return 1.0;
+        };
+        let age = now.saturating_duration_since(since);
+        (age.as_secs_f32() / warming.window.as_secs_f32()).max(LEAST_SHARE)
     }
 }
 

@@ -89,6 +89,8 @@ pub(super) struct Checking {
     due: BTreeSet<(Instant, String)>,
     /// When each is due; `None` while it is being asked.
     plan: HashMap<String, Option<Instant>>,
+    /// Good checks in a row of those that were failing last.
+    recovering: HashMap<String, u32>,
     under_way: FuturesUnordered<BoxFuture<'static, Checked>>,
 }
 
@@ -109,6 +111,7 @@ impl Checking {
             asked,
             due: BTreeSet::new(),
             plan: HashMap::new(),
+            recovering: HashMap::new(),
             under_way: FuturesUnordered::new(),
         }
     }
@@ -148,6 +151,7 @@ impl Checking {
             if let Some(Some(at)) = self.plan.remove(&id) {
                 self.due.remove(&(at, id.clone()));
             }
+            self.recovering.remove(&id);
             if !self.is_asked(&set, &id) {
                 self.results.lock().remove(&id);
                 // It may have failed before it took its health path back.
@@ -216,8 +220,30 @@ impl Checking {
             took: began.elapsed(),
         };
         self.results.lock().insert(id.clone(), last);
-        self.judge(&id, failures, error.as_deref());
+        if self.is_steady(&id, before, failures) {
+            self.judge(&id, failures, error.as_deref());
+        }
         self.wait(id, next_wait(self.config.interval));
+    }
+
+    /// Whether the last check counts: a good one of those that failed does so when enough were good in a row.
+    fn is_steady(&mut self, id: &str, before: u32, failures: u32) -> bool {
+        if failures > 0 {
+            self.recovering.remove(id);
+            return true;
+        }
+        if before > 0 {
+            self.recovering.insert(id.to_owned(), 0);
+        }
+        let Some(good) = self.recovering.get_mut(id) else {
+            return true;
+        };
+        *good = good.saturating_add(1);
+        let steady = *good >= self.config.success_threshold;
+        if steady {
+            self.recovering.remove(id);
+        }
+        steady
     }
 
     fn judge(&self, id: &str, failures: u32, error: Option<&str>) {

@@ -224,9 +224,12 @@ pub struct HealthCheckConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub timeout: Duration,
-    /// Failed checks in a row after which an instance gets no more requests; one good check brings it back. Default 3.
+    /// Failed checks in a row after which an instance gets no more requests. Default 3.
     #[schemars(range(min = 1))]
     pub failure_threshold: u32,
+    /// Good checks in a row after which it gets requests again. Default 1.
+    #[schemars(range(min = 1))]
+    pub success_threshold: u32,
 }
 
 impl Default for HealthCheckConfig {
@@ -236,6 +239,7 @@ impl Default for HealthCheckConfig {
             interval: Duration::from_secs(30),
             timeout: Duration::from_secs(5),
             failure_threshold: 3,
+            success_threshold: 1,
         }
     }
 }
@@ -261,17 +265,48 @@ impl HealthCheckConfig {
         self.failure_threshold = failures;
         self
     }
+
+    /// Sets after how many good checks it gets requests again.
+    #[must_use]
+    pub fn with_success_threshold(mut self, successes: u32) -> Self {
+        self.success_threshold = successes;
+        self
+    }
 }
 
 /// How an instance is chosen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LoadBalancerConfig {
     /// The rule. Default `power_of_two_choices`.
     pub strategy: BalanceStrategy,
+    /// How long an instance that comes when others are there gets its share bit by bit, for caches that have to fill. Default
+    /// `0s`: it gets it at once.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub slow_start: Duration,
+    /// Of very many instances this caller asks so many, chosen by chance and kept as long as they are there; the others when
+    /// all of those were tried. 0 asks all. Default 0.
+    pub subset: u32,
+    /// By `consistent_hash`, an instance with so many percent of the requests that it would have if all were spread evenly
+    /// gets no more of them; another one does, the same for each key. 0 means without bound. Default 150.
+    #[schemars(range(max = 10000))]
+    pub bound_percent: u32,
     /// When an instance that fails requests is left out for a while.
     pub ejection: EjectionConfig,
+}
+
+impl Default for LoadBalancerConfig {
+    fn default() -> Self {
+        Self {
+            strategy: BalanceStrategy::default(),
+            slow_start: Duration::ZERO,
+            subset: 0,
+            bound_percent: 150,
+            ejection: EjectionConfig::default(),
+        }
+    }
 }
 
 impl LoadBalancerConfig {
@@ -280,8 +315,22 @@ impl LoadBalancerConfig {
     pub fn new(strategy: BalanceStrategy) -> Self {
         Self {
             strategy,
-            ejection: EjectionConfig::default(),
+            ..Self::default()
         }
+    }
+
+    /// Sets how long newcomers get their share bit by bit.
+    #[must_use]
+    pub fn with_slow_start(mut self, window: Duration) -> Self {
+        self.slow_start = window;
+        self
+    }
+
+    /// Sets how many of very many instances are asked.
+    #[must_use]
+    pub fn with_subset(mut self, size: u32) -> Self {
+        self.subset = size;
+        self
     }
 
     /// Sets when an instance that fails requests is left out for a while.
@@ -447,6 +496,9 @@ pub enum BalanceStrategy {
     #[default]
     #[serde(alias = "p2c")]
     PowerOfTwoChoices,
+    /// Requests with the same key to the same instance, as long as it is there and not overloaded (`bound_percent`); nearly
+    /// every key keeps its instance when others come or go. Requests without a key by `power_of_two_choices`.
+    ConsistentHash,
 }
 
 impl BalanceStrategy {
@@ -458,6 +510,7 @@ impl BalanceStrategy {
             Self::Random => "random",
             Self::LeastRequests => "least_requests",
             Self::PowerOfTwoChoices => "power_of_two_choices",
+            Self::ConsistentHash => "consistent_hash",
         }
     }
 }

@@ -10,11 +10,12 @@ use trunkline_discovery::{
 };
 use trunkline_resilience::Outcome;
 
-const EVERY_RULE: [BalanceStrategy; 4] = [
+const EVERY_RULE: [BalanceStrategy; 5] = [
     BalanceStrategy::RoundRobin,
     BalanceStrategy::Random,
     BalanceStrategy::LeastRequests,
     BalanceStrategy::PowerOfTwoChoices,
+    BalanceStrategy::ConsistentHash,
 ];
 
 pub(crate) fn name() -> ServiceName {

@@ -138,6 +138,41 @@ async fn a_service_is_checked_as_configured_once_it_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_failed_comes_back_after_enough_good_checks_in_a_row() {
+    let check = HealthCheckConfig::default()
+        .with_interval(Duration::from_secs(10))
+        .with_failure_threshold(1)
+        .with_success_threshold(3);
+    let setup = Setup::with(three(), |discovery| discovery.health_check(check)).await;
+    let ill = |is: bool| {
+        setup.probe.tell(|told| {
+            told.ill.clear();
+            told.ill.extend(is.then(|| "b".to_owned()));
+        });
+    };
+    ill(true);
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(setup.in_rotation(), ["a", "c"]);
+    // Two good ones, and a failure between them and the next.
+    let since = |asked| setup.probe.asked("b") - asked;
+    for good in [2, 3] {
+        ill(false);
+        let asked = setup.probe.asked("b");
+        while since(asked) < good {
+            assert_eq!(setup.in_rotation(), ["a", "c"]);
+            sleep(Duration::from_millis(100)).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+        if good == 2 {
+            assert_eq!(setup.in_rotation(), ["a", "c"]);
+            ill(true);
+            sleep(Duration::from_secs(12)).await;
+        }
+    }
+    assert_eq!(setup.in_rotation(), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_asked_for_a_path_that_it_does_not_have() {
     let without = instance("a").with_health_check_path("");
     let setup = Setup::with(vec![without.clone(), instance("b")], |it| it).await;

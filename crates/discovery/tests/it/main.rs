@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod affinity;
 mod balance;
 mod cache;
 mod check;

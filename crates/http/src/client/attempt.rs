@@ -11,7 +11,7 @@ use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
 
 use super::core::Core;
 use super::destination::{Balanced, Destination, Peer, Tried};
-use super::judge::{outcome_of_answer, ran_out_of_time};
+use super::judge::{busy_for, outcome_of_answer, ran_out_of_time};
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::coding;
@@ -195,6 +195,11 @@ impl<'a> Asked<'a> {
         if is_unreachable(&result) {
             picked.unreachable();
             return result;
+        }
+        if outcome == Outcome::Failure
+            && let Some(span) = result.as_ref().ok().and_then(busy_for)
+        {
+            picked.busy(span);
         }
         picked.record(outcome, elapsed);
         result.map(|mut response| {

@@ -329,7 +329,10 @@ impl Core {
             on_status: &trip.settings.retry.on_status,
             repeatable: &|| outgoing.will_repeat(),
         };
-        let tried = Tried::of(call.hedge && call.repeatable);
+        let tried = Tried::of(
+            call.hedge && call.repeatable,
+            outgoing.options().affinity.clone(),
+        );
         let attempt =
             |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, trip.limits);
         let attempts = call.max_attempts.unwrap_or(trip.settings.retry.attempts());

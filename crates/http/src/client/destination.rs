@@ -47,6 +47,8 @@ pub(crate) struct Tried {
     instances: Mutex<Vec<Arc<ServiceInstance>>>,
     /// The call is hedged: an instance that was picked is no choice for the next request, even before it has failed.
     hedged: bool,
+    /// Whom the call is about.
+    key: Option<Arc<str>>,
 }
 
 impl Peer {
@@ -89,7 +91,9 @@ impl Balanced {
 
     fn pick_now(&self, tried: &Tried) -> Result<Picked, trunkline_discovery::NoInstance> {
         let mut known = tried.lock();
-        let picked = self.instances.pick(&PickRequest::excluding(&known))?;
+        let mut request = PickRequest::excluding(&known);
+        request.key = tried.key.as_deref();
+        let picked = self.instances.pick(&request)?;
         if tried.hedged {
             known.push(Arc::clone(picked.instance()));
         }
@@ -114,9 +118,10 @@ impl Balanced {
 }
 
 impl Tried {
-    pub(crate) fn of(hedged: bool) -> Self {
+    pub(crate) fn of(hedged: bool, key: Option<Arc<str>>) -> Self {
         Self {
             hedged,
+            key,
             ..Self::default()
         }
     }

@@ -63,6 +63,12 @@ pub(crate) fn refuses(status: StatusCode) -> bool {
     }
 }
 
+/// How long an answer asks for no more requests.
+pub(crate) fn busy_for(response: &Response<Body>) -> Option<Duration> {
+    let is_busy = matches!(response.status().as_u16(), 429 | 503);
+    is_busy.then(|| retry_after(response.headers(), &SystemClock))?
+}
+
 impl Classify<Answered> for Judge<'_> {
     fn outcome(&self, result: &Answered) -> Outcome {
         match result {

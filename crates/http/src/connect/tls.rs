@@ -277,10 +277,7 @@ impl TlsFiles {
     }
 
     /// Makes settings of the files where they are no longer as they were.
-    fn changed(
-        &self,
-        known: Option<&[Stamp]>,
-    ) -> Result<Option<(Arc<ClientConfig>, Vec<Stamp>)>> {
+    fn changed(&self, known: Option<&[Stamp]>) -> Result<Option<(Arc<ClientConfig>, Vec<Stamp>)>> {
         // First the stamps: what changes while it is read is read again.
         let stamps = self.stamps();
         if known == Some(&stamps[..]) {

@@ -536,6 +536,52 @@ async fn what_could_not_be_sent_is_sent_to_another_instance_though_nothing_is_re
     assert!(error.to_string().contains("cannot connect"), "{error}");
 }
 
+#[tokio::test]
+async fn calls_about_the_same_user_go_to_the_same_instance() {
+    let servers = [
+        Server::start(|_| async { text("1") }).await,
+        Server::start(|_| async { text("2") }).await,
+        Server::start(|_| async { text("3") }).await,
+    ];
+    let balance = LoadBalancerConfig::new(BalanceStrategy::ConsistentHash);
+    let all: Vec<&Server> = servers.iter().collect();
+    let client = EnhancedHttpClient::builder()
+        .instances(instances_with(&all, &balance))
+        .build()
+        .unwrap();
+    let mut asked = std::collections::BTreeSet::new();
+    for user in 0..20 {
+        let call = || async {
+            let request = client.get("/").affinity(format!("user-{user}"));
+            request.send().await.unwrap().text().await.unwrap()
+        };
+        let first = call().await;
+        assert_eq!(call().await, first);
+        asked.insert(first);
+    }
+    assert!(asked.len() > 1, "{asked:?}");
+}
+
+#[tokio::test]
+async fn an_instance_that_says_when_it_is_to_be_asked_again_is_not_asked_before() {
+    let busy = Server::start(|_| async {
+        let mut answer = status(503);
+        answer.headers_mut().insert("retry-after", 600.into());
+        answer
+    })
+    .await;
+    let good = Server::start(|_| async { text("hello") }).await;
+    let client = balanced(&[&busy, &good]);
+    let mut refused = 0;
+    for _ in 0..20 {
+        // It asks for more time than a retry has.
+        refused += usize::from(client.get("/").await.unwrap().status() == 503);
+    }
+    assert!(refused <= 1, "{refused}");
+    assert_eq!(busy.count.requests(), refused);
+    assert_eq!(good.count.requests(), 20 - refused);
+}
+
 /// A port that nobody listens at.
 fn unused_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
