@@ -13,7 +13,7 @@ mod instance_kill;
 mod kill_anything;
 mod messaging_chaos;
 mod messaging_late_start;
-mod registries;
+pub(crate) mod registries;
 mod retry_storm;
 mod seed_configs;
 mod servers;

@@ -1,6 +1,8 @@
 //! Benchmarks: one file each, with one [`Entry`], and one line here.
 
+mod balance;
 mod breaker;
+mod discovery;
 mod embedded_broker;
 mod footprint;
 mod http_cache;
@@ -16,5 +18,7 @@ pub static ALL: &[&Entry] = &[
     &embedded_broker::ENTRY,
     &http_pipeline::ENTRY,
     &http_cache::ENTRY,
+    &discovery::ENTRY,
+    &balance::ENTRY,
     &footprint::ENTRY,
 ];
