@@ -137,6 +137,10 @@ impl Backends {
             "rabbitmq" => Ok(AnyBroker::new(
                 trunkline_rabbitmq::RabbitMqBroker::from_config(config)?,
             )),
+            #[cfg(feature = "kafka")]
+            "kafka" => Ok(AnyBroker::new(trunkline_kafka::KafkaBroker::from_config(
+                config,
+            )?)),
             other => Err(not_made(Area::MessageBroker, other)),
         }
     }

@@ -41,6 +41,8 @@
 //! | `redis` | | Redis Streams as a message broker, and a shared inbox |
 //! | `nats` | | NATS as a broker: JetStream, core |
 //! | `rabbitmq` | no | RabbitMQ as a broker, and its exchanges, queues and bindings |
+//! | `kafka` | no | Kafka as a broker; builds librdkafka, with a C compiler and make |
+//! | `kafka-ssl` | no | the same with TLS and SCRAM: links OpenSSL |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
 //! | `etcd` | | service discovery by etcd |
@@ -77,6 +79,9 @@ pub use trunkline_messaging as messaging;
 pub use trunkline_nats as nats;
 #[cfg(feature = "rabbitmq")]
 pub use trunkline_rabbitmq as rabbitmq;
+
+#[cfg(feature = "kafka")]
+pub use trunkline_kafka as kafka;
 #[cfg(feature = "redis")]
 pub use trunkline_redis as redis;
 pub use trunkline_resilience as resilience;

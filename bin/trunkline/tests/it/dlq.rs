@@ -261,10 +261,7 @@ async fn what_is_typed_wrong_is_exit_2() {
     let place = Place::new();
     let url = place.url();
     for (args, says) in [
-        (
-            &["dlq", "list", "kafka://x", GROUP][..],
-            "not available in this version",
-        ),
+        (&["dlq", "list", "pigeons://x", GROUP][..], "pigeons"),
         (&["dlq", "list", "no url", GROUP], "not a connection URL"),
         (&["dlq", "list", &url], "<GROUP>"),
         (

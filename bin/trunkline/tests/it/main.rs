@@ -7,7 +7,7 @@ mod demo;
 mod dlq;
 mod gateway;
 mod health_circuits;
-#[cfg(feature = "rabbitmq")]
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
 mod message_brokers;
 #[cfg(feature = "nats")]
 mod nats;

@@ -316,10 +316,6 @@ async fn what_is_typed_wrong_is_exit_2() {
     for (args, says) in [
         (&["publish", "no url", "t", "1"][..], "not a connection URL"),
         (&["publish", "pigeons://x", "t", "1"], "pigeons"),
-        (
-            &["publish", "kafka://x", "t", "1"],
-            "not available in this version",
-        ),
         (&["publish", &url, "order.*", "1"], "is no topic name"),
         (
             &["publish", &url, "t", "1", "--header", "x"],
@@ -339,10 +335,6 @@ async fn what_is_typed_wrong_is_exit_2() {
         (
             &["subscribe", &url, "t", "--queue", "--group", "g"],
             "cannot be used with",
-        ),
-        (
-            &["subscribe", "kafka://x", "t"],
-            "not available in this version",
         ),
     ] {
         place.run(args).await.refused(2, says);

@@ -89,6 +89,12 @@ const RABBITMQ: Availability = if cfg!(feature = "rabbitmq") {
     Availability::NeedsFeature("rabbitmq")
 };
 
+const KAFKA: Availability = if cfg!(feature = "kafka") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("kafka")
+};
+
 const fn kind(area: Area, name: &'static str, availability: Availability) -> Kind {
     Kind {
         area,
@@ -102,7 +108,7 @@ pub const KINDS: [Kind; 17] = [
     kind(Area::MessageBroker, "embedded", EMBEDDED),
     kind(Area::MessageBroker, "memory", Availability::Served),
     kind(Area::MessageBroker, "rabbitmq", RABBITMQ),
-    kind(Area::MessageBroker, "kafka", Availability::NotInThisVersion),
+    kind(Area::MessageBroker, "kafka", KAFKA),
     kind(Area::MessageBroker, "redis", REDIS),
     kind(Area::MessageBroker, "nats", NATS),
     kind(Area::ServiceDiscovery, "embedded", EMBEDDED),
@@ -175,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_served_says_so_and_names_no_feature_that_does_not_exist() {
-        let error = require(Area::MessageBroker, "kafka").unwrap_err();
+        let error = require(Area::EventStore, "postgres").unwrap_err();
         assert_eq!(error.kind(), trunkline_core::ErrorKind::Unsupported);
         assert!(
             error.message().contains("not available in this version"),

@@ -1,0 +1,348 @@
+//! The broker: what the parts are put together to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::stream;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use trunkline_core::task::Scope;
+use trunkline_core::{Error, Result};
+use trunkline_messaging::{
+    Capabilities, Destination, MessageBroker, MessageBrokerConfig, OrderingGuarantee, Publish,
+    Receipt, Source, Subscribe, Subscription, TopicName,
+};
+
+use crate::catalog::Catalog;
+use crate::config::KafkaConfig;
+use crate::error::closed;
+use crate::hub::Hub;
+use crate::link::{Link, State};
+use crate::names::Names;
+use crate::publish::Publisher;
+
+const KIND: &str = "kafka";
+
+/// A durable message broker on Kafka.
+///
+/// A topic is a topic of Kafka, a group is a group of Kafka's in which all subscriptions of this broker are one member. What
+/// is done is committed up to the first message that is not, so that nothing is lost and nothing in between is forgotten.
+///
+/// ```no_run
+/// use tokio::time::Instant;
+/// use trunkline_kafka::{KafkaBroker, KafkaConfig};
+/// use trunkline_messaging::{Destination, Message, MessageBroker, Publish, Subscribe, TopicName};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> trunkline_core::Result<()> {
+/// let broker = KafkaBroker::new(KafkaConfig::new("localhost:9092"))?;
+/// broker.connect().await?;
+/// let topic = TopicName::new("order.created")?;
+/// let mut orders = broker.subscribe(Subscribe::topics(topic.clone()).with_group("mailer")).await?;
+/// broker.publish(Publish::new(Destination::Topic(topic), Message::new("42"))).await?;
+/// let order = orders.next().await.expect("connected");
+/// order.ack().await?;
+/// broker.disconnect(Instant::now() + Duration::from_secs(5)).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct KafkaBroker {
+    link: Arc<Link>,
+    names: Names,
+    /// Made by the first call, as the driver begins threads for it.
+    parts: OnceCell<Parts>,
+    hubs: Mutex<Hubs>,
+    /// Of groups.
+    groups: Scope,
+    /// What outlives them.
+    keeper: Scope,
+}
+
+/// What needs the driver.
+#[derive(Clone, Debug)]
+struct Parts {
+    catalog: Arc<Catalog>,
+    publisher: Arc<Publisher>,
+}
+
+/// The groups that have subscriptions here, and the subscribers without one.
+#[derive(Debug, Default)]
+struct Hubs {
+    groups: HashMap<(Option<String>, Source), Arc<Hub>>,
+    lone: Vec<Arc<Hub>>,
+}
+
+impl Hubs {
+    fn all(&self) -> impl Iterator<Item = &Arc<Hub>> {
+        self.groups.values().chain(&self.lone)
+    }
+
+    /// Forgets those that have ended.
+    fn tidy(&mut self) {
+        self.groups.retain(|_, hub| !hub.has_ended());
+        self.lone.retain(|hub| !hub.has_ended());
+    }
+}
+
+impl KafkaBroker {
+    /// A broker that is not connected yet.
+    ///
+    /// # Errors
+    /// `Config` with everything that is wrong with the settings.
+    pub fn new(config: KafkaConfig) -> Result<Self> {
+        let problems = config.problems("options");
+        if !problems.is_empty() {
+            return Err(Error::config(problems.join("; ")));
+        }
+        let names = Names {
+            topics: config.topic_prefix.clone(),
+            queues: config.queue_prefix.clone(),
+        };
+        Ok(Self {
+            link: Link::new(config),
+            names,
+            parts: OnceCell::new(),
+            hubs: Mutex::default(),
+            groups: Scope::new(),
+            keeper: Scope::new(),
+        })
+    }
+
+    /// A broker by the settings of any broker.
+    ///
+    /// # Errors
+    /// `Config` when they are wrong.
+    pub fn from_config(config: &MessageBrokerConfig) -> Result<Self> {
+        Self::new(KafkaConfig::from_neutral(config)?)
+    }
+
+    fn hubs(&self) -> MutexGuard<'_, Hubs> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What needs the driver; waits until `connect` was called.
+    async fn parts(&self, deadline: Instant) -> Result<Parts> {
+        if let Some(parts) = self.parts.get() {
+            return Ok(parts.clone());
+        }
+        self.link.ready(deadline).await?;
+        match self.parts.get() {
+            Some(parts) => Ok(parts.clone()),
+            None => Err(closed()),
+        }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.link.is_closed() {
+            Err(closed())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Begins the work of a group once there is a driver to do it.
+    fn start(&self, hub: &Arc<Hub>) {
+        if let Some(parts) = self.parts.get() {
+            hub.start_once(&parts.catalog, &self.groups);
+        }
+    }
+
+    fn ends(&self) -> Vec<Arc<Hub>> {
+        let mut hubs = self.hubs();
+        let all = hubs.all().cloned().collect();
+        *hubs = Hubs::default();
+        all
+    }
+}
+
+impl Drop for KafkaBroker {
+    /// Without a farewell: threads end by themselves, and what was done and not committed comes again.
+    fn drop(&mut self) {
+        self.link.close();
+        for hub in self.ends() {
+            hub.end();
+        }
+        self.groups.stop();
+        self.keeper.stop();
+    }
+}
+
+impl MessageBroker for KafkaBroker {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::none();
+        capabilities.durable = true;
+        capabilities.shared = true;
+        capabilities.groups = true;
+        capabilities.wildcards = true;
+        capabilities.queues = true;
+        capabilities.redelivery = true;
+        capabilities.expiry = true;
+        capabilities.replay = true;
+        capabilities.lease_extension = true;
+        capabilities.ordering = OrderingGuarantee::PerKey;
+        capabilities.max_message_size = Some(self.link.config().max_message_size.as_usize());
+        capabilities
+    }
+
+    async fn connect(&self) -> Result<()> {
+        self.check_open()?;
+        let parts = self.parts.get_or_try_init(async || {
+            let scout = Arc::new(self.link.scout()?);
+            let catalog = Arc::new(Catalog::new(Arc::clone(&self.link), Arc::clone(&scout)));
+            let publisher = Publisher::new(
+                Arc::clone(&self.link),
+                Arc::clone(&catalog),
+                self.names.clone(),
+            );
+            // The first answer is this call's; the keeper asks on.
+            let keep = Arc::clone(&self.link).keep(scout, self.keeper.token());
+            self.keeper.spawn("kafka link", keep);
+            Ok::<_, Error>(Parts {
+                catalog,
+                publisher: Arc::new(publisher),
+            })
+        });
+        let parts = parts.await?;
+        let hubs: Vec<Arc<Hub>> = self.hubs().all().cloned().collect();
+        for hub in hubs {
+            self.start(&hub);
+        }
+        self.link.ask(&parts.catalog.scout()?).await
+    }
+
+    async fn disconnect(&self, deadline: Instant) -> Result<()> {
+        if self.link.is_closed() {
+            return Ok(());
+        }
+        for hub in self.ends() {
+            hub.end();
+        }
+        let flushed = match self.parts.get() {
+            Some(parts) => parts.publisher.close(deadline).await,
+            None => Ok(()),
+        };
+        // Groups commit what was done, and leave.
+        let left = self.groups.shutdown(deadline).await;
+        self.link.close();
+        let kept = self.keeper.shutdown(deadline).await;
+        if let Some(parts) = self.parts.get() {
+            parts.catalog.close().await;
+        }
+        flushed?;
+        if left + kept > 0 {
+            let text = format!("{} parts did not end in time", left + kept);
+            return Err(Error::timeout(text));
+        }
+        Ok(())
+    }
+
+    async fn health_check(&self) -> Result<()> {
+        self.check_open()?;
+        let Some(parts) = self.parts.get() else {
+            return Err(Error::unavailable("not connected yet"));
+        };
+        self.link.ask(&parts.catalog.scout()?).await
+    }
+
+    async fn publish(&self, publish: Publish) -> Result<Receipt> {
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        let sent = parts.publisher.send(publish, deadline).await?;
+        parts.publisher.confirmed(sent, deadline).await
+    }
+
+    async fn publish_batch(&self, batch: Vec<Publish>) -> Vec<Result<Receipt>> {
+        let deadline = self.link.deadline();
+        let mut sent = Vec::with_capacity(batch.len());
+        for publish in batch {
+            let outcome = async {
+                let parts = self.parts(deadline).await?;
+                let sent = parts.publisher.send(publish, deadline).await?;
+                Ok::<_, Error>((parts, sent))
+            };
+            sent.push(outcome.await);
+        }
+        let mut outcomes = Vec::with_capacity(sent.len());
+        for sent in sent {
+            outcomes.push(match sent {
+                Ok((parts, sent)) => parts.publisher.confirmed(sent, deadline).await,
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    async fn declare(&self, destination: Destination) -> Result<()> {
+        self.check_open()?;
+        let topic = self.names.topic(&destination)?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        parts.catalog.ensure(&topic, deadline).await
+    }
+
+    async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription> {
+        self.check_open()?;
+        match (&subscribe.source, &subscribe.group) {
+            (Source::Queue(_), Some(_)) => return Err(Error::invalid("a queue has no groups")),
+            (_, Some(group)) => {
+                TopicName::new(group)?;
+            }
+            (_, None) => {}
+        }
+        if let Source::Topics(pattern) = &subscribe.source
+            && let Some(topic) = pattern.as_topic()
+        {
+            self.names.topic(&Destination::Topic(topic))?;
+        }
+        let lone = subscribe.group.is_none() && matches!(subscribe.source, Source::Topics(_));
+        let new = || Hub::new(Arc::clone(&self.link), self.names.clone(), &subscribe);
+        let (hub, member) = {
+            let mut hubs = self.hubs();
+            hubs.tidy();
+            let key = (subscribe.group.clone(), subscribe.source.clone());
+            let known = if lone { None } else { hubs.groups.get(&key) };
+            let joined = known.and_then(|hub| Some((Arc::clone(hub), hub.join(&subscribe)?)));
+            match joined {
+                Some(joined) => joined,
+                None => {
+                    let hub = new();
+                    let member = hub.join(&subscribe).ok_or_else(closed)?;
+                    if lone {
+                        hubs.lone.push(Arc::clone(&hub));
+                    } else {
+                        hubs.groups.insert(key, Arc::clone(&hub));
+                    }
+                    (hub, member)
+                }
+            }
+        };
+        // `disconnect` may have come between.
+        if self.link.now() == State::Closed || self.groups.is_stopping() {
+            hub.end();
+            return Err(closed());
+        }
+        self.start(&hub);
+        let state = hub.state();
+        let seat = Seat { hub, member };
+        let deliveries = stream::unfold(seat, |seat| async {
+            let delivery = seat.hub.take(seat.member).await?;
+            Some((delivery, seat))
+        });
+        Ok(Subscription::new(deliveries, state))
+    }
+}
+
+/// A subscription's place in its group; dropping it leaves.
+struct Seat {
+    hub: Arc<Hub>,
+    member: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.leave(self.member);
+    }
+}

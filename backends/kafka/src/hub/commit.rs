@@ -1,0 +1,111 @@
+//! Telling the servers what is done, on a thread of its own: the driver's commit that does not block tells nobody its outcome.
+//!
+//! One commit is on its way at a time, and takes everything that was done meanwhile with the next.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer as _};
+
+use super::ledger::Place;
+use super::positions::Note;
+use super::{Consumer, Hub, list};
+
+/// The pause after a commit that failed: after a rebalance, or when the servers are back, it succeeds.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Hub {
+    /// Commits until it is over.
+    pub(super) fn commit_what_is_done(&self, consumer: &Consumer, over: &AtomicBool) {
+        while !over.load(Ordering::SeqCst) {
+            let committed = self.commit_once(consumer);
+            let books = self.books();
+            let waited = match committed {
+                Some(true) => continue,
+                // Notified when there is something; looked at again all the same.
+                None if books.ledger.uncommitted().is_empty() => {
+                    self.done.wait_timeout(books, PAUSE * 10)
+                }
+                None => continue,
+                Some(false) if over.load(Ordering::SeqCst) => return,
+                Some(false) => self.done.wait_timeout(books, PAUSE),
+            };
+            drop(waited);
+        }
+    }
+
+    /// Commits what is done; whether that succeeded. `None` when there is nothing.
+    fn commit_once(&self, consumer: &Consumer) -> Option<bool> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (positions, since) = {
+            let books = self.books();
+            (books.ledger.uncommitted(), books.since)
+        };
+        if positions.is_empty() {
+            return None;
+        }
+        let note = Note {
+            since,
+            handed: None,
+        };
+        let list = list(
+            positions
+                .iter()
+                .map(|(place, position)| (place, *position, note)),
+        );
+        let outcome = consumer.commit(&list, CommitMode::Sync);
+        drop(turn);
+        match outcome {
+            Ok(()) => {
+                let mut books = self.books();
+                for (place, position) in &positions {
+                    books.ledger.committed(place, *position);
+                    books.tell(place, *position);
+                }
+                drop(books);
+                self.refresh();
+                Some(true)
+            }
+            Err(error) => {
+                tracing::debug!(target: "trunkline", broker = "kafka", %error, "a commit failed");
+                self.link.doubt();
+                Some(false)
+            }
+        }
+    }
+
+    /// Tells the servers where partitions stand, and what of them was handed out.
+    pub(super) fn hand_over(&self, consumer: &Consumer, given: &[Place]) {
+        if self.group.is_none() {
+            return;
+        }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (standing, since) = {
+            let books = self.books();
+            (books.ledger.standing(given), books.since)
+        };
+        if standing.is_empty() {
+            return;
+        }
+        let positions = standing.iter().map(|(place, position, handed)| {
+            let handed = Some(*handed);
+            (place, *position, Note { since, handed })
+        });
+        let outcome = consumer.commit(&list(positions), CommitMode::Sync);
+        drop(turn);
+        match outcome {
+            Ok(()) => {
+                let mut books = self.books();
+                for (place, position, _) in &standing {
+                    books.ledger.committed(place, *position);
+                    books.tell(place, *position);
+                }
+            }
+            // What was done since the last commit comes again.
+            Err(error) => {
+                tracing::info!(target: "trunkline", broker = "kafka", %error, "the last commit of partitions that go failed");
+            }
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! What is fetched and not done, by partition: who holds what, until when, and up to where all is done.
+//!
+//! A partition's position is the first message that is not done: only that is ever committed. A message is handed out when
+//! the one before it with the same key is done; keys never meet across partitions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use trunkline_messaging::{Destination, Message};
+
+/// Topic and partition.
+pub(crate) type Place = (Arc<str>, i32);
+
+/// A message that is not done.
+#[derive(Debug)]
+struct Entry {
+    message: Arc<Message>,
+    destination: Destination,
+    /// Milliseconds since 1970.
+    expires: Option<i64>,
+    /// Milliseconds since 1970, as the log has it.
+    time: i64,
+    /// How often it was handed out.
+    attempts: u32,
+    /// Its number in the hands of somebody.
+    holder: Option<u64>,
+}
+
+/// One partition.
+#[derive(Debug)]
+struct Part {
+    pending: BTreeMap<i64, Entry>,
+    /// Those of them that nobody holds.
+    ready: BTreeSet<i64>,
+    /// Keys in the hands of somebody.
+    busy: HashSet<Bytes>,
+    /// Behind the last that was fetched.
+    next: i64,
+    /// What the servers know.
+    committed: i64,
+    /// Behind the last that was handed out, here or before.
+    handed: i64,
+    /// What was there when it was assigned; fetched or not.
+    backlog: i64,
+    /// It is about to go: nothing more is handed out.
+    leaving: bool,
+}
+
+impl Part {
+    fn position(&self) -> i64 {
+        self.pending
+            .first_key_value()
+            .map_or(self.next, |(offset, _)| *offset)
+    }
+
+    /// The first that may be handed out.
+    fn candidate(&self) -> Option<i64> {
+        self.ready.iter().copied().find(|offset| {
+            let key = self
+                .pending
+                .get(offset)
+                .and_then(|entry| entry.message.key.as_ref());
+            key.is_none_or(|key| !self.busy.contains(key))
+        })
+    }
+
+    fn remove(&mut self, offset: i64) {
+        self.pending.remove(&offset);
+        self.ready.remove(&offset);
+    }
+}
+
+/// What somebody holds.
+#[derive(Clone, Debug)]
+struct Held {
+    place: Place,
+    offset: i64,
+    member: u64,
+    until: Instant,
+}
+
+/// A member of the group in this process.
+#[derive(Debug)]
+struct Member {
+    prefetch: u32,
+    lease: Duration,
+    held: u32,
+}
+
+/// What arrives.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) place: Place,
+    pub(crate) offset: i64,
+    pub(crate) destination: Destination,
+    pub(crate) message: Arc<Message>,
+    pub(crate) expires: Option<i64>,
+    pub(crate) time: i64,
+}
+
+/// What is handed out.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) number: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) destination: Destination,
+    pub(crate) offset: i64,
+    pub(crate) attempt: u32,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Everything up to here is done: the servers may know.
+    UpTo(Place, i64),
+    /// Others before it are not done, so there is nothing to tell the servers yet.
+    Early,
+}
+
+/// The books of one group.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    parts: HashMap<Place, Part>,
+    held: HashMap<u64, Held>,
+    timers: BTreeSet<(Instant, u64)>,
+    members: HashMap<u64, Member>,
+    numbers: u64,
+    /// How many are not done.
+    pending: usize,
+}
+
+impl Ledger {
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(crate) fn join(&mut self, prefetch: u32, lease: Duration) -> u64 {
+        let number = self.number();
+        let member = Member {
+            prefetch,
+            lease,
+            held: 0,
+        };
+        self.members.insert(number, member);
+        number
+    }
+
+    /// What the member holds stays with its owner.
+    pub(crate) fn leave(&mut self, member: u64) {
+        self.members.remove(&member);
+    }
+
+    /// Whether somebody takes messages, or holds one.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.members.is_empty() || !self.held.is_empty()
+    }
+
+    /// Messages that are not done.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.parts.keys().cloned().collect()
+    }
+
+    /// A partition is ours from a position on. What was handed out before, below `handed`, is a repetition.
+    pub(crate) fn assign(&mut self, place: Place, position: i64, handed: i64, backlog: i64) {
+        let part = Part {
+            pending: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            busy: HashSet::new(),
+            next: position,
+            committed: position,
+            handed,
+            backlog,
+            leaving: false,
+        };
+        self.parts.insert(place, part);
+    }
+
+    /// A message was fetched. What is not of an own partition, or was fetched already, is left out.
+    pub(crate) fn take_in(&mut self, record: Record, now: i64) -> bool {
+        let Some(part) = self.parts.get_mut(&record.place) else {
+            return false;
+        };
+        if record.offset < part.next {
+            return false;
+        }
+        part.next = record.offset + 1;
+        if record.expires.is_some_and(|expires| now >= expires) {
+            return true;
+        }
+        let entry = Entry {
+            message: record.message,
+            destination: record.destination,
+            expires: record.expires,
+            time: record.time,
+            attempts: u32::from(record.offset < part.handed),
+            holder: None,
+        };
+        part.pending.insert(record.offset, entry);
+        part.ready.insert(record.offset);
+        self.pending += 1;
+        true
+    }
+
+    /// Whether a partition has a backlog of which nothing has been fetched yet: another's message may be older.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.parts
+            .values()
+            .any(|part| !part.leaving && part.pending.is_empty() && part.next < part.backlog)
+    }
+
+    /// Hands the oldest message that may go to a member.
+    pub(crate) fn hand_out(&mut self, member: u64, now: i64) -> Option<Handed> {
+        loop {
+            let (prefetch, lease, held) = {
+                let member = self.members.get(&member)?;
+                (member.prefetch, member.lease, member.held)
+            };
+            if held >= prefetch {
+                return None;
+            }
+            let (place, offset) = self.oldest()?;
+            let number = self.number();
+            let part = self.parts.get_mut(&place)?;
+            let entry = part.pending.get_mut(&offset)?;
+            if entry.expires.is_some_and(|expires| now >= expires) {
+                part.remove(offset);
+                self.pending -= 1;
+                continue;
+            }
+            entry.attempts += 1;
+            entry.holder = Some(number);
+            let handed = Handed {
+                number,
+                message: Arc::clone(&entry.message),
+                destination: entry.destination.clone(),
+                offset,
+                attempt: entry.attempts,
+            };
+            if let Some(key) = &entry.message.key {
+                part.busy.insert(key.clone());
+            }
+            part.ready.remove(&offset);
+            part.handed = part.handed.max(offset + 1);
+            let until = Instant::now() + lease;
+            self.timers.insert((until, number));
+            let held = Held {
+                place,
+                offset,
+                member,
+                until,
+            };
+            self.held.insert(number, held);
+            if let Some(member) = self.members.get_mut(&member) {
+                member.held += 1;
+            }
+            return Some(handed);
+        }
+    }
+
+    fn oldest(&self) -> Option<(Place, i64)> {
+        let heads = self.parts.iter().filter(|(_, part)| !part.leaving);
+        let heads = heads.filter_map(|(place, part)| {
+            let offset = part.candidate()?;
+            let time = part.pending.get(&offset)?.time;
+            Some((time, place, offset))
+        });
+        heads
+            .min_by(|one, other| (one.0, one.2, one.1).cmp(&(other.0, other.2, other.1)))
+            .map(|(_, place, offset)| (place.clone(), offset))
+    }
+
+    /// Takes what is held out of the hands of its holder.
+    fn let_go(&mut self, number: u64) -> Option<Held> {
+        let held = self.held.remove(&number)?;
+        self.timers.remove(&(held.until, number));
+        if let Some(member) = self.members.get_mut(&held.member) {
+            member.held = member.held.saturating_sub(1);
+        }
+        let part = self.parts.get_mut(&held.place)?;
+        let entry = part.pending.get_mut(&held.offset)?;
+        entry.holder = None;
+        if let Some(key) = &entry.message.key {
+            part.busy.remove(key);
+        }
+        Some(held)
+    }
+
+    /// It is done. `None` when it is not its holder's any more.
+    pub(crate) fn done(&mut self, number: u64) -> Option<Done> {
+        let held = self.let_go(number)?;
+        let part = self.parts.get_mut(&held.place)?;
+        let before = part.position();
+        part.remove(held.offset);
+        self.pending -= 1;
+        let position = part.position();
+        if before < position {
+            Some(Done::UpTo(held.place, position))
+        } else {
+            Some(Done::Early)
+        }
+    }
+
+    /// It comes again. False when it is not its holder's any more.
+    pub(crate) fn give_back(&mut self, number: u64) -> bool {
+        let Some(held) = self.let_go(number) else {
+            return false;
+        };
+        if let Some(part) = self.parts.get_mut(&held.place) {
+            part.ready.insert(held.offset);
+        }
+        true
+    }
+
+    /// Keeps it for longer. False when it is not its holder's any more.
+    pub(crate) fn extend(&mut self, number: u64, lease: Duration) -> bool {
+        let Some(held) = self.held.get_mut(&number) else {
+            return false;
+        };
+        self.timers.remove(&(held.until, number));
+        held.until = Instant::now() + lease;
+        self.timers.insert((held.until, number));
+        true
+    }
+
+    /// Gives back what was held for too long; whether there was something.
+    pub(crate) fn end_leases(&mut self) -> bool {
+        let (now, mut any) = (Instant::now(), false);
+        while let Some((until, number)) = self.timers.first().copied() {
+            if until > now {
+                break;
+            }
+            self.timers.remove(&(until, number));
+            any |= self.give_back(number);
+        }
+        any
+    }
+
+    /// What the servers do not know yet: positions.
+    pub(crate) fn uncommitted(&self) -> Vec<(Place, i64)> {
+        let parts = self.parts.iter();
+        parts
+            .map(|(place, part)| (place, part.position(), part.committed))
+            .filter(|(_, position, committed)| position > committed)
+            .map(|(place, position, _)| (place.clone(), position))
+            .collect()
+    }
+
+    /// The servers know.
+    pub(crate) fn committed(&mut self, place: &Place, position: i64) {
+        if let Some(part) = self.parts.get_mut(place) {
+            part.committed = part.committed.max(position);
+        }
+    }
+
+    /// What the servers know of a partition that has just begun; less than 0: nothing, so that its beginning is committed.
+    pub(crate) fn is_committed(&mut self, place: &Place, position: i64) {
+        if let Some(part) = self.parts.get_mut(place) {
+            part.committed = position;
+        }
+    }
+
+    /// Whether there is a partition whose beginning the servers do not know.
+    pub(crate) fn has_new(&self) -> bool {
+        self.parts.values().any(|part| part.committed < 0)
+    }
+
+    /// Nothing more of these is handed out.
+    pub(crate) fn leaving(&mut self, places: &[Place]) {
+        for place in places {
+            if let Some(part) = self.parts.get_mut(place) {
+                part.leaving = true;
+            }
+        }
+    }
+
+    /// How many messages of these are in the hands of somebody.
+    pub(crate) fn held_of(&self, places: &[Place]) -> usize {
+        self.held
+            .values()
+            .filter(|held| places.contains(&held.place))
+            .count()
+    }
+
+    /// Where these stand: position, and behind what was handed out.
+    pub(crate) fn standing(&self, places: &[Place]) -> Vec<(Place, i64, i64)> {
+        let known = places
+            .iter()
+            .filter_map(|place| Some((place, self.parts.get(place)?)));
+        known
+            .map(|(place, part)| (place.clone(), part.position(), part.handed))
+            .collect()
+    }
+
+    /// They are ours no more; what is held of them cannot be settled any more.
+    pub(crate) fn revoke(&mut self, places: &[Place]) {
+        let gone: Vec<u64> = self
+            .held
+            .iter()
+            .filter(|(_, held)| places.contains(&held.place))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.let_go(number);
+        }
+        for place in places {
+            if let Some(part) = self.parts.remove(place) {
+                self.pending -= part.pending.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use trunkline_messaging::TopicName;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn place(partition: i32) -> Place {
+        ("orders".into(), partition)
+    }
+
+    fn record(partition: i32, offset: i64, key: &str) -> Record {
+        let mut message = Message::new("p");
+        if !key.is_empty() {
+            message = message.with_key(key.to_owned());
+        }
+        Record {
+            place: place(partition),
+            offset,
+            destination: Destination::Topic(TopicName::new("orders").unwrap()),
+            message: Arc::new(message),
+            expires: None,
+            time: offset,
+        }
+    }
+
+    fn ledger(partitions: i32) -> Ledger {
+        let mut ledger = Ledger::default();
+        for partition in 0..partitions {
+            ledger.assign(place(partition), 0, 0, 0);
+        }
+        ledger
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_prefix_that_is_done_is_committed() {
+        let mut ledger = ledger(1);
+        for offset in [0, 1, 2, 5] {
+            ledger.take_in(record(0, offset, ""), 0);
+        }
+        let member = ledger.join(10, LEASE);
+        let numbers: Vec<u64> = (0..4)
+            .map(|_| ledger.hand_out(member, 0).unwrap().number)
+            .collect();
+        assert_eq!(ledger.done(numbers[1]), Some(Done::Early));
+        assert_eq!(ledger.done(numbers[2]), Some(Done::Early));
+        assert!(ledger.uncommitted().is_empty());
+        assert_eq!(ledger.done(numbers[0]), Some(Done::UpTo(place(0), 5)));
+        assert_eq!(ledger.uncommitted(), [(place(0), 5)]);
+        ledger.committed(&place(0), 5);
+        assert!(ledger.uncommitted().is_empty());
+        assert_eq!(ledger.done(numbers[3]), Some(Done::UpTo(place(0), 6)));
+        assert_eq!(ledger.pending(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_waits_and_others_do_not() {
+        let mut ledger = ledger(1);
+        for (offset, key) in [(0, "a"), (1, "a"), (2, "b"), (3, "")] {
+            ledger.take_in(record(0, offset, key), 0);
+        }
+        let member = ledger.join(10, LEASE);
+        let take = |ledger: &mut Ledger| {
+            ledger
+                .hand_out(member, 0)
+                .map(|one| (one.offset, one.number))
+        };
+        let (first, a) = take(&mut ledger).unwrap();
+        assert_eq!(first, 0);
+        assert_eq!(take(&mut ledger).unwrap().0, 2);
+        assert_eq!(take(&mut ledger).unwrap().0, 3);
+        assert_eq!(take(&mut ledger), None);
+        assert!(ledger.give_back(a));
+        let (again, a) = take(&mut ledger).unwrap();
+        assert_eq!(again, 0);
+        ledger.done(a).unwrap();
+        assert_eq!(take(&mut ledger).unwrap().0, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_and_its_holder_is_late() {
+        let mut ledger = ledger(1);
+        ledger.take_in(record(0, 0, "a"), 0);
+        let member = ledger.join(1, LEASE);
+        let held = ledger.hand_out(member, 0).unwrap();
+        assert_eq!(held.attempt, 1);
+        tokio::time::advance(LEASE / 2).await;
+        assert!(!ledger.end_leases());
+        assert!(ledger.extend(held.number, LEASE));
+        tokio::time::advance(LEASE / 2).await;
+        assert!(!ledger.end_leases());
+        tokio::time::advance(LEASE / 2).await;
+        assert!(ledger.end_leases());
+        let again = ledger.hand_out(member, 0).unwrap();
+        assert_eq!(again.attempt, 2);
+        assert_eq!(ledger.done(held.number), None);
+        assert!(!ledger.extend(held.number, LEASE));
+        assert!(ledger.done(again.number).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_to_another_member_cannot_be_settled_here() {
+        let mut ledger = ledger(2);
+        ledger.take_in(record(0, 0, ""), 0);
+        ledger.take_in(record(1, 0, ""), 0);
+        let member = ledger.join(10, LEASE);
+        let first = ledger.hand_out(member, 0).unwrap();
+        let second = ledger.hand_out(member, 0).unwrap();
+        ledger.leaving(&[place(0)]);
+        ledger.take_in(record(0, 1, ""), 0);
+        assert!(ledger.hand_out(member, 0).is_none());
+        assert_eq!(ledger.held_of(&[place(0)]), 1);
+        assert_eq!(ledger.standing(&[place(0)]), [(place(0), 0, 1)]);
+        ledger.revoke(&[place(0)]);
+        assert_eq!(ledger.done(first.number), None);
+        assert!(ledger.done(second.number).is_some());
+        assert_eq!(ledger.pending(), 0);
+        // It comes back, and what was handed out is a repetition.
+        ledger.assign(place(0), 0, 1, 0);
+        ledger.take_in(record(0, 0, ""), 0);
+        ledger.take_in(record(0, 1, ""), 0);
+        let attempts: Vec<u32> = (0..2)
+            .map(|_| ledger.hand_out(member, 0).unwrap().attempt)
+            .collect();
+        assert_eq!(attempts, [2, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_expired_is_done() {
+        let mut ledger = ledger(1);
+        let mut expiring = record(0, 0, "a");
+        expiring.expires = Some(10);
+        ledger.take_in(expiring, 5);
+        ledger.take_in(record(0, 1, "a"), 5);
+        let member = ledger.join(10, LEASE);
+        assert_eq!(ledger.hand_out(member, 10).unwrap().offset, 1);
+        assert_eq!(ledger.uncommitted(), [(place(0), 1)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Arrive(i32, u8),
+        Take,
+        Done(usize),
+        Back(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3, 0..4_u8).prop_map(|(partition, key)| Step::Arrive(partition, key)),
+            Just(Step::Take),
+            (0..8_usize).prop_map(Step::Done),
+            (0..8_usize).prop_map(Step::Back),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_committed_early_or_out_of_order(steps in proptest::collection::vec(step(), 1..120)) {
+            let mut ledger = ledger(3);
+            let member = ledger.join(8, LEASE);
+            let mut next = [0_i64; 3];
+            let mut undone: [BTreeMap<i64, String>; 3] = Default::default();
+            let mut holding: Vec<(u64, usize, i64)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Arrive(partition, key) => {
+                        let at = usize::try_from(partition).unwrap();
+                        let key = if key == 0 { String::new() } else { format!("{partition}/{key}") };
+                        ledger.take_in(record(partition, next[at], &key), 0);
+                        undone[at].insert(next[at], key);
+                        next[at] += 1;
+                    }
+                    Step::Take => {
+                        let Some(handed) = ledger.hand_out(member, 0) else { continue };
+                        let place = ledger.held[&handed.number].place.clone();
+                        let at = usize::try_from(place.1).unwrap();
+                        let key = &undone[at][&handed.offset];
+                        if !key.is_empty() {
+                            let earlier = undone[at].range(..handed.offset).any(|(_, other)| other == key);
+                            prop_assert!(!earlier, "the one before with its key is not done");
+                        }
+                        holding.push((handed.number, at, handed.offset));
+                    }
+                    Step::Done(which) if which < holding.len() => {
+                        let (number, at, offset) = holding.swap_remove(which);
+                        prop_assert!(ledger.done(number).is_some());
+                        undone[at].remove(&offset);
+                    }
+                    Step::Back(which) if which < holding.len() => {
+                        let (number, ..) = holding.swap_remove(which);
+                        prop_assert!(ledger.give_back(number));
+                    }
+                    Step::Done(_) | Step::Back(_) => {}
+                }
+                for ((_, partition), position) in ledger.uncommitted() {
+                    let at = usize::try_from(partition).unwrap();
+                    let first = undone[at].keys().next().copied().unwrap_or(next[at]);
+                    prop_assert_eq!(position, first);
+                }
+                prop_assert_eq!(ledger.pending(), undone.iter().map(BTreeMap::len).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! One group in this process: one consumer of the driver, on a thread of its own, and the subscriptions that share it.
+//!
+//! The driver's consumer is polled by that thread alone; what blocks, blocks there. Subscriptions take from the books, and
+//! settle in them.
+
+mod commit;
+mod ledger;
+mod positions;
+mod rebalance;
+mod run;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+use trunkline_core::task::Scope;
+use trunkline_core::{BoxFuture, Clock as _, Error, Result, Retry, SystemClock, Timestamp};
+use trunkline_messaging::{
+    Delivery, DeliveryInfo, Settle, Settlement, Source, Start, Subscribe, SubscriptionState,
+};
+
+use crate::catalog::Catalog;
+use crate::error::{closed, lease_lost};
+use crate::link::Link;
+use crate::names::Names;
+use ledger::{Done, Ledger, Place};
+use positions::Note;
+use rebalance::Events;
+
+type Consumer = BaseConsumer<Events>;
+
+/// How long a partition may keep others from handing out what may be younger.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the subscriptions of one group share.
+pub(crate) struct Hub {
+    link: Arc<Link>,
+    names: Names,
+    source: Source,
+    /// Kafka's group; `None` for a subscriber of its own.
+    group: Option<String>,
+    /// The group as its members call it.
+    label: Option<String>,
+    start: Start,
+    books: Mutex<Books>,
+    /// Something was settled, for who waits on a thread.
+    settled: Condvar,
+    /// Something may be handed out.
+    arrived: Notify,
+    /// There is something to commit.
+    done: Condvar,
+    /// Held from reading positions until the servers have them: an older one must not come after a newer one.
+    turn: Mutex<()>,
+    roll: Mutex<Roll>,
+    state: watch::Sender<SubscriptionState>,
+    stop: AtomicBool,
+    started: AtomicBool,
+}
+
+/// What is known of the topics, and of the membership in the group.
+#[derive(Default)]
+struct Roll {
+    /// The topics were looked up.
+    has_looked: bool,
+    /// Those that were there at first.
+    initial: HashSet<Arc<str>>,
+    /// Every partition that is wanted.
+    places: Vec<Place>,
+    /// When that was, or where the group shall begin; milliseconds since 1970.
+    since: i64,
+    /// The group knows this member.
+    is_member: bool,
+    /// It did, or does not want it; the reason is in the state.
+    was_expelled: bool,
+}
+
+/// What is guarded together.
+#[derive(Default)]
+struct Books {
+    ledger: Ledger,
+    /// Who waits until the servers know a position.
+    waiters: Vec<(Place, i64, oneshot::Sender<Result<()>>)>,
+    /// When the group began, milliseconds since 1970: for partitions that nobody has committed yet.
+    since: Option<i64>,
+    /// Nothing is handed out before, unless nothing older can come.
+    patient_until: Option<Instant>,
+    /// The thread has ended, or is about to: nobody may join.
+    ended: bool,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("source", &self.source)
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(link: Arc<Link>, names: Names, subscribe: &Subscribe) -> Arc<Self> {
+        let group = match (&subscribe.group, &subscribe.source) {
+            (Some(group), source) => Some(names.group(group, source)),
+            (None, source @ Source::Queue(_)) => Some(names.group("", source)),
+            (None, Source::Topics(_)) => None,
+        };
+        // A queue is worked off from its beginning.
+        let start = match &subscribe.source {
+            Source::Queue(_) => Start::Earliest,
+            Source::Topics(_) => subscribe.start,
+        };
+        let reason = "not connected yet".to_owned();
+        Arc::new(Self {
+            link,
+            names,
+            source: subscribe.source.clone(),
+            group,
+            label: subscribe.group.clone(),
+            start,
+            books: Mutex::default(),
+            settled: Condvar::new(),
+            arrived: Notify::new(),
+            done: Condvar::new(),
+            turn: Mutex::default(),
+            roll: Mutex::default(),
+            state: watch::Sender::new(SubscriptionState::Detached { reason }),
+            stop: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+        })
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never taken while the books are held.
+    fn roll(&self) -> MutexGuard<'_, Roll> {
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<SubscriptionState> {
+        self.state.subscribe()
+    }
+
+    fn set_state(&self, new: SubscriptionState) {
+        self.state.send_if_modified(|state| {
+            if *state == SubscriptionState::Closed || *state == new {
+                return false;
+            }
+            *state = new;
+            true
+        });
+    }
+
+    fn detached(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.set_state(SubscriptionState::Detached { reason });
+    }
+
+    /// Begins the work, unless it has begun.
+    pub(crate) fn start_once(self: &Arc<Self>, catalog: &Arc<Catalog>, scope: &Scope) {
+        if !self.started.swap(true, Ordering::SeqCst) {
+            run::start(Arc::clone(self), Arc::clone(catalog), scope);
+        }
+    }
+
+    /// Nobody may join any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.books().ended
+    }
+
+    /// One more subscription; `None` when this has ended.
+    pub(crate) fn join(&self, subscribe: &Subscribe) -> Option<u64> {
+        let mut books = self.books();
+        if books.ended || self.is_stopping() {
+            return None;
+        }
+        Some(
+            books
+                .ledger
+                .join(subscribe.prefetch.max(1), subscribe.lease),
+        )
+    }
+
+    /// The next delivery of a member; `None` after the end. Cancel safe.
+    pub(crate) async fn take(self: &Arc<Self>, member: u64) -> Option<Delivery> {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            // Before looking, so that nothing that arrives meanwhile is missed.
+            arrived.as_mut().enable();
+            if self.is_stopping() {
+                return None;
+            }
+            if let Some(delivery) = self.hand_out(member) {
+                return Some(delivery);
+            }
+            arrived.await;
+        }
+    }
+
+    fn hand_out(self: &Arc<Self>, member: u64) -> Option<Delivery> {
+        let mut books = self.books();
+        if let Some(until) = books.patient_until {
+            if books.ledger.is_behind() && Instant::now() < until {
+                return None;
+            }
+            books.patient_until = None;
+        }
+        let handed = books
+            .ledger
+            .hand_out(member, SystemClock.now().unix_millis())?;
+        drop(books);
+        let mut info = DeliveryInfo::new(handed.destination)
+            .with_group(self.label.clone())
+            .with_attempt(handed.attempt);
+        if let Ok(offset) = u64::try_from(handed.offset) {
+            info = info.at(offset + 1);
+        }
+        let token = Token {
+            hub: Arc::clone(self),
+            number: handed.number,
+        };
+        Some(Delivery::new(handed.message, info, token))
+    }
+
+    /// The subscription is gone; what it had handed out stays with its owner.
+    pub(crate) fn leave(&self, member: u64) {
+        self.books().ledger.leave(member);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Ends it: nothing can be settled any more, the thread commits and leaves the group.
+    pub(crate) fn end(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.books().ended = true;
+        self.state.send_replace(SubscriptionState::Closed);
+        self.arrived.notify_waiters();
+        self.settled.notify_all();
+        self.done.notify_all();
+    }
+
+    fn gone(&self) -> Error {
+        if self.is_stopping() || self.link.is_closed() {
+            closed()
+        } else {
+            lease_lost()
+        }
+    }
+
+    /// Changes the books on behalf of a holder.
+    fn settle<T>(&self, change: impl FnOnce(&mut Ledger) -> Option<T>) -> Result<T> {
+        if self.is_stopping() {
+            return Err(closed());
+        }
+        let changed = change(&mut self.books().ledger);
+        self.settled.notify_all();
+        self.arrived.notify_waiters();
+        changed.ok_or_else(|| self.gone())
+    }
+
+    /// It is done; waits until the servers know, where that is wanted and there is something to tell them.
+    async fn done(&self, number: u64) -> Result<()> {
+        let done = self.settle(|ledger| ledger.done(number))?;
+        let Done::UpTo(place, position) = done else {
+            return Ok(());
+        };
+        if self.group.is_none() {
+            return Ok(());
+        }
+        if !self.link.config().confirmed_acks {
+            self.commit();
+            return Ok(());
+        }
+        let (tell, told) = oneshot::channel();
+        self.books().waiters.push((place, position, tell));
+        self.commit();
+        match tokio::time::timeout_at(self.link.deadline(), told).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) => Err(Error::unavailable(
+                "the servers were not told in time; the message may come again",
+            )
+            .with_retry(Retry::IfIdempotent)),
+        }
+    }
+
+    /// There may be something to tell the servers.
+    fn commit(&self) {
+        self.done.notify_all();
+    }
+}
+
+impl Books {
+    /// Those who wait for a position hear that it is known.
+    fn tell(&mut self, place: &Place, position: i64) {
+        self.waiters.retain_mut(|(waiting, wanted, tell)| {
+            if waiting != place || *wanted > position {
+                return !tell.is_closed();
+            }
+            let (told, _) = oneshot::channel();
+            drop(std::mem::replace(tell, told).send(Ok(())));
+            false
+        });
+    }
+
+    /// Those who wait for these hear that they are gone.
+    fn tell_gone(&mut self, places: &[Place]) {
+        self.waiters.retain_mut(|(waiting, _, tell)| {
+            if !places.contains(waiting) {
+                return true;
+            }
+            let (told, _) = oneshot::channel();
+            let text = "the partition went to another member before the servers knew; the message may come again";
+            let error = Error::conflict(text).with_retry(Retry::Never);
+            drop(std::mem::replace(tell, told).send(Err(error)));
+            false
+        });
+    }
+}
+
+/// Positions as the driver takes them.
+fn list<'a>(positions: impl Iterator<Item = (&'a Place, i64, Note)>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), position, note) in positions {
+        let mut element = list.add_partition(topic, *partition);
+        // An offset can always be represented.
+        drop(element.set_offset(Offset::Offset(position)));
+        element.set_metadata(note.to_string());
+    }
+    list
+}
+
+/// What a delivery is settled by.
+struct Token {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Settle for Token {
+    fn settle(self: Box<Self>, settlement: Settlement) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            let back = |ledger: &mut Ledger| ledger.give_back(self.number).then_some(());
+            let refused = match settlement {
+                Settlement::Ack | Settlement::Reject => return self.hub.done(self.number).await,
+                Settlement::Requeue { delay: None } => return self.hub.settle(back),
+                Settlement::Requeue { .. } => "a delayed redelivery",
+                _ => "acknowledging and publishing in one step",
+            };
+            self.hub.settle(back)?;
+            let text = format!("the kafka broker cannot do this: {refused}");
+            Err(Error::unsupported(text))
+        })
+    }
+
+    fn abandon(self: Box<Self>) {
+        // Too late is as good.
+        drop(
+            self.hub
+                .settle(|ledger| ledger.give_back(self.number).then_some(())),
+        );
+    }
+
+    fn extend(&self, lease: Duration) -> BoxFuture<'_, Result<()>> {
+        let extended = self
+            .hub
+            .settle(|ledger| ledger.extend(self.number, lease).then_some(()));
+        Box::pin(std::future::ready(extended))
+    }
+}
+
+/// Milliseconds since 1970.
+fn millis(start: Start) -> i64 {
+    match start {
+        Start::Latest => SystemClock.now().unix_millis(),
+        Start::Earliest => 0,
+        // Rounded up: what was there a moment earlier is not asked for.
+        Start::At(time) => up(time),
+    }
+}
+
+fn up(time: Timestamp) -> i64 {
+    let millis = time.unix_millis();
+    if Timestamp::from_unix_millis(millis) < time {
+        millis + 1
+    } else {
+        millis
+    }
+}

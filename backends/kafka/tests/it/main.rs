@@ -1,0 +1,7 @@
+//! The broker on a real server.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod access;
+mod conformance;
+mod place;
+mod recovery;
