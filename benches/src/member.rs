@@ -95,8 +95,13 @@ async fn run(words: &[String]) -> Result<()> {
     // Whoever started this holds the other end.
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     let deadline = Instant::now() + LEAVING;
-    messaging.drain(deadline).await?;
-    messaging.shutdown(deadline).await?;
+    let leaving = Instant::now();
+    messaging.drain(deadline).await.context("cannot drain")?;
+    let drained = leaving.elapsed();
+    messaging
+        .shutdown(deadline)
+        .await
+        .with_context(|| format!("cannot shut down, drained after {drained:?}"))?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use trunkline_messaging::{
 use crate::config::RabbitMqConfig;
 use crate::consumer::{Consumers, Shared, work_queue};
 use crate::error::from_driver;
-use crate::link::Link;
+use crate::link::{FAREWELL, Link};
 use crate::names;
 use crate::native::{Binding, Exchange, ExchangeKind, Queue, QueueStatus};
 use crate::pool::Pool;
@@ -436,7 +436,8 @@ impl MessageBroker for RabbitMqBroker {
         let consuming = self.consumers.shutdown(deadline).await;
         let publishing = self.shared.publisher.shutdown(deadline).await;
         if let Some((_, channel)) = self.admin.lock().await.take() {
-            drop(tokio::time::timeout_at(deadline, channel.close(200, "done".into())).await);
+            let patience = deadline.min(Instant::now() + FAREWELL);
+            drop(tokio::time::timeout_at(patience, channel.close(200, "done".into())).await);
         }
         let closed = self.pool.close(deadline).await;
         if consuming + publishing > 0 {

@@ -34,6 +34,8 @@ use crate::topology::Topology;
 const ASK: Duration = Duration::from_millis(500);
 /// Channels of one connection at most, as the server says by default.
 const CHANNELS: u16 = 2047;
+/// How long the server may take to answer a farewell, and the driver to end its tasks; nothing depends on either.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
 /// AMQP's code for a normal end.
 const SUCCESS: u16 = 200;
 
@@ -282,10 +284,13 @@ impl Connect for Connector {
 
     async fn close(&self, link: Link, deadline: Instant) -> Result<()> {
         let inner = &link.0;
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let patience = now + FAREWELL.min(left / 2);
         let farewell = inner.connection.close(SUCCESS, ShortString::from("closed"));
         // Everything accepted was answered before. That the farewell fails changes nothing: the line is cut.
         if link.is_connected() {
-            match tokio::time::timeout_at(deadline, farewell).await {
+            match tokio::time::timeout_at(patience, farewell).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::debug!(target: "trunkline", %error, "a connection did not end cleanly")
@@ -296,7 +301,9 @@ impl Connect for Connector {
             }
         }
         inner.remains.scissors.cut();
-        inner.remains.scope.shutdown(deadline).await;
+        // Well before the deadline, at which the owner of this gives it up and tells of a failure.
+        let patience = Instant::now() + FAREWELL.min(left / 4);
+        inner.remains.scope.shutdown(patience.min(deadline)).await;
         Ok(())
     }
 }

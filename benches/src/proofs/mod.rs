@@ -41,4 +41,5 @@ pub static ALL: &[&Entry] = &[
     &messaging_late_start::ENTRY,
     &messaging_chaos::ON_REDIS,
     &messaging_chaos::ON_NATS,
+    &messaging_chaos::ON_RABBITMQ,
 ];

@@ -24,7 +24,7 @@ use trunkline_messaging::supervisor::in_flight;
 use super::delay::Delays;
 use super::job::{Job, Outcome, Place};
 use crate::error::{from_driver, is_unsent};
-use crate::link::Link;
+use crate::link::{FAREWELL, Link};
 use crate::native::{Exchange, ExchangeKind};
 use crate::pool::Connection;
 use crate::topology::declare_exchange;
@@ -106,7 +106,8 @@ impl Lane {
             self.settle(done);
         }
         if let Some(open) = self.open.take() {
-            drop(open.channel.close(200, "done".into()).await);
+            let closed = open.channel.close(200, "done".into());
+            drop(tokio::time::timeout(FAREWELL, closed).await);
         }
     }
 

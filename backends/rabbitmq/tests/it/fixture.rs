@@ -144,3 +144,23 @@ pub(crate) fn connections(server: &Server) -> (usize, usize) {
     };
     (count("list_connections"), count("list_channels"))
 }
+
+/// Waits until a new quorum queue survives the death of its server.
+pub(crate) async fn settled(server: &Server, queue: &str) {
+    let registered = async || rabbitmq::is_registered(server.site(), queue);
+    until("the registration of a queue", registered).await;
+}
+
+/// Bytes that lie at the server and that it has not read, on the connection that has most.
+pub(crate) fn unread(server: &Server) -> u64 {
+    let port = format!(":{:04X}", server.address().port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let unread = sockets.lines().filter_map(|line| {
+        // Number, local address, remote address, state, bytes to send and to read.
+        let mut words = line.split_whitespace().skip(1);
+        let is_server = words.next()?.ends_with(&port);
+        let (_, unread) = words.nth(2)?.split_once(':')?;
+        is_server.then(|| u64::from_str_radix(unread, 16).ok())?
+    });
+    unread.max().unwrap_or(0)
+}

@@ -15,12 +15,16 @@ use trunkline_testing::servers::{Server, rabbitmq};
 
 use crate::fixture::{
     attached, config, connected, connections, consumers, detached, disconnect, group, name,
-    publish, queue_of, receive, to_topic, until, with_server, within,
+    publish, queue_of, receive, settled, to_topic, unread, until, with_server, within,
 };
 
 /// Publishers and a consumer that go on while something happens to the server. Afterwards nothing confirmed is missing,
 /// there is one consumer, and neither tasks nor connections nor channels have grown.
-async fn under_load(server: &mut Server, mut fault: impl AsyncFnMut(&mut Server)) {
+async fn under_load(
+    server: &mut Server,
+    rounds: usize,
+    mut fault: impl AsyncFnMut(&mut Server, &RabbitMqBroker),
+) {
     let broker = Arc::new(connected(server).await);
     let topic = name("orders");
     let mut subscription = broker
@@ -28,6 +32,7 @@ async fn under_load(server: &mut Server, mut fault: impl AsyncFnMut(&mut Server)
         .await
         .unwrap();
     attached(&subscription).await;
+    settled(server, &queue_of(&topic)).await;
     publish(&broker, &topic, "first").await;
     assert_eq!(receive(&mut subscription).await, "first");
     broker.health_check().await.unwrap();
@@ -76,11 +81,11 @@ async fn under_load(server: &mut Server, mut fault: impl AsyncFnMut(&mut Server)
             }
         })
     };
-    for _ in 0..3 {
+    for _ in 0..rounds {
         let so_far = confirmed.lock().unwrap().len();
         let more = async || confirmed.lock().unwrap().len() >= so_far + 100;
         until("a hundred confirms", more).await;
-        fault(server).await;
+        fault(server, &broker).await;
         until("health", async || broker.health_check().await.is_ok()).await;
     }
     stop.store(true, Ordering::Relaxed);
@@ -115,12 +120,69 @@ async fn under_load(server: &mut Server, mut fault: impl AsyncFnMut(&mut Server)
 }
 
 #[test]
+fn nothing_confirmed_is_lost_when_the_server_is_killed() {
+    with_server(async |server| {
+        under_load(server, 3, async |server, _| {
+            server.kill().unwrap();
+            server.restart().unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
 fn nothing_confirmed_is_lost_when_the_server_cuts_connections() {
     with_server(async |server| {
-        under_load(server, async |server| {
+        under_load(server, 3, async |server, _| {
             rabbitmq::control(server.site(), &["close_all_connections", "test"]).unwrap();
         })
         .await;
+    });
+}
+
+#[test]
+fn nothing_confirmed_is_lost_when_the_server_hangs() {
+    with_server(async |server| {
+        under_load(server, 2, async |server, broker| {
+            server.pause().unwrap();
+            // The connections are given up, and new ones do not come about.
+            until("red health", async || broker.health_check().await.is_err()).await;
+            server.resume().unwrap();
+        })
+        .await;
+    });
+}
+
+#[test]
+fn health_and_subscriptions_tell_that_the_server_is_down() {
+    with_server(async |server| {
+        let broker = connected(server).await;
+        let topic = name("orders");
+        let mut subscription = broker.subscribe(group(&topic)).await.unwrap();
+        attached(&subscription).await;
+        settled(server, &queue_of(&topic)).await;
+        publish(&broker, &topic, "zero").await;
+        assert_eq!(receive(&mut subscription).await, "zero");
+        server.kill().unwrap();
+        detached(&subscription).await;
+        until("red health", async || broker.health_check().await.is_err()).await;
+        let error = broker.health_check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.report());
+        let context = Context::new().with_timeout(Duration::from_millis(300));
+        let error = context
+            .scope(broker.publish(to_topic(&topic, "one")))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Unavailable, Retry::Safe)
+        );
+        server.restart().unwrap();
+        attached(&subscription).await;
+        until("green health", async || broker.health_check().await.is_ok()).await;
+        publish(&broker, &topic, "two").await;
+        assert_eq!(receive(&mut subscription).await, "two");
+        disconnect(&broker).await;
     });
 }
 
@@ -130,17 +192,18 @@ fn what_is_in_flight_when_the_connection_is_lost_may_have_been_processed() {
         let broker = Arc::new(connected(server).await);
         let topic = name("orders");
         publish(&broker, &topic, "first").await;
+        let payload = "second".repeat(20);
         server.pause().unwrap();
         let waiting = {
-            let (broker, publish) = (Arc::clone(&broker), to_topic(&topic, "second"));
+            let (broker, publish) = (Arc::clone(&broker), to_topic(&topic, &payload));
             let context = Context::new().with_timeout(Duration::from_secs(200));
             task::spawn(
                 "publish",
                 context.scope(async move { broker.publish(publish).await }),
             )
         };
-        // The server sends nothing any more, so the confirm cannot come before the end.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The server sends nothing any more, so the confirm cannot come before the end. A heartbeat has eight bytes.
+        until("the message at the server", async || unread(server) > 64).await;
         server.kill().unwrap();
         let error = within("the end of the publish", waiting)
             .await
@@ -303,5 +366,78 @@ fn a_subscriber_without_a_group_misses_nothing_over_a_restart() {
         while receive(&mut subscription).await != "two" {}
         disconnect(&broker).await;
         disconnect(&other).await;
+    });
+}
+
+#[test]
+fn publishers_wait_while_the_server_holds_them_back() {
+    with_server(async |server| {
+        let broker = Arc::new(connected(server).await);
+        let topic = name("orders");
+        let mut subscription = broker.subscribe(group(&topic)).await.unwrap();
+        attached(&subscription).await;
+        publish(&broker, &topic, "before").await;
+        let held = within("a delivery", subscription.next()).await.unwrap();
+        rabbitmq::control(server.site(), &["set_vm_memory_high_watermark", "0"]).unwrap();
+        until("health that tells", async || {
+            // The server says so to whoever publishes.
+            let context = Context::new().with_timeout(Duration::from_millis(200));
+            drop(
+                context
+                    .scope(broker.publish(to_topic(&topic, "probe")))
+                    .await,
+            );
+            let health = broker.health_check().await;
+            health.is_err_and(|error| error.kind() == ErrorKind::Exhausted)
+        })
+        .await;
+        let context = Context::new().with_timeout(Duration::from_millis(300));
+        let error = context
+            .scope(broker.publish(to_topic(&topic, "late")))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.retry()),
+            (ErrorKind::Exhausted, Retry::Safe)
+        );
+        // Acknowledgements go another way.
+        within("an acknowledgement", held.ack()).await.unwrap();
+        let waiting = {
+            let (broker, publish) = (Arc::clone(&broker), to_topic(&topic, "patient"));
+            let context = Context::new().with_timeout(Duration::from_secs(200));
+            task::spawn(
+                "publish",
+                context.scope(async move { broker.publish(publish).await }),
+            )
+        };
+        rabbitmq::control(server.site(), &["set_vm_memory_high_watermark", "0.4"]).unwrap();
+        within("the patient publish", waiting)
+            .await
+            .unwrap()
+            .unwrap();
+        loop {
+            let id = receive(&mut subscription).await;
+            assert_ne!(id, "late", "what was refused as unsent must not come");
+            if id == "patient" {
+                break;
+            }
+        }
+        until("green health", async || broker.health_check().await.is_ok()).await;
+        disconnect(&broker).await;
+    });
+}
+
+#[test]
+fn a_server_that_hangs_does_not_hold_up_the_end() {
+    with_server(async |server| {
+        // Without heartbeats nobody notices before the end.
+        let patient = config(&server.url()).with_heartbeat(Duration::from_secs(300));
+        let broker = RabbitMqBroker::new(patient).unwrap();
+        until("connecting", async || broker.connect().await.is_ok()).await;
+        broker.health_check().await.unwrap();
+        server.pause().unwrap();
+        // Nothing was to be flushed, so there is nothing to complain of.
+        disconnect(&broker).await;
+        server.resume().unwrap();
     });
 }

@@ -1,6 +1,7 @@
 //! The brokers on real servers that the proofs about messaging are about.
 
 mod look;
+mod settle;
 
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
@@ -15,6 +16,8 @@ pub(super) struct Subject {
     system: &'static System,
     /// Arguments without which the server would confirm what it has not yet written down.
     arguments: &'static [&'static str],
+    /// Whether what was declared survives the death of the server.
+    pub(super) settled: fn(&Stage) -> Result<bool>,
     /// What the server knows of messages at these positions, a line each, for when some are missing.
     pub(super) look: fn(&Stage, &[u64]) -> Result<Vec<String>>,
 }
@@ -23,6 +26,7 @@ pub(super) static ON_REDIS: Subject = Subject {
     name: "Redis Streams",
     system: &REDIS,
     arguments: &["--appendfsync", "always"],
+    settled: |_| Ok(true),
     look: |_, _| Ok(Vec::new()),
 };
 
@@ -30,6 +34,7 @@ pub(super) static ON_NATS: Subject = Subject {
     name: "NATS JetStream",
     system: &NATS,
     arguments: &[],
+    settled: |_| Ok(true),
     look: look::nats,
 };
 
@@ -37,6 +42,7 @@ pub(super) static ON_RABBITMQ: Subject = Subject {
     name: "RabbitMQ",
     system: &RABBITMQ,
     arguments: &[],
+    settled: settle::rabbitmq,
     look: look::rabbitmq,
 };
 

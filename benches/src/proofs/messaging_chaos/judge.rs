@@ -172,7 +172,7 @@ pub(super) fn judge(report: &mut Report, evidence: &Evidence, acts: &[Act]) {
     );
     report.check(
         "as many connections at the end as at the beginning",
-        evidence.connections_after <= evidence.connections_before,
+        evidence.connections_after == evidence.connections_before,
         format!(
             "{} before, {} after",
             evidence.connections_before, evidence.connections_after

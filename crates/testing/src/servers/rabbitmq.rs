@@ -161,6 +161,16 @@ pub fn control(site: &Site, words: &[&str]) -> io::Result<String> {
     }
 }
 
+/// Whether a quorum queue has come so far that it survives the death of its server. RabbitMQ writes the register of its
+/// quorum queues half a second late; one that is not in it when the server is killed never has a leader again.
+#[must_use]
+pub fn is_registered(site: &Site, queue: &str) -> bool {
+    let register = site.data().join(node(site)).join("quorum").join(node(site));
+    let register = fs::read(register.join("names.dets")).unwrap_or_default();
+    let mut places = register.windows(queue.len().max(1));
+    places.any(|place| place == queue.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::own;
