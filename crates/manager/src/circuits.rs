@@ -115,8 +115,16 @@ impl CircuitHealth {
         })
     }
 
-    /// Adds a client of a target to the document, and says whether it is the first of it. It never makes the whole unhealthy: the service works, in part.
-    pub(crate) fn show(&self, name: &str, target: &str, metadata: &[(&str, String)]) -> bool {
+    /// Adds a client of a target to the document, and says whether it is the first of it. It never makes the whole unhealthy:
+    /// the service works, in part. `circuits` are asked for those of the target that changed before it was shown, such as
+    /// one that is forced open.
+    pub(crate) fn show(
+        &self,
+        name: &str,
+        target: &str,
+        metadata: &[(&str, String)],
+        circuits: &PolicyRegistry,
+    ) -> bool {
         let component =
             self.health
                 .register(&format!("http_client_{name}"), name, "http_client", false);
@@ -127,7 +135,33 @@ impl CircuitHealth {
         let watched = targets.entry(target.into()).or_default();
         watched.tell(&component);
         watched.clients.insert(name.to_owned(), component);
-        watched.clients.len() == 1
+        let is_first = watched.clients.len() == 1;
+        drop(targets);
+        if is_first {
+            // From now on changes are heard. What is heard meanwhile is later than what is seen here.
+            let seen = circuits.circuit_states();
+            self.saw(target, seen);
+        }
+        is_first
+    }
+
+    fn saw(&self, target: &str, circuits: Vec<CircuitStatus>) {
+        let mut targets = self.targets();
+        let Some(watched) = targets.get_mut(target) else {
+            return;
+        };
+        let own = circuits
+            .into_iter()
+            .filter(|seen| *seen.target.service == *target && seen.circuit.state != State::Closed);
+        for CircuitStatus {
+            target, circuit, ..
+        } in own
+        {
+            if !watched.heard.contains_key(&target) {
+                watched.troubled.insert(target, circuit.state);
+            }
+        }
+        watched.tell_all();
     }
 
     /// Follows the instances of a service that is called under the name of a target. Calls that find no instance fail at
@@ -206,11 +240,11 @@ mod tests {
     async fn an_open_circuit_degrades_its_client_until_it_closes() {
         let health = Health::default();
         let observer = CircuitHealth::new(health.clone());
-        for name in ["payment-service", "payment_service"] {
-            observer.show(name, "payment-service", &[]);
-        }
         let shown = Arc::clone(&observer);
         let policies = PolicyRegistry::builder().observer(observer).build();
+        for name in ["payment-service", "payment_service"] {
+            shown.show(name, "payment-service", &[], &policies);
+        }
         let target = Target::service("payment-service").with_endpoint("POST /charges");
         let policy = policies.policy(&target, |_| Arc::new(EffectivePolicy::default()));
         let attempt = |outcome: fn() -> Result<(), Error>| {
@@ -224,7 +258,7 @@ mod tests {
             attempt(|| Err(Error::unavailable("refused"))).await;
         }
         // So is one that comes later.
-        shown.show("late", "payment-service", &[]);
+        shown.show("late", "payment-service", &[], &policies);
         for name in ["payment-service", "payment_service", "late"] {
             let status = health.component_status(&format!("http_client_{name}"));
             let status = status.unwrap();
@@ -247,5 +281,31 @@ mod tests {
             list(std::slice::from_ref(&policies))[0].retry_after_ms,
             None
         );
+    }
+    /// The policy is made with the client, before it is shown.
+    #[test]
+    fn a_circuit_that_was_open_before_its_client_was_shown_degrades_it() {
+        let health = Health::default();
+        let shown = CircuitHealth::new(health.clone());
+        let policies = PolicyRegistry::builder()
+            .observer(Arc::clone(&shown) as Arc<dyn Observer>)
+            .build();
+        let forced = |control| {
+            let mut policy = EffectivePolicy::default();
+            policy.circuit_breaker.as_mut().unwrap().control = control;
+            Arc::new(policy)
+        };
+        for service in ["payment-service", "other-service"] {
+            let target = Target::service(service);
+            let _made = policies.policy(&target, |_| forced(Control::ForcedOpen));
+        }
+        shown.show("default", "payment-service", &[], &policies);
+        let status = health.component_status("http_client_default").unwrap();
+        assert_eq!(status.status, Status::Degraded);
+        let said = status.last_error.unwrap();
+        assert_eq!(said, "circuit of payment-service is open");
+        policies.reload(|_| forced(Control::Automatic));
+        let status = health.component_status("http_client_default").unwrap();
+        assert_eq!(status.status, Status::Healthy);
     }
 }

@@ -216,7 +216,10 @@ impl HttpClients {
         let shown = config.redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
         let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
-        let is_first = self.shown.show(name, target, &[("base_url", place)]);
+        let registry = self.policies.registry();
+        let is_first = self
+            .shown
+            .show(name, target, &[("base_url", place)], registry);
         let is_service = configured.is_none_or(|settings| settings.base_url.is_none());
         if let (true, true, Ok(discovery)) = (is_first, is_service, &self.discovery) {
             let instances = discovery.watch(&ServiceName::new(service)?);

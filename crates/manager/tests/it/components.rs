@@ -214,8 +214,11 @@ async fn man4_a_factory_that_panics_is_an_error_of_that_broker() {
 
 #[cfg(feature = "http")]
 mod http {
+    use trunkline_core::Status;
     use trunkline_discovery::ServiceConfig;
-    use trunkline_http::HttpClientConfig;
+    use trunkline_http::{HttpClientConfig, ServiceError};
+    use trunkline_resilience::breaker::Control;
+    use trunkline_resilience::config::ForcedState;
 
     use super::*;
 
@@ -284,6 +287,50 @@ mod http {
             (status.name.as_str(), status.component_type.as_str()),
             ("users", "http_client")
         );
+    }
+
+    #[tokio::test]
+    async fn a_circuit_is_held_and_let_go_by_configuration() {
+        let forced = |force: Option<ForcedState>| {
+            let mut client = client();
+            client.circuit_breaker.force = force;
+            client.retry.max_attempts = Some(1);
+            config().http_client("users", client).build().unwrap()
+        };
+        let manager = CommunicationManager::new(forced(Some(ForcedState::Open)));
+        let users = manager.http_client("users").unwrap();
+        let shown = || {
+            let mut components = manager.health_status().components;
+            let status = components.remove("http_client_users").unwrap();
+            (status.status, status.last_error)
+        };
+        let control = || manager.circuits().remove(0).control;
+        // It was open before the client was shown.
+        let held = "circuit of users is open".to_owned();
+        assert_eq!(shown(), (Status::Degraded, Some(held.clone())));
+        assert_eq!(control(), Control::ForcedOpen);
+        let asked = async || users.get("/").send().await.map(drop).unwrap_err();
+        assert!(matches!(asked().await, ServiceError::CircuitOpen(_)));
+
+        // Nobody listens there, but it is asked again, and counts.
+        manager.apply(forced(None)).unwrap();
+        assert_eq!(shown(), (Status::Healthy, None));
+        assert_eq!(control(), Control::Automatic);
+        assert!(matches!(asked().await, ServiceError::ServiceUnavailable(_)));
+        assert_eq!(manager.circuits().remove(0).failure_count, 1);
+
+        manager.apply(forced(Some(ForcedState::Disabled))).unwrap();
+        for _ in 0..6 {
+            assert!(matches!(asked().await, ServiceError::ServiceUnavailable(_)));
+        }
+        assert_eq!(
+            (control(), manager.circuits().remove(0).state),
+            (Control::Disabled, "closed")
+        );
+        manager.apply(forced(Some(ForcedState::Open))).unwrap();
+        assert_eq!(shown(), (Status::Degraded, Some(held)));
+        assert!(matches!(asked().await, ServiceError::CircuitOpen(_)));
+        manager.shutdown().await.unwrap();
     }
 
     #[tokio::test]
