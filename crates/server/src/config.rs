@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trunkline_core::size::ByteSize;
+use trunkline_resilience::config::ConcurrencyConfig;
+
+use crate::ServerRateLimitConfig;
 
 /// Settings of a service's own HTTP side: where it listens, what it accepts, which routes it has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ServerConfig {
@@ -44,6 +47,13 @@ pub struct ServerConfig {
     /// Requests handled at once; further ones get 503 with `Retry-After`. Default 1024.
     #[schemars(range(min = 1))]
     pub max_in_flight: u32,
+    /// How many requests are handled at once, found out by how long they take: further ones get 503 with `Retry-After`, the
+    /// least important first. All routes count together; health and metrics do not. For services whose requests take about
+    /// the same time: streams and long polls would be taken for overload. Default: off, until `enabled` or `algorithm` is
+    /// given.
+    pub concurrency: ConcurrencyConfig,
+    /// How many requests each client may send in a span of time. Default: off, until `enabled` or `limit` is given.
+    pub rate_limit: ServerRateLimitConfig,
     /// Whether the baggage of a request is believed: how much it matters where not all can be served (`priority`), whether
     /// chaos may hit it, and what the application reads from it. `false` where clients reach the service without a gateway.
     /// Default true.
@@ -77,6 +87,8 @@ impl Default for ServerConfig {
             keepalive_expiry: Duration::from_secs(75),
             max_connections: 10_000,
             max_in_flight: 1024,
+            concurrency: ConcurrencyConfig::default(),
+            rate_limit: ServerRateLimitConfig::default(),
             trust_baggage: true,
             health_path: "/health".to_owned(),
             metrics_path: "/metrics".to_owned(),

@@ -41,6 +41,7 @@
 //! A drop at a deadline may leave the handler's work half done: what must not be, belongs in one transaction or in a
 //! task of its own. TLS is not served here yet.
 
+mod admission;
 mod app;
 mod config;
 pub mod extract;
@@ -51,6 +52,7 @@ mod problem;
 pub mod routes;
 pub mod serve;
 
+pub use admission::ServerRateLimitConfig;
 pub use app::{MicroserviceApp, MicroserviceAppBuilder, Registration};
 pub use config::{IdempotencyConfig, PublishRouteConfig, ServerConfig};
 pub use extract::{Json, Path, Query};

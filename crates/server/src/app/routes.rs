@@ -14,6 +14,7 @@ use tower_service::Service;
 use trunkline_core::{Error, Result};
 
 use super::builder::Plan;
+use crate::admission::Admission;
 use crate::layers::{
     BodyLimitLayer, CatchPanicLayer, ContextLayer, DeadlineLayer, InFlightLayer, ObserveLayer,
 };
@@ -21,7 +22,7 @@ use crate::problem::explain_empty;
 use crate::routes::{health_routes, metrics_routes, publish_routes};
 
 pub(super) fn assemble(plan: &Plan) -> Result<Router> {
-    let layers = Layers::of(plan);
+    let layers = Layers::of(plan)?;
     // Outside the limits: a service that is full must still say how it is.
     let mut app = health_routes(&plan.config.health_path, &plan.health);
     if plan.metrics.is_enabled() {
@@ -43,33 +44,47 @@ pub(super) fn assemble(plan: &Plan) -> Result<Router> {
 struct Layers {
     context: ContextLayer,
     observe: ObserveLayer,
+    admission: Admission,
     in_flight: InFlightLayer,
     body_limit: BodyLimitLayer,
 }
 
 impl Layers {
-    fn of(plan: &Plan) -> Self {
+    fn of(plan: &Plan) -> Result<Self> {
         let config = &plan.config;
-        Self {
+        let admission = Admission::new(plan.name.as_str(), config, &plan.metrics);
+        Ok(Self {
+            admission: admission.map_err(|invalid| {
+                Error::config(format!("server: {invalid}")).with_source(invalid)
+            })?,
             context: ContextLayer::new(plan.propagation.clone())
                 .with_timeout(config.request_timeout)
                 .with_trust_baggage(config.trust_baggage),
             observe: ObserveLayer::new(&plan.metrics).with_template_of(plan.template_of.clone()),
             in_flight: InFlightLayer::new(config.max_in_flight),
             body_limit: BodyLimitLayer::new(config.body_limit.bytes()),
-        }
+        })
     }
 
     /// The last one is the outermost.
     fn around(&self, router: Router) -> Router {
-        router
+        let Admission { rate_limit, shed } = &self.admission;
+        let mut router = router
             .layer(map_response(async |response: Response| {
                 explain_empty(response)
             }))
             .layer(DefaultBodyLimit::disable())
             .layer(DeadlineLayer)
-            .layer(self.body_limit)
-            .layer(self.in_flight.clone())
+            .layer(self.body_limit);
+        // Inside the bound that is fixed: what that refuses says nothing about how long requests take.
+        if let Some(shed) = shed {
+            router = router.layer(shed.clone());
+        }
+        router = router.layer(self.in_flight.clone());
+        if let Some(rate_limit) = rate_limit {
+            router = router.layer(rate_limit.clone());
+        }
+        router
             .layer(CatchPanicLayer)
             .layer(self.observe.clone())
             .layer(self.context.clone())

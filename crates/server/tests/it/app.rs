@@ -565,3 +565,119 @@ async fn publishing_is_off_unless_asked_for() {
     );
     app.shutdown(soon()).await.unwrap();
 }
+
+#[tokio::test]
+async fn each_client_may_send_as_much_as_configuration_says_and_health_is_not_counted() {
+    let mut config = ServerConfig::default().with_listen("127.0.0.1", 0);
+    config.rate_limit.limit = Some(2);
+    config.rate_limit.per = Some(Duration::from_secs(3600));
+    config.rate_limit.header = Some("X-Api-Key".to_owned());
+    let app = MicroserviceApp::builder("orders")
+        .config(config)
+        .router(Router::new().route("/", get(async || "served")))
+        .build()
+        .unwrap();
+    app.start().await.unwrap();
+    let address = app.local_addr().unwrap();
+    let ask = async |key: Option<&'static str>, path| {
+        let mut request = client::get(path);
+        if let Some(key) = key {
+            let headers = request.headers_mut();
+            headers.insert("x-api-key", key.parse().unwrap());
+        }
+        client::send(address, request).await
+    };
+    for key in [None, Some("ada")] {
+        for _ in 0..2 {
+            assert_eq!(ask(key, "/").await.status(), 200);
+        }
+        let refused = ask(key, "/").await;
+        assert_eq!(refused.status(), 429);
+        let after: u64 = refused.headers()["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((1..=1800).contains(&after), "{after}");
+        assert_eq!(problem(&refused)["status"], 429);
+    }
+    assert_eq!(ask(None, "/health/live").await.status(), 200);
+    app.drain(Instant::now() + SOON).await.unwrap();
+    app.shutdown(Instant::now() + SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn load_is_shed_where_configuration_says_so_by_a_priority_that_is_believed() {
+    for trusted in [true, false] {
+        let mut config = ServerConfig::default().with_listen("127.0.0.1", 0);
+        config.trust_baggage = trusted;
+        let limit = &mut config.concurrency;
+        (limit.initial, limit.min, limit.max) = (Some(10), Some(10), Some(10));
+        limit.enabled = Some(true);
+        let (entered, mut inside) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = tokio::sync::watch::channel(false);
+        let held = async move || {
+            entered.send(()).unwrap();
+            released
+                .clone()
+                .wait_for(|released| *released)
+                .await
+                .unwrap();
+            "served"
+        };
+        let app = MicroserviceApp::builder("orders")
+            .config(config)
+            .router(Router::new().route("/", get(held)))
+            .build()
+            .unwrap();
+        app.start().await.unwrap();
+        let address = app.local_addr().unwrap();
+        let ask = move |priority: &'static str| async move {
+            let mut request = client::get("/");
+            let baggage = format!("priority={priority}").parse().unwrap();
+            request.headers_mut().insert("baggage", baggage);
+            client::send(address, request).await
+        };
+        let mut running: Vec<_> = (0..9)
+            .map(|_| trunkline_core::task::spawn("client", ask("normal")))
+            .collect();
+        for _ in 0..9 {
+            client::within(inside.recv()).await.unwrap();
+        }
+        let shed = ask("normal").await;
+        assert_eq!(shed.status(), 503);
+        assert_eq!(shed.headers()["retry-after"], "1");
+        // The last place is for what matters most, where that is believed.
+        let critical = trunkline_core::task::spawn("client", ask("critical"));
+        if trusted {
+            client::within(inside.recv()).await.unwrap();
+            running.push(critical);
+        } else {
+            assert_eq!(client::within(critical).await.unwrap().status(), 503);
+        }
+        let health = client::send(address, client::get("/health/live")).await;
+        assert_eq!(health.status(), 200);
+        release.send_replace(true);
+        for answer in running {
+            assert_eq!(client::within(answer).await.unwrap().status(), 200);
+        }
+        app.drain(Instant::now() + SOON).await.unwrap();
+        app.shutdown(Instant::now() + SOON).await.unwrap();
+    }
+}
+
+#[test]
+fn limits_that_cannot_be_used_are_told_all_at_once() {
+    let mut config = ServerConfig::default();
+    config.rate_limit.limit = Some(0);
+    config.concurrency.min = Some(50);
+    config.concurrency.max = Some(10);
+    let error = MicroserviceApp::builder("orders")
+        .config(config)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    for part in ["rate_limit.limit: 0", "concurrency.m"] {
+        assert!(error.message().contains(part), "{error}");
+    }
+}

@@ -226,6 +226,12 @@ mod server {
         found.positive("server.request_timeout", server.request_timeout);
         found.positive("server.header_timeout", server.header_timeout);
         found.positive("server.keepalive_expiry", server.keepalive_expiry);
+        for problem in server.limit_problems() {
+            let message = format!("`{}` is out of range", problem.value);
+            found
+                .error(&format!("server.{}", problem.path), message)
+                .allow(problem.allowed);
+        }
         let publish = &server.publish;
         if publish.enabled && publish.topics.is_empty() {
             found

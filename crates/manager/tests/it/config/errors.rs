@@ -220,6 +220,27 @@ fn names_that_cannot_be_used_are_refused() {
 
 #[cfg(feature = "server")]
 #[test]
+fn limits_of_the_server_that_cannot_be_used_are_told_all_at_once() {
+    let lines = check_yaml(
+        "server:\n  concurrency: {min: 50, max: 10}\n  rate_limit: {limit: 5, per: 0s, header: \"no header\"}\n",
+    );
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for parts in [
+        ["server.concurrency.min", "50", "at most concurrency.max"],
+        ["server.rate_limit.per", "0s", "communication.yaml"],
+        ["server.rate_limit.header", "no header", "X-Api-Key"],
+    ] {
+        let told = lines
+            .iter()
+            .any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(told, "{parts:?} is not in {lines:#?}");
+    }
+    let unknown = check_yaml("server: {rate_limit: {max_wait: 1s}}\n");
+    assert_line(&unknown, &["server.rate_limit", "max_wait"]);
+}
+
+#[cfg(feature = "server")]
+#[test]
 fn paths_of_the_server_have_no_parameters() {
     for path in ["/:x", "/a/:x", "/a/{x}", "/a/*x"] {
         assert_line(
