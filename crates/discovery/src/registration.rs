@@ -285,6 +285,10 @@ impl Supervisor {
                     self.forgotten(&mut lease);
                     continue;
                 }
+                Err(error) if error.kind() == ErrorKind::Unsupported && lease.is_none() => {
+                    self.not_announced(&error).await;
+                    continue;
+                }
                 Err(error) => {
                     self.failed(&error);
                     self.pulse.ask_now();
@@ -349,6 +353,21 @@ impl Supervisor {
         );
         let why = "the registry has forgotten it".to_owned();
         self.shared.state.send_replace(RegistrationState::Lost(why));
+    }
+
+    /// Nothing is announced there: others say where this instance is. That is no failure, and asking again changes nothing.
+    async fn not_announced(&self, error: &Error) {
+        let why = error.report().to_string();
+        tracing::info!(
+            target: "trunkline::discovery",
+            registration = self.who, why,
+            "the registry announces nothing; the instance is not registered"
+        );
+        self.shared
+            .state
+            .send_replace(RegistrationState::Pending(Some(why)));
+        self.reporter.works(&self.who);
+        self.shared.stop.cancelled().await;
     }
 
     fn failed(&self, error: &Error) {

@@ -257,6 +257,29 @@ async fn those_that_announce_nothing_are_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_announces_nothing_is_asked_once_and_health_stays_good() {
+    let health = Health::default();
+    let part = health.register("service_discovery", "service_discovery", "dns", true);
+    let recording = Recording::default();
+    recording.answer_next(Err(Error::unsupported("it announces nothing")));
+    let discovery = Discovery::builder()
+        .registry(recording.clone())
+        .component(part.clone())
+        .build();
+    let registration = discovery.register(instance("a")).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(recording.asked().len(), 1);
+    assert!(matches!(
+        registration.state(),
+        RegistrationState::Pending(Some(_))
+    ));
+    discovery.health_check().await.unwrap();
+    assert_eq!(part.status().unwrap().status, Status::Healthy);
+    registration.deregister(soon()).await.unwrap();
+    assert_eq!(registration.state(), RegistrationState::Withdrawn);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_registry_took_it_is_an_error() {
     let (one, two) = (Recording::default(), Recording::default());
     one.set_away(true);
