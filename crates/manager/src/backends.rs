@@ -59,8 +59,12 @@ pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String>
         "several" => several::check(config),
         #[cfg(feature = "consul")]
         "consul" => consul::check(config),
+        #[cfg(feature = "dns")]
+        "dns" => dns::check(config),
         #[cfg(feature = "etcd")]
         "etcd" => etcd::check(config),
+        #[cfg(feature = "kubernetes")]
+        "kubernetes" => kubernetes::check(config),
         _ => Ok(()),
     };
     let told = read.err();
@@ -171,8 +175,12 @@ impl Backends {
             "embedded" => embedded::discovery(self.directory(config.connection.path.as_deref())),
             #[cfg(feature = "consul")]
             "consul" => consul::discovery(config),
+            #[cfg(feature = "dns")]
+            "dns" => dns::discovery(config),
             #[cfg(feature = "etcd")]
             "etcd" => etcd::discovery(config),
+            #[cfg(feature = "kubernetes")]
+            "kubernetes" => kubernetes::discovery(config),
             other => Err(not_made(Area::ServiceDiscovery, other)),
         }
     }
@@ -234,6 +242,22 @@ mod consul {
     }
 }
 
+#[cfg(feature = "dns")]
+mod dns {
+    use trunkline_dns::{DnsConfig, DnsRegistry};
+
+    use super::*;
+
+    pub(super) fn check(config: &ServiceDiscoveryConfig) -> Result<()> {
+        DnsConfig::from_neutral(config).map(drop)
+    }
+
+    pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
+        let registry = DnsRegistry::new(&DnsConfig::from_neutral(config)?)?;
+        Ok(OpenedRegistry::new(registry, DnsRegistry::close))
+    }
+}
+
 #[cfg(feature = "etcd")]
 mod etcd {
     use trunkline_etcd::{EtcdConfig, EtcdRegistry};
@@ -247,6 +271,22 @@ mod etcd {
     pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
         let registry = EtcdRegistry::new(&EtcdConfig::from_neutral(config)?)?;
         Ok(OpenedRegistry::new(registry, EtcdRegistry::close))
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+mod kubernetes {
+    use trunkline_kubernetes::{KubernetesConfig, KubernetesRegistry};
+
+    use super::*;
+
+    pub(super) fn check(config: &ServiceDiscoveryConfig) -> Result<()> {
+        KubernetesConfig::from_neutral(config).map(drop)
+    }
+
+    pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
+        let registry = KubernetesRegistry::new(&KubernetesConfig::from_neutral(config)?)?;
+        Ok(OpenedRegistry::new(registry, KubernetesRegistry::close))
     }
 }
 

@@ -36,6 +36,9 @@ pub mod faults;
 #[cfg(feature = "registry")]
 pub mod registry;
 
+#[cfg(feature = "registry")]
+pub mod resolver;
+
 #[cfg(feature = "servers")]
 pub mod servers;
 

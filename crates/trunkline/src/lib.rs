@@ -45,7 +45,9 @@
 //! | `kafka-ssl` | no | the same with TLS and SCRAM: links OpenSSL |
 //! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
 //! | `consul` | | service discovery by Consul |
+//! | `dns` | | service discovery by DNS |
 //! | `etcd` | | service discovery by etcd |
+//! | `kubernetes` | | service discovery by Kubernetes |
 //! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
 //! | `full` | | all of them |
@@ -65,6 +67,8 @@ pub use trunkline_manager::*;
 pub use trunkline_consul as consul;
 pub use trunkline_core as core;
 pub use trunkline_discovery as discovery;
+#[cfg(feature = "dns")]
+pub use trunkline_dns as dns;
 #[cfg(feature = "etcd")]
 pub use trunkline_etcd as etcd;
 pub use trunkline_events as events;
@@ -72,6 +76,8 @@ pub use trunkline_events as events;
 pub use trunkline_gateway as gateway;
 #[cfg(feature = "http")]
 pub use trunkline_http as http;
+#[cfg(feature = "kubernetes")]
+pub use trunkline_kubernetes as kubernetes;
 #[cfg(feature = "macros")]
 pub use trunkline_macros::service_interface;
 pub use trunkline_messaging as messaging;

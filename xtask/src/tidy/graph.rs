@@ -133,8 +133,12 @@ mod tests {
         for name in names {
             if packages.iter().all(|package| package.name != name) {
                 let directory = match name {
-                    "trunkline-sqlite" | "trunkline-redis" | "trunkline-consul"
-                    | "trunkline-etcd" => "backends/x",
+                    "trunkline-sqlite"
+                    | "trunkline-redis"
+                    | "trunkline-consul"
+                    | "trunkline-etcd"
+                    | "trunkline-dns"
+                    | "trunkline-kubernetes" => "backends/x",
                     "trunkline-cli" => "bin/trunkline",
                     "trunkline-examples" => "examples",
                     BENCHES => "benches",
@@ -205,7 +209,10 @@ mod tests {
     fn one_layer_knows_only_the_listed_neighbours() {
         for (from, to) in SIDEWAYS {
             fine(from, to, Normal);
-            let reason = if matches!(*from, "trunkline-consul" | "trunkline-etcd") {
+            let reason = if matches!(
+                *from,
+                "trunkline-consul" | "trunkline-etcd" | "trunkline-kubernetes"
+            ) {
                 "may name a backend"
             } else {
                 "one layer"

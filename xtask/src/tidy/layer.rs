@@ -33,6 +33,7 @@ pub(super) const SIDEWAYS: &[(&str, &str)] = &[
     ("trunkline-gateway", "trunkline-server"),
     ("trunkline-consul", "trunkline-http"),
     ("trunkline-etcd", "trunkline-http"),
+    ("trunkline-kubernetes", "trunkline-http"),
 ];
 
 const NAMED: &[(&str, Layer)] = &[

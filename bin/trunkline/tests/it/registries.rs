@@ -333,3 +333,130 @@ mod several {
         registration.stop(Signal::TERM).await.done();
     }
 }
+
+#[cfg(feature = "dns")]
+mod dns {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use trunkline_testing::servers::KNOT;
+    use trunkline_testing::servers::knot::{self, Change, Data, ZONE};
+
+    use super::*;
+
+    async fn update(server: SocketAddr, changes: Vec<Change>) {
+        let updated = tokio::task::spawn_blocking(move || knot::update(server, &changes));
+        updated.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_zone_says_is_listed_watched_and_called() {
+        let Some(url) = shared(&KNOT).await else {
+            return;
+        };
+        let server: SocketAddr = url.split('/').nth(2).unwrap().parse().unwrap();
+        let url = format!("dns://{server}/{ZONE}?refresh_min=100ms");
+        let place = Place::new();
+        let (web, upstream) = (unique("web"), Upstream::talkative().await);
+        let watch = [
+            "services", "watch", &url, &web, "--output", "json", "--count", "2",
+        ];
+        let mut watch = place.start(&watch);
+        assert_eq!(watch.json().await["instances"], Value::Array(Vec::new()));
+
+        let host = format!("{web}-host.{ZONE}");
+        let srv = Data::Srv(0, 3, upstream.address().port(), host.clone());
+        let changes = vec![
+            Change::Add(host, 1, Data::A(Ipv4Addr::LOCALHOST)),
+            Change::Add(format!("_{web}._tcp.{ZONE}"), 1, srv),
+        ];
+        update(server, changes).await;
+        let found = listed(&place, &url, &web).await;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["weight"], 3);
+        assert_eq!(watch.json().await["instances"], Value::Array(found));
+        watch.end().await.done();
+        let call = ["call", "--registry", &url, &web, "GET", "/items?page=2"];
+        let heard: Value = place.run(&call).await.done().json();
+        assert_eq!(heard["path"], "/items?page=2");
+        let all = format!("{url}&services={web},nobody");
+        let all = place
+            .run(&["services", "list", &all, "--output", "json"])
+            .await;
+        assert_eq!(all.done().json::<Vec<Value>>().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_dns_cannot_do_is_said() {
+        let Some(url) = shared(&KNOT).await else {
+            return;
+        };
+        let place = Place::new();
+        let register = ["services", "register", &url, "web", "127.0.0.1:9"];
+        let outcome = place.run(&register).await;
+        assert_ne!(outcome.code, Some(0), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("DNS announces nothing"),
+            "{}",
+            outcome.stderr
+        );
+        let outcome = place.run(&["services", "list", &url]).await;
+        assert!(
+            outcome.stderr.contains("DNS cannot list services"),
+            "{}",
+            outcome.stderr
+        );
+        place
+            .run(&["services", "list", "dns://127.0.0.1:9/"])
+            .await
+            .refused(2, "service_discovery.options.srv");
+    }
+}
+
+#[cfg(feature = "kubernetes")]
+mod kubernetes {
+    use trunkline_testing::servers::KUBERNETES;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_asked_by_url_and_announces_nothing() {
+        let Some(url) = shared(&KUBERNETES).await else {
+            return;
+        };
+        let place = Place::new();
+        // What stands there is written by the tests of the backend; here it is who is asked, and how it is said.
+        let all = place
+            .run(&["services", "list", &url, "--output", "json"])
+            .await;
+        let _any: Vec<Value> = all.done().json();
+        assert!(listed(&place, &url, &unique("nobody")).await.is_empty());
+        let web = unique("web");
+        let watch = [
+            "services", "watch", &url, &web, "--output", "json", "--count", "1",
+        ];
+        let mut watch = place.start(&watch);
+        assert_eq!(watch.json().await["instances"], Value::Array(Vec::new()));
+        watch.end().await.done();
+        let register = ["services", "register", &url, &web, "127.0.0.1:9"];
+        let outcome = place.run(&register).await;
+        assert_ne!(outcome.code, Some(0), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("nothing is announced"),
+            "{}",
+            outcome.stderr
+        );
+    }
+
+    #[tokio::test]
+    async fn wrong_options_are_told_with_their_names() {
+        let url = "kubernetes://127.0.0.1:9?weit=5s";
+        let place = Place::new();
+        let outcome = place.run(&["services", "list", url]).await;
+        outcome.refused(2, "service_discovery.options.weit");
+    }
+
+    #[tokio::test]
+    async fn is_an_error_when_away() {
+        super::is_an_error_when_away("kubernetes").await;
+    }
+}

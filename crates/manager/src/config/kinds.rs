@@ -71,6 +71,18 @@ const ETCD: Availability = if cfg!(feature = "etcd") {
     Availability::NeedsFeature("etcd")
 };
 
+const DNS: Availability = if cfg!(feature = "dns") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("dns")
+};
+
+const KUBERNETES: Availability = if cfg!(feature = "kubernetes") {
+    Availability::Served
+} else {
+    Availability::NeedsFeature("kubernetes")
+};
+
 const REDIS: Availability = if cfg!(feature = "redis") {
     Availability::Served
 } else {
@@ -117,16 +129,8 @@ pub const KINDS: [Kind; 17] = [
     kind(Area::ServiceDiscovery, "several", Availability::Served),
     kind(Area::ServiceDiscovery, "consul", CONSUL),
     kind(Area::ServiceDiscovery, "etcd", ETCD),
-    kind(
-        Area::ServiceDiscovery,
-        "kubernetes",
-        Availability::NotInThisVersion,
-    ),
-    kind(
-        Area::ServiceDiscovery,
-        "dns",
-        Availability::NotInThisVersion,
-    ),
+    kind(Area::ServiceDiscovery, "kubernetes", KUBERNETES),
+    kind(Area::ServiceDiscovery, "dns", DNS),
     kind(Area::EventStore, "embedded", EMBEDDED),
     kind(Area::EventStore, "memory", Availability::Served),
     kind(Area::EventStore, "postgres", Availability::NotInThisVersion),

@@ -109,14 +109,14 @@ async fn man4_discovery_and_event_store_are_there_or_say_why_not() {
 #[tokio::test]
 async fn man9_a_kind_that_this_build_does_not_serve_is_a_typed_error_on_use() {
     let config = config()
-        .service_discovery(ServiceDiscoveryConfig::new("kubernetes").with_required(false))
+        .service_discovery(ServiceDiscoveryConfig::new("zookeeper").with_required(false))
         .event_store(EventStoreConfig::new("postgres").with_required(false));
     let manager = CommunicationManager::new(config.build().unwrap());
     manager.initialize().await.unwrap();
     let health = manager.health_status();
     assert_eq!(health.overall_status, trunkline_core::Status::Degraded);
     for (key, name) in [
-        ("service_discovery", "kubernetes"),
+        ("service_discovery", "zookeeper"),
         ("event_store", "postgres"),
     ] {
         let status = health.component_status(key).unwrap();

@@ -61,6 +61,8 @@ mod install;
 mod jars;
 pub mod kafka;
 mod keeper;
+pub mod knot;
+pub mod kubernetes;
 mod listener;
 mod live;
 pub mod nats;
@@ -81,11 +83,13 @@ pub use error::ServerError;
 pub use etcd::ETCD;
 pub use install::{Installed, install};
 pub use kafka::KAFKA;
+pub use knot::KNOT;
+pub use kubernetes::KUBERNETES;
 pub use live::{own, own_launched, shared, tool};
 pub use nats::NATS;
 pub use program::{
-    CONSUL_AGENT, ETCD_SERVER, KAFKA_SERVER, NATS_SERVER, NODE, NPM, PROMTOOL, Program,
-    RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
+    CONSUL_AGENT, ETCD_SERVER, KAFKA_SERVER, KNOT_SERVER, KUBERNETES_SERVER, NATS_SERVER, NODE,
+    NPM, PROMTOOL, Program, RABBITMQ_SERVER, REDIS_SERVER, TOOLS,
 };
 pub use rabbitmq::RABBITMQ;
 pub use redis::REDIS;
@@ -94,7 +98,16 @@ pub use standing::{Standing, cache_directory};
 pub use system::{Site, System};
 
 /// Every system that can be started.
-pub static SYSTEMS: &[&System] = &[&REDIS, &RABBITMQ, &NATS, &CONSUL, &ETCD, &KAFKA];
+pub static SYSTEMS: &[&System] = &[
+    &REDIS,
+    &RABBITMQ,
+    &NATS,
+    &CONSUL,
+    &ETCD,
+    &KAFKA,
+    &KNOT,
+    &KUBERNETES,
+];
 
 /// The system of this name.
 #[must_use]

@@ -58,6 +58,20 @@ pub static ETCD_SERVER: Program = Program {
     version_arguments: &["--version"],
 };
 
+/// `knotd`, a server of DNS.
+pub static KNOT_SERVER: Program = Program {
+    name: "knotd",
+    package: "knot",
+    version_arguments: &["--version"],
+};
+
+/// `kube-apiserver`, and what starts it together with etcd. Built in five minutes on two cores.
+pub static KUBERNETES_SERVER: Program = Program {
+    name: super::kubernetes::SCRIPT_NAME,
+    package: "go-main:k8s.io/kubernetes@v1.36.3 cmd/kube-apiserver v0.36.3",
+    version_arguments: &[],
+};
+
 /// `nats-server`. Debian's is of 2022.
 pub static NATS_SERVER: Program = Program {
     name: "nats-server",

@@ -57,7 +57,7 @@ fn a_secret_is_nowhere_to_be_seen() {
 message_brokers:
   a: {connection_url: \"amqp://user:hunter2@host:5672/\", options: {sasl_password: hunter2, url: \"redis://u:hunter2@h/0\"}}
   b: {type: kafka, password: hunter2, options: {api_key: hunter2, nested: {token: [hunter2, hunter2]}}}
-service_discovery: {type: kubernetes, host: h, options: {token: hunter2, url: \"http://u:hunter2@h\"}}
+service_discovery: {type: zookeeper, host: h, options: {token: hunter2, url: \"http://u:hunter2@h\"}}
 event_store: {type: postgres, connection_url: \"postgres://u:hunter2@h/db?token=hunter2\"}
 services:
   a: {policy: nowhere}

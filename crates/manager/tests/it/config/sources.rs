@@ -321,20 +321,27 @@ fn kinds_are_known_whether_served_or_not() {
     assert!(discovery("static").is_empty() && discovery("embedded").is_empty());
     for (kind, is_served) in [
         ("consul", cfg!(feature = "consul")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+        ("k8s", cfg!(feature = "kubernetes")),
         ("etcd", cfg!(feature = "etcd")),
     ] {
-        let feature = format!("it needs the feature `{kind}`");
+        let name = if kind == "k8s" { "kubernetes" } else { kind };
+        let feature = format!("it needs the feature `{name}`");
         let told = discovery(kind);
         match is_served {
             true => assert!(told.is_empty(), "{told:?}"),
             false => assert_line(&told, &["warning", &feature]),
         }
     }
-    for kind in ["kubernetes", "k8s", "dns"] {
-        assert_line(
-            &discovery(kind),
-            &["warning", "is not available in this version"],
-        );
+    // These do not do without settings of their own.
+    let dns = if cfg!(feature = "dns") {
+        "service_discovery.options.srv"
+    } else {
+        "it needs the feature `dns`"
+    };
+    for (kind, told) in [("dns", dns), ("several", "at least two registries")] {
+        let lines = discovery(kind);
+        assert!(lines.iter().any(|line| line.contains(told)), "{lines:?}");
     }
     let store = |kind: &str| files.check(&[("TRUNKLINE__EVENT_STORE__TYPE", kind)]);
     assert!(store("sqlite").is_empty() && store("memory").is_empty());

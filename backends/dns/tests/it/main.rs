@@ -1,0 +1,7 @@
+//! Discovery by DNS, on a real server.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod conformance;
+mod outages;
+mod records;
+mod zone;

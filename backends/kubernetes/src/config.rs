@@ -1,0 +1,370 @@
+//! Settings of discovery by Kubernetes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use trunkline_core::{Connection, Result, Secret};
+use trunkline_discovery::{OptionReader, ServiceDiscoveryConfig};
+
+/// Where API servers listen for clients outside the cluster.
+const PORT: u16 = 6443;
+
+/// Where pods find the account that they run as.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Settings of discovery by Kubernetes. In configuration the places are those of `service_discovery`, the rest are its
+/// `options`, by the same names.
+///
+/// ```
+/// use trunkline_discovery::ServiceDiscoveryConfig;
+/// use trunkline_kubernetes::KubernetesConfig;
+///
+/// let neutral = ServiceDiscoveryConfig::from_url("kubernetes:///shop?port=http")?;
+/// let config = KubernetesConfig::from_neutral(&neutral)?;
+/// assert_eq!(config.namespaces, ["shop"]);
+/// # Ok::<(), trunkline_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KubernetesConfig {
+    /// Who is asked.
+    pub(crate) server: Server,
+    /// The namespaces in which services are looked up; `*` stands for all. Default: that of the pod or of the context, else
+    /// `default`.
+    pub namespaces: Vec<String>,
+    /// The port of services, by name or number. Default: the only one; of several `http`, `https`, or the first.
+    pub port: Option<String>,
+    /// `http` or `https`. Default: what the port says (`appProtocol`, or its name), else `http`.
+    pub protocol: Option<String>,
+    /// Whether the annotations of Services are read: `trunkline/version`, `trunkline/health-check-path`,
+    /// `trunkline/metadata.<name>`. The account needs to read `services`, too. Default false.
+    pub annotations: bool,
+    /// How long a watch lasts until it is opened anew where it was: by this a server that hangs is noticed. Default `30s`.
+    pub wait: Duration,
+    /// Time for one request. Default `5s`.
+    pub request_timeout: Duration,
+    /// The token of the account. Default: that of the pod or of the context.
+    pub token: Option<Secret<String>>,
+    /// File with the token, read again every 10 s and when the token is refused. Default: as `token`.
+    pub token_file: Option<PathBuf>,
+    /// File with root certificates, PEM. Default: that of the pod or of the context, else the system's.
+    pub ca_file: Option<PathBuf>,
+    /// File with the certificate that this side shows, PEM. Default: that of the context.
+    pub client_certificate: Option<PathBuf>,
+    /// File with its private key, PEM. Default: that of the context.
+    pub client_key: Option<PathBuf>,
+}
+
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// The cluster that this process runs in, by the account in a directory.
+    InCluster { account: PathBuf },
+    /// What a kubeconfig file says.
+    Kubeconfig {
+        path: PathBuf,
+        context: Option<String>,
+    },
+    /// This one.
+    At { host: String, port: u16, tls: bool },
+}
+
+impl KubernetesConfig {
+    /// The cluster that this process runs in, with the account of its pod.
+    #[must_use]
+    pub fn in_cluster() -> Self {
+        Self::of(Server::InCluster {
+            account: ACCOUNT.into(),
+        })
+    }
+
+    /// What the current context of a kubeconfig file says.
+    #[must_use]
+    pub fn kubeconfig(path: impl Into<PathBuf>) -> Self {
+        Self::of(Server::Kubeconfig {
+            path: path.into(),
+            context: None,
+        })
+    }
+
+    /// This server, over TLS.
+    #[must_use]
+    pub fn at(host: impl Into<String>, port: u16) -> Self {
+        Self::of(Server::At {
+            host: host.into(),
+            port,
+            tls: true,
+        })
+    }
+
+    fn of(server: Server) -> Self {
+        Self {
+            server,
+            namespaces: Vec::new(),
+            port: None,
+            protocol: None,
+            annotations: false,
+            wait: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(5),
+            token: None,
+            token_file: None,
+            ca_file: None,
+            client_certificate: None,
+            client_key: None,
+        }
+    }
+
+    /// Reads the settings out of those of any registry.
+    ///
+    /// # Errors
+    /// `Config` with everything that is wrong, one line each, by the path of the setting.
+    pub fn from_neutral(neutral: &ServiceDiscoveryConfig) -> Result<Self> {
+        let mut options = OptionReader::new(neutral);
+        let connection = &neutral.connection;
+        let mut config = Self::of(server(connection, &mut options));
+        config.namespaces = namespaces(connection, &mut options);
+        config.port = options.text("port");
+        let protocols = [("http", "http"), ("https", "https")];
+        let protocol = options.choice("protocol", &protocols);
+        config.protocol = protocol.map(str::to_owned);
+        config.annotations = options.flag("annotations").unwrap_or_default();
+        config.wait = options.duration("wait").unwrap_or(config.wait);
+        let timeout = options.duration("request_timeout");
+        config.request_timeout = timeout.unwrap_or(config.request_timeout);
+        config.token.clone_from(&connection.password);
+        config.token_file = options.path("token_file");
+        config.ca_file = options.path("ca_file");
+        config.client_certificate = options.path("client_certificate");
+        config.client_key = options.path("client_key");
+        if connection.username.is_some() {
+            let text = "Kubernetes knows no users with passwords; give a token as the password, or a client certificate";
+            options.problem_at("connection.username", text);
+        }
+        if config.token.is_some() && config.token_file.is_some() {
+            options.problem("token_file", "a token is given as well; give one of them");
+        }
+        if config.client_key.is_some() && config.client_certificate.is_none() {
+            options.problem(
+                "client_key",
+                "is the key of no certificate; add `client_certificate`",
+            );
+        }
+        if config.wait < Duration::from_secs(1) {
+            options.problem("wait", "must be at least 1 s");
+        }
+        options.finish()?;
+        Ok(config)
+    }
+}
+
+fn server(connection: &Connection, options: &mut OptionReader) -> Server {
+    let kubeconfig = options.path("kubeconfig");
+    let context = options.text("context");
+    let account = options.path("account");
+    let tls = options.flag("tls");
+    if context.is_some() && kubeconfig.is_none() {
+        options.problem("context", "is one of no file; add `kubeconfig`");
+    }
+    let given = [
+        connection.host.is_some(),
+        kubeconfig.is_some(),
+        account.is_some(),
+    ];
+    if given.into_iter().filter(|given| *given).count() > 1 {
+        let text = "says who is asked, as do `host` and `account`; give one of them";
+        options.problem("kubeconfig", text);
+    }
+    if tls.is_some() && connection.host.is_none() {
+        options.problem("tls", "has no effect without a host");
+    }
+    if let Some(host) = &connection.host {
+        if host.contains(',') {
+            options.problem_at("connection.host", "is one server, not several");
+        }
+        return Server::At {
+            host: host.clone(),
+            port: connection.port.unwrap_or(PORT),
+            tls: connection.ssl_enabled || tls.unwrap_or(true),
+        };
+    }
+    match kubeconfig {
+        Some(path) => Server::Kubeconfig { path, context },
+        None => Server::InCluster {
+            account: account.unwrap_or_else(|| ACCOUNT.into()),
+        },
+    }
+}
+
+fn namespaces(connection: &Connection, options: &mut OptionReader) -> Vec<String> {
+    let path = connection.path.as_deref().unwrap_or_default();
+    let path = path.trim_matches('/');
+    let named = options.texts("namespaces");
+    if named.is_some() && !path.is_empty() {
+        options.problem(
+            "namespaces",
+            "are given by the path as well; give one of them",
+        );
+    }
+    let of_path = || path.split(',').map(|name| name.trim().to_owned()).collect();
+    let mut names: Vec<String> = named.unwrap_or_else(of_path);
+    names.retain(|name| !name.is_empty());
+    for name in &names {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name != "*" && !(name.len() <= 63 && name.chars().all(allowed)) {
+            options.problem("namespaces", format_args!("`{name}` is no namespace"));
+        }
+    }
+    if names.len() > 1 && names.iter().any(|name| name == "*") {
+        options.problem("namespaces", "`*` are all of them; give it alone");
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl From<KubernetesConfig> for ServiceDiscoveryConfig {
+    fn from(config: KubernetesConfig) -> Self {
+        let usual = KubernetesConfig::in_cluster();
+        let mut neutral = Self::new("kubernetes");
+        neutral.connection.password = config.token;
+        let mut paths = vec![
+            ("token_file", config.token_file),
+            ("ca_file", config.ca_file),
+            ("client_certificate", config.client_certificate),
+            ("client_key", config.client_key),
+        ];
+        let options = &mut neutral.options;
+        match config.server {
+            Server::At { host, port, tls } => {
+                neutral.connection.host = Some(host);
+                neutral.connection.port = Some(port);
+                options.insert("tls".to_owned(), tls.into());
+            }
+            Server::Kubeconfig { path, context } => {
+                paths.push(("kubeconfig", Some(path)));
+                if let Some(context) = context {
+                    options.insert("context".to_owned(), context.into());
+                }
+            }
+            Server::InCluster { account } => {
+                let account = Some(account).filter(|path| path.as_os_str() != ACCOUNT);
+                paths.push(("account", account));
+            }
+        }
+        for (name, path) in paths {
+            if let Some(path) = path {
+                options.insert(name.to_owned(), path.to_string_lossy().into_owned().into());
+            }
+        }
+        if !config.namespaces.is_empty() {
+            options.insert("namespaces".to_owned(), config.namespaces.into());
+        }
+        for (name, text) in [("port", config.port), ("protocol", config.protocol)] {
+            if let Some(text) = text {
+                options.insert(name.to_owned(), text.into());
+            }
+        }
+        if config.annotations {
+            options.insert("annotations".to_owned(), true.into());
+        }
+        for (name, span, usual) in [
+            ("wait", config.wait, usual.wait),
+            (
+                "request_timeout",
+                config.request_timeout,
+                usual.request_timeout,
+            ),
+        ] {
+            if span != usual {
+                options.insert(
+                    name.to_owned(),
+                    trunkline_core::duration::format(span).into(),
+                );
+            }
+        }
+        neutral
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<KubernetesConfig> {
+        KubernetesConfig::from_neutral(&ServiceDiscoveryConfig::from_url(url).unwrap())
+    }
+
+    #[test]
+    fn who_is_asked_follows_from_what_is_given() {
+        assert_eq!(
+            read("kubernetes://").unwrap(),
+            KubernetesConfig::in_cluster()
+        );
+        let config = read("kubernetes:///a,b?kubeconfig=/k&context=c").unwrap();
+        let server = Server::Kubeconfig {
+            path: "/k".into(),
+            context: Some("c".to_owned()),
+        };
+        assert_eq!(
+            (config.server, config.namespaces),
+            (server, vec!["a".to_owned(), "b".to_owned()])
+        );
+        let config = read("kubernetes://:secret@10.0.0.1/shop").unwrap();
+        let server = Server::At {
+            host: "10.0.0.1".to_owned(),
+            port: 6443,
+            tls: true,
+        };
+        assert_eq!(config.server, server);
+        assert_eq!(config.token.unwrap().expose(), "secret");
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let url = "kubernetes://user:x@a,b/Shop?token_file=t&client_key=k&wait=1ms&context=c&weit=1&protocol=ftp&account=x";
+        let error = read(url).unwrap_err();
+        for path in [
+            "connection.host",
+            "connection.username",
+            "options.namespaces",
+            "options.token_file",
+            "options.client_key",
+            "options.wait",
+            "options.context",
+            "options.weit",
+            "options.protocol",
+            "options.kubeconfig",
+        ] {
+            let begin = format!("service_discovery.{path}:");
+            let lines = error.message();
+            assert!(
+                lines.lines().any(|line| line.starts_with(&begin)),
+                "{path}: {lines}"
+            );
+        }
+    }
+
+    #[test]
+    fn typed_settings_and_neutral_ones_say_the_same() {
+        let mut config = KubernetesConfig::at("10.0.0.1", 443);
+        config.namespaces = vec!["a".to_owned(), "b".to_owned()];
+        config.port = Some("http".to_owned());
+        config.protocol = Some("https".to_owned());
+        config.annotations = true;
+        config.wait = Duration::from_secs(3);
+        config.request_timeout = Duration::from_secs(2);
+        config.token_file = Some("token".into());
+        config.ca_file = Some("ca".into());
+        config.client_certificate = Some("c".into());
+        config.client_key = Some("k".into());
+        let back = KubernetesConfig::from_neutral(&config.clone().into()).unwrap();
+        assert_eq!(back, config);
+        for config in [
+            KubernetesConfig::in_cluster(),
+            KubernetesConfig::kubeconfig("/k"),
+        ] {
+            let back = KubernetesConfig::from_neutral(&config.clone().into()).unwrap();
+            assert_eq!(back, config);
+        }
+    }
+}
