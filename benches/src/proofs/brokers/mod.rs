@@ -6,7 +6,7 @@ mod settle;
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
 use trunkline_testing::faults::Relay;
-use trunkline_testing::servers::{Launch, NATS, RABBITMQ, REDIS, Server, System};
+use trunkline_testing::servers::{KAFKA, Launch, NATS, RABBITMQ, REDIS, Server, System};
 
 /// A broker, and the server that it needs.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +46,16 @@ pub(super) static ON_RABBITMQ: Subject = Subject {
     look: look::rabbitmq,
 };
 
+/// Its clients go over the link at first, and then where the server says that it is.
+static ON_KAFKA: Subject = Subject {
+    name: "Kafka",
+    system: &KAFKA,
+    arguments: &[],
+    look: |_, _| Ok(Vec::new()),
+};
+
 /// All of them.
-pub(super) static ALL: &[&Subject] = &[&ON_RABBITMQ, &ON_REDIS, &ON_NATS];
+pub(super) static ALL: &[&Subject] = &[&ON_RABBITMQ, &ON_KAFKA, &ON_REDIS, &ON_NATS];
 
 /// The server, and a link to it that fails on demand. All clients go over the link.
 #[derive(Debug)]
