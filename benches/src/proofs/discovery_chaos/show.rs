@@ -275,7 +275,10 @@ fn callers(stage: &Stage) -> Result<Discovery> {
 }
 
 fn client(callers: &Discovery) -> Result<EnhancedHttpClient> {
-    let client = EnhancedHttpClient::builder().service(SERVICE);
+    // The circuit is that of the whole service: requests that die together with one busy instance can open it.
+    let client = EnhancedHttpClient::builder()
+        .service(SERVICE)
+        .circuit_breaker_enabled(false);
     Ok(client.discovery(callers).build()?)
 }
 
