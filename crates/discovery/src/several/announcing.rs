@@ -15,6 +15,9 @@ use super::{ById, PATIENCE, Purpose, Several, lock};
 use crate::instance::ServiceInstance;
 use crate::registry::{Lease, Registry};
 
+/// Questions about one announcement that may wait for a registry.
+const MOST_WAITING: usize = 128;
+
 /// What was announced here, by id: the youngest announcement of each.
 #[derive(Default)]
 pub(super) struct Announcements {
@@ -227,18 +230,18 @@ impl Several {
         let questions = members.into_iter().filter_map(|at| {
             let slot = announcement.slots.get(at)?;
             let (answer, answered) = oneshot::channel();
-            match Arc::clone(slot).try_lock_owned() {
-                Ok(slot) => {
-                    let (several, announcement) = (self.clone(), Arc::clone(announcement));
-                    let instance = instance.clone();
-                    self.0.scope.spawn("discovery-announcement", async move {
-                        let told = several.tell_one(at, &announcement, slot, &instance).await;
-                        // Nobody may wait for the answer any more.
-                        drop(answer.send(told));
-                    });
-                }
-                // What it was told before is still under way: not one question more for one that hangs.
-                Err(_) => drop(answer.send(Err(no_answer_yet()))),
+            // Every task that waits for its turn holds the slot: not ever more questions for one that hangs.
+            if Arc::strong_count(slot) > MOST_WAITING {
+                drop(answer.send(Err(no_answer_yet())));
+            } else {
+                let (several, announcement) = (self.clone(), Arc::clone(announcement));
+                let (slot, instance) = (Arc::clone(slot), instance.clone());
+                self.0.scope.spawn("discovery-announcement", async move {
+                    let slot = slot.lock_owned().await;
+                    let told = several.tell_one(at, &announcement, slot, &instance).await;
+                    // Nobody may wait for the answer any more.
+                    drop(answer.send(told));
+                });
             }
             Some((at, answer_of(answered)))
         });
