@@ -51,6 +51,7 @@ static ON_KAFKA: Subject = Subject {
     name: "Kafka",
     system: &KAFKA,
     arguments: &[],
+    settled: |_| Ok(true),
     look: |_, _| Ok(Vec::new()),
 };
 
