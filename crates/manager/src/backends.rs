@@ -53,6 +53,47 @@ pub fn open_event_store(config: &EventStoreConfig) -> Result<AnyEventStore> {
     Ok(Backends::default().event_store(config)?.store)
 }
 
+/// Opens the tier that response caches share by its URL, for one prefix; connects nothing.
+///
+/// # Errors
+/// `Unsupported` when this build has no such tier, `Config` when the URL is wrong. Neither repeats the URL.
+#[cfg(feature = "cache")]
+pub(crate) fn cache_tier(
+    url: &str,
+    prefix: Option<&str>,
+) -> Result<trunkline_resilience::cache::AnyCacheTier> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    if !scheme.starts_with("redis") {
+        return Err(Error::unsupported(
+            "this cannot be the shared tier of response caches; a URL such as redis://cache:6379/1 can",
+        ));
+    }
+    redis_tier(url, prefix)
+}
+
+#[cfg(all(feature = "cache", feature = "redis"))]
+fn redis_tier(
+    url: &str,
+    prefix: Option<&str>,
+) -> Result<trunkline_resilience::cache::AnyCacheTier> {
+    use trunkline_redis::{RedisCacheTier, RedisConfig};
+
+    let mut config = RedisConfig::from_url(url)?;
+    if let Some(prefix) = prefix.filter(|_| config.key_prefix == RedisConfig::default().key_prefix)
+    {
+        config = config.with_key_prefix(format!("{{{prefix}trunkline}}:"));
+    }
+    let tier = RedisCacheTier::new(config)?;
+    Ok(trunkline_resilience::cache::AnyCacheTier::new(tier))
+}
+
+#[cfg(all(feature = "cache", not(feature = "redis")))]
+fn redis_tier(_: &str, _: Option<&str>) -> Result<trunkline_resilience::cache::AnyCacheTier> {
+    Err(Error::unsupported(
+        "a Redis as the shared tier of response caches needs the feature `redis`",
+    ))
+}
+
 /// What is wrong with the settings of a registry that only its backend understands, one line each.
 pub(crate) fn discovery_problems(config: &ServiceDiscoveryConfig) -> Vec<String> {
     let read: Result<()> = match config.kind.as_str() {

@@ -86,7 +86,7 @@ impl HttpClients {
         probing: Probing,
         health: &Health,
     ) -> Self {
-        let answers = Answers::new(&metrics);
+        let answers = Answers::new(&config.load(), &metrics);
         let shown = CircuitHealth::new(health.clone());
         let policies = PolicyRegistry::builder()
             .observer(PolicyMetrics::new(&metrics))
@@ -260,7 +260,7 @@ impl HttpClients {
             behind = config.services.get(&service).cloned();
             settings.service = Some(service.to_string());
         }
-        let builder = self.answers.of(EnhancedHttpClient::builder());
+        let builder = self.answers.of(EnhancedHttpClient::builder())?;
         let builder = builder
             .config(settings.clone())
             .service_config(behind.unwrap_or_default())
@@ -338,7 +338,7 @@ impl HttpClients {
         let discovery = self.discovery.as_ref().map_err(Missing::error)?;
         let config = self.config.load();
         let settings = config.service_config(name).cloned().unwrap_or_default();
-        let builder = self.answers.of(EnhancedHttpClient::builder());
+        let builder = self.answers.of(EnhancedHttpClient::builder())?;
         builder
             .service(service.as_str())
             .service_config(settings)

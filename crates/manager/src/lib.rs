@@ -88,6 +88,8 @@ pub use builder::CommunicationManagerBuilder;
 pub use callbacks::CallbackOutcome;
 #[cfg(feature = "http")]
 pub use circuits::CircuitInfo;
+#[cfg(feature = "http")]
+pub use config::ResponseCacheConfig;
 pub use config::{
     CommunicationConfig, ConfigBuilder, ConfigLoader, ConfigState, ConfigWatch, Diagnostic,
     Diagnostics, EmbeddedConfig, Environment, HealthConfig, Place, PolicyExplanation, ServiceInfo,

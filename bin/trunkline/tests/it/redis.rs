@@ -1,12 +1,20 @@
 //! The commands over Redis, by URL, against the real server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
 use serde_json::{Value, json};
+use trunkline::http::{CacheStatus, HttpClientConfig};
 use trunkline::messaging::{HandlerError, LetterFilter, MessageBrokerConfig};
 use trunkline::telemetry::{Install, LoggingConfig};
 use trunkline::{CommunicationConfig, CommunicationManager};
 use trunkline_testing::servers::{self, REDIS, Server};
 
 use crate::place::{Place, eventually};
+use crate::upstream::Upstream;
 
 const GROUP: &str = "mailer";
 
@@ -104,6 +112,58 @@ async fn dead_letters_are_listed_replayed_and_purged_by_url() {
             .json::<Vec<Value>>()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn what_one_service_was_answered_another_has() {
+    let Some((mut server, url)) = server() else {
+        return;
+    };
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let users = async move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        ([("cache-control", "public, max-age=60")], "Ada")
+    };
+    let upstream = Upstream::of(Router::new().route("/users/1", get(users))).await;
+    let fetch = async |tier: String| {
+        let place = Place::new();
+        let mut users = HttpClientConfig::new(upstream.url());
+        users.cache.enabled = Some(true);
+        let mut config = CommunicationConfig::builder()
+            .service_name("order-service")
+            .embedded_path(place.data())
+            .http_client("users", users)
+            .logging(LoggingConfig::default().with_install(Install::Never))
+            .build()
+            .unwrap();
+        config.response_cache = config.response_cache.with_tier(tier);
+        config.response_cache.tier_timeout = Duration::from_secs(20);
+        let manager = CommunicationManager::new(config);
+        manager.initialize().await.unwrap();
+        let client = manager.http_client("users").unwrap();
+        let mut told = Vec::new();
+        for _ in 0..2 {
+            let answer = client.get("/users/1").await.unwrap();
+            told.push(answer.cache_status());
+            assert_eq!(answer.text().await.unwrap(), "Ada");
+        }
+        manager.shutdown().await.unwrap();
+        told
+    };
+    let (missed, hit) = (Some(CacheStatus::Miss), Some(CacheStatus::Hit));
+    assert_eq!(fetch(url.clone()).await[1], hit);
+    // Another process, with a memory of its own.
+    assert_eq!(fetch(url.clone()).await, [hit, hit]);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    // Without the tier each goes on by itself.
+    server.kill().unwrap();
+    let told = fetch(url).await;
+    assert!(
+        told[0].is_none_or(|status| Some(status) == missed),
+        "{told:?}"
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 /// A service whose handler gives up everything that comes to its group.

@@ -23,6 +23,8 @@ mod place;
 mod profile;
 mod provenance;
 mod reload;
+#[cfg(feature = "http")]
+mod response_cache;
 mod schema;
 mod seeds;
 mod show;
@@ -38,5 +40,7 @@ pub use loader::ConfigLoader;
 pub use model::{CommunicationConfig, EmbeddedConfig, HealthConfig, ServiceInfo};
 pub use place::{Place, Source};
 pub use reload::{ConfigState, ConfigWatch, RELOAD_INTERVAL};
+#[cfg(feature = "http")]
+pub use response_cache::ResponseCacheConfig;
 pub use schema::schema;
 pub use source::env::Environment;

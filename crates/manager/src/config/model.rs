@@ -49,6 +49,9 @@ pub struct CommunicationConfig {
     /// HTTP clients by name; a single one is the default as well. Default: none, services are called by their names.
     #[cfg(feature = "http")]
     pub http_clients: IndexMap<String, trunkline_http::HttpClientConfig>,
+    /// The memory for answers that all HTTP clients share.
+    #[cfg(feature = "http")]
+    pub response_cache: super::ResponseCacheConfig,
     /// Services by name: a fixed place for those no registry knows, and the policy of calls to them. Default: none.
     #[schemars(with = "IndexMap<String, ServiceConfig>", extend("format" = "services"))]
     pub services: IndexMap<ServiceName, ServiceConfig>,
@@ -120,6 +123,8 @@ impl Default for CommunicationConfig {
             message_brokers: None,
             #[cfg(feature = "http")]
             http_clients: IndexMap::new(),
+            #[cfg(feature = "http")]
+            response_cache: super::ResponseCacheConfig::default(),
             services: IndexMap::new(),
             service_discovery: None,
             event_store: None,

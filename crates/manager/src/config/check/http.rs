@@ -5,6 +5,7 @@ use crate::config::model::CommunicationConfig;
 use crate::config::tree::join;
 
 pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+    cache::check(config, found);
     for (name, service) in &config.services {
         let path = join("services", name.as_str());
         if service.host.is_none() {
@@ -24,18 +25,35 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
 }
 
 /// What a build without the feature has no settings for.
-#[cfg(not(all(feature = "http", feature = "server", feature = "gateway")))]
+#[cfg(not(all(feature = "cache", feature = "server", feature = "gateway")))]
 mod nothing {
     use super::{CommunicationConfig, Found};
 
     pub(super) fn check(_: &CommunicationConfig, _: &mut Found<'_>) {}
 }
+#[cfg(not(feature = "cache"))]
+use nothing as cache;
 #[cfg(not(feature = "http"))]
 use nothing as clients;
 #[cfg(not(feature = "server"))]
 use nothing as server;
 #[cfg(not(feature = "gateway"))]
 use nothing as gateway;
+
+#[cfg(feature = "cache")]
+mod cache {
+    use super::*;
+
+    pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
+        let path = "response_cache.tier_timeout";
+        found.positive(path, config.response_cache.tier_timeout);
+        if let Some(url) = &config.response_cache.tier
+            && let Err(error) = crate::backends::cache_tier(url.expose(), None)
+        {
+            found.error("response_cache.tier", error.message());
+        }
+    }
+}
 
 #[cfg(feature = "http")]
 mod clients {

@@ -239,6 +239,11 @@ impl CommunicationConfig {
                 discovery.connection.password.as_ref(),
             );
         }
+        #[cfg(feature = "http")]
+        mark(
+            &["response_cache", "tier"],
+            self.response_cache.tier.as_ref(),
+        );
         if let Some(store) = &self.event_store {
             mark(
                 &["event_store", "connection", "password"],

@@ -388,7 +388,7 @@ fn settings_without_effect_are_pointed_out() {
         ]),
         &[
             "MESSAGE_BROKER_HOST",
-            "`memory` has no server; the setting has no effect",
+            "`memory` has no server of its own; the setting has no effect",
         ],
     );
     assert_line(
