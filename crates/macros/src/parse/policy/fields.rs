@@ -109,6 +109,11 @@ const VERSION_FAILURES: Words = Words {
 };
 
 impl Words {
+    #[cfg(test)]
+    pub(super) fn known(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.variants.iter().map(|(word, _)| *word)
+    }
+
     pub(super) fn read(&self, literal: &Lit) -> Result<TokenStream> {
         let known = || self.variants.iter().map(|(word, _)| *word);
         let near = match literal {
@@ -145,6 +150,7 @@ pub(super) const TIMEOUT: &[Field] = &[
     field("request", "request_timeout", Kind::Span),
     field("connection", "timeout.connection", Kind::Span),
     field("read", "timeout.read", Kind::Span),
+    field("first_byte", "timeout.first_byte", Kind::Span),
     field("pool", "timeout.pool", Kind::SpanOrZero),
     field("floor", "timeout.floor", Kind::SpanOrZero),
     field("fair", "timeout.fair", Kind::SpanOrZero),
@@ -274,6 +280,8 @@ pub(super) const HEDGE: &[Field] = &[
 ];
 
 pub(super) const FALLBACK: &[Field] = &[
+    field("enabled", "fallback.enabled", Kind::Switch),
+    field("cache", "fallback.cache", Kind::Switch),
     field("service", "fallback.service", Kind::Text),
     field("value", "fallback.value", Kind::Json),
     field("reserve", "fallback.reserve", Kind::SpanOrZero),

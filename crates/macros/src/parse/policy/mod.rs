@@ -2,6 +2,8 @@
 
 mod fields;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use proc_macro2::{Span, TokenStream, TokenTree};

@@ -21,7 +21,6 @@ mod users {
     pub(crate) trait Users: Send {
         /// One user.
         #[get("/users/{user_id}")]
-        #[timeout("5s")]
         #[retry(max_attempts = 2, delay = 0.5, on_status = [429, 503], budget(percent = 10), strategy = "linear", on_error = ["timeout"])]
         #[rate_limit(limit = 10, per = "1s")]
         #[hedge(percentile = 95, max_hedges = 2)]
@@ -32,7 +31,8 @@ mod users {
             slow_call(duration = "1s")
         )]
         #[bulkhead(max_concurrent = 10)]
-        #[fallback(service = "user-archive", value = {"name": "nobody"}, reserve = "100ms")]
+        #[timeout(total = "5s", first_byte = "2s")]
+        #[fallback(enabled = true, cache = true, service = "user-archive", value = {"name": "nobody"}, reserve = "100ms")]
         async fn get_user(&self, user_id: u64) -> Result<User, ServiceError>;
 
         #[get("/users")]
@@ -46,6 +46,7 @@ mod users {
         ) -> Result<Option<Vec<User>>, ServiceError>;
 
         #[get("/search")]
+        #[timeout("5s")]
         #[health_check(interval = 30.0, timeout = "5s", failure_threshold = 3)]
         async fn search(
             &self,
