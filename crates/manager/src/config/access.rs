@@ -25,6 +25,19 @@ impl CommunicationConfig {
         ServiceName::new(name).ok()
     }
 
+    /// The tier that response caches share.
+    #[cfg(feature = "http")]
+    pub(crate) fn shared_tier(&self) -> Option<&trunkline_core::Secret<String>> {
+        self.response_cache.tier.as_ref()
+    }
+
+    /// A build that calls nothing keeps no answers.
+    #[cfg(not(feature = "http"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    pub(crate) fn shared_tier(&self) -> Option<&trunkline_core::Secret<String>> {
+        None
+    }
+
     /// What stands before topics, queues, groups and service names, with the dot at its end, which may be left out where
     /// it is written.
     pub(crate) fn effective_prefix(&self) -> Option<String> {

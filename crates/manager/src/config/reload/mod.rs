@@ -239,11 +239,7 @@ impl CommunicationConfig {
                 discovery.connection.password.as_ref(),
             );
         }
-        #[cfg(feature = "http")]
-        mark(
-            &["response_cache", "tier"],
-            self.response_cache.tier.as_ref(),
-        );
+        mark(&["response_cache", "tier"], self.shared_tier());
         if let Some(store) = &self.event_store {
             mark(
                 &["event_store", "connection", "password"],
