@@ -27,6 +27,9 @@ use crate::set::{Freshness, InstanceSet, Vanished};
 /// Instances are not compared more often than this, whatever the configuration says.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Of the instances that a registry no longer lists, so many are remembered.
+const MOST_VANISHED: usize = 1024;
+
 /// The instances of one service. Cheap to clone; clones share one view of the service.
 ///
 /// What discovery learns replaces the [`InstanceSet`] as a whole; picking an instance loads a pointer and takes the
@@ -397,39 +400,52 @@ impl Pool {
     }
 
     /// Who is missing from a new list and may be there all the same.
+    ///
+    /// Each is remembered for a while, however few: leases that nobody can renew run out one after the other, and the last
+    /// one may be that of an instance that has gone.
     fn vanished(&self, before: &InstanceSet, now: &[Arc<Member>]) -> Vanished {
-        let is_listed = |member: &Arc<Member>| {
+        let at = Instant::now();
+        let Some(until) = at.checked_add(self.keep_vanished) else {
+            return Vanished::default();
+        };
+        let is_listed = |member: &Member| {
             let (id, at) = (&member.instance.id, member.instance.authority());
             now.iter()
                 .any(|it| it.instance.id == *id || it.instance.authority() == at)
         };
-        let nobody = !now.iter().any(|member| member.is_usable());
         // One that was not watched for long may have changed in good order.
+        let watched = !before.dormant && until > at;
+        let missing = before.members.iter().filter(|member| {
+            let took_requests = watched && member.is_usable();
+            took_requests && !is_listed(member)
+        });
+        let missing = missing.map(|member| (Arc::clone(member), until));
+        let known = before.vanished.members.iter();
+        let known = known.filter(|(member, until)| *until > at && !is_listed(member));
+        let mut members: Vec<_> = known.cloned().chain(missing).collect();
+        // The youngest of very many are those that are most likely to be there.
+        members.drain(..members.len().saturating_sub(MOST_VANISHED));
+        let nobody = !now.iter().any(|member| member.is_usable());
         let was_away = before.freshness.stale && !before.dormant;
-        let doubted = self.keep_vanished > Duration::ZERO && (nobody || was_away);
-        let missing = before.members.iter().filter(|member| member.is_usable());
-        let missing: Vec<_> = missing.filter(|it| doubted && !is_listed(it)).collect();
-        let until = if missing.is_empty() {
-            before.vanished.until
-        } else {
+        let doubted = !members.is_empty() && (nobody || was_away || before.vanished.doubted);
+        if doubted && !before.vanished.doubted {
             tracing::warn!(
                 target: "trunkline::discovery",
-                service = %self.service, missing = missing.len(),
+                service = %self.service, missing = members.len(),
                 "the registry no longer lists instances that it listed; they are asked when there is no other"
             );
-            Instant::now().checked_add(self.keep_vanished)
-        };
-        let known = before.vanished.members.iter().filter(|it| !is_listed(it));
-        let members: Arc<[Arc<Member>]> = known.chain(missing).cloned().collect();
-        let until = until.filter(|_| !members.is_empty());
-        Vanished { members, until }
+        }
+        Vanished {
+            members: members.into(),
+            doubted,
+        }
     }
 
     /// One of those that vanished cannot be connected to: it is gone for good. Says whether it was one of them.
     fn is_gone_for_good(&self, member: &Member) -> bool {
         let replacing = self.replacing();
         let set = self.set.load_full();
-        let is_it = |known: &Arc<Member>| Arc::ptr_eq(&known.load, &member.load);
+        let is_it = |known: &(Arc<Member>, Instant)| Arc::ptr_eq(&known.0.load, &member.load);
         if !set.vanished.members.iter().any(is_it) {
             return false;
         }
@@ -561,7 +577,7 @@ impl Pool {
         let replacing = self.replacing();
         let set = self.set.load_full();
         let now = Instant::now();
-        let given_up = set.vanished.until.is_some_and(|until| until <= now);
+        let given_up = set.vanished.members.iter().any(|(_, until)| *until <= now);
         let mut changed = given_up;
         for member in set.members.iter().filter(|member| member.load.is_ejected()) {
             if member.load.change_ejection(|state| state.readmit(now)) {
@@ -576,7 +592,9 @@ impl Pool {
         if changed {
             let mut next = InstanceSet::clone(&set);
             if given_up {
-                next.vanished = Vanished::default();
+                let left = set.vanished.members.iter().filter(|it| it.1 > now);
+                next.vanished.members = left.cloned().collect();
+                next.vanished.doubted &= !next.vanished.members.is_empty();
             }
             let next = self.arrange(next);
             self.replace(next, &replacing);
@@ -660,7 +678,7 @@ impl Pool {
     /// Makes a member of an instance: with the load it has if it is known and has not moved.
     fn member(&self, instance: ServiceInstance, known: &InstanceSet) -> Arc<Member> {
         let vanished = || {
-            let mut vanished = known.vanished.members.iter();
+            let mut vanished = known.vanished.members.iter().map(|(member, _)| member);
             vanished.find(|member| member.instance.id == instance.id)
         };
         let before = known.member(&instance.id).or_else(vanished);
@@ -704,10 +722,17 @@ impl Pool {
             .members
             .iter()
             .filter_map(|member| member.load.ejected_until());
-        set.readmit_at = until.chain(set.vanished.until).min();
+        let given_up = set.vanished.members.iter().map(|(_, until)| *until);
+        set.readmit_at = until.chain(given_up).min();
         let rotation = self.in_order(rotation, panicking);
-        let vanished = Rotation::new(set.vanished.members.to_vec(), &self.balance);
-        set.rotation = Arc::new(rotation.or_else(vanished));
+        let last_resort = if set.vanished.doubted || rotation.members().is_empty() {
+            let members = set.vanished.members.iter();
+            members.map(|(member, _)| Arc::clone(member)).collect()
+        } else {
+            Vec::new()
+        };
+        let last_resort = Rotation::new(last_resort, &self.balance);
+        set.rotation = Arc::new(rotation.or_else(last_resort));
         set.panicking = panicking;
         set.generation += 1;
         set

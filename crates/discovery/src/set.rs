@@ -35,9 +35,10 @@ pub struct InstanceSet {
 /// leases run out that nobody could renew. They are asked when there is nobody else to ask.
 #[derive(Clone, Default)]
 pub(crate) struct Vanished {
-    pub(crate) members: Arc<[Arc<Member>]>,
-    /// When they are given up.
-    pub(crate) until: Option<Instant>,
+    /// Each with the time when it is given up.
+    pub(crate) members: Arc<[(Arc<Member>, Instant)]>,
+    /// The registry has been away since, or nobody was left: retries go to them, too.
+    pub(crate) doubted: bool,
 }
 
 /// What the registry said last, and whether it still stands behind it.

@@ -30,7 +30,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(3);
 /// How long a server is down, or a link is cut.
 const AWAY: Duration = Duration::from_millis(1500);
 /// How long something stands still: longer than a lease, and than it takes to notice.
-const SPELL: Duration = Duration::from_millis(4600);
+const SPELL: Duration = Duration::from_secs(5);
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Calls of a process that starts without a registry.

@@ -73,10 +73,8 @@ impl Follow {
         let mut backoff = Backoff::new(LONGEST_WAIT);
         loop {
             let begun = Instant::now();
-            let opened = tokio::select! {
-                opened = self.open() => opened,
-                // What was asked before may never be answered.
-                () = pulse.back() => continue,
+            let Some(opened) = self.open_while_it_answers(pulse).await else {
+                continue;
             };
             let ended = match opened {
                 Ok(watch) => self.follow(watch, pulse).await,
@@ -105,6 +103,24 @@ impl Follow {
                         () = pulse.back() => backoff.reset(),
                     }
                 }
+            }
+        }
+    }
+
+    /// Opens a watch; nothing when the registry was silent meanwhile and is back: what was asked before may never be
+    /// answered.
+    async fn open_while_it_answers(&self, pulse: &mut Listener) -> Option<Result<InstanceWatch>> {
+        let mut opening = std::pin::pin!(self.open());
+        loop {
+            tokio::select! {
+                opened = &mut opening => return Some(opened),
+                heard = pulse.next() => match heard {
+                    Heard::Silent(error) => self.failed(&error),
+                    Heard::Back => {
+                        spread().await;
+                        return None;
+                    }
+                },
             }
         }
     }

@@ -74,6 +74,35 @@ async fn who_took_no_requests_any_more_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn leases_that_run_out_one_after_the_other_empty_nothing() {
+    let scripted = Scripted::with(vec![instance("a"), instance("b"), instance("c")]);
+    let (_discovery, users) = watched(&scripted).await;
+    for left in [
+        vec![instance("b"), instance("c")],
+        vec![instance("c")],
+        vec![],
+    ] {
+        scripted.change(left);
+        sleep(Duration::from_secs(5)).await;
+    }
+    // The last one has gone indeed.
+    loop {
+        let picked = users.pick(&PickRequest::any()).unwrap();
+        if picked.instance().id == "c" {
+            picked.unreachable();
+            break;
+        }
+    }
+    assert_eq!(users.snapshot().in_rotation().len(), 2);
+    // Each is given up when its own time is over.
+    sleep(Duration::from_secs(17)).await;
+    let set = users.snapshot();
+    assert!(set.in_rotation().all(|it| it.id == "b"), "{set:?}");
+    sleep(Duration::from_secs(5)).await;
+    assert!(nobody(&users));
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_can_be_switched_off() {
     let scripted = Scripted::with(vec![instance("a")]);
     let mut cache = DiscoveryCacheConfig::default();
@@ -118,6 +147,31 @@ async fn who_is_missing_after_an_outage_is_asked_last() {
     let tried = [b.instance().clone()];
     let only = users.pick(&PickRequest::excluding(&tried)).unwrap();
     assert_eq!(only.instance().id, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_begins_to_hang_while_it_is_asked_is_noticed_as_soon() {
+    let scripted = Scripted::with(vec![instance("a")]);
+    let registry = Recording::default();
+    let discovery = Discovery::builder()
+        .resolver(scripted.clone())
+        .registry(registry.clone())
+        .request_timeout(Duration::from_secs(60))
+        .build();
+    let users = discovery.instances(&name());
+    let soon = Instant::now() + Duration::from_secs(5);
+    users.ready(soon).await.unwrap();
+    scripted.end_watches();
+    scripted.set_hanging(true);
+    // The watch breaks, and is being opened again.
+    sleep(Duration::from_millis(500)).await;
+    scripted.change(vec![]);
+    registry.set_hanging(true);
+    let before = users.snapshot().last_error().map(str::to_owned);
+    sleep(Duration::from_secs(5)).await;
+    let error = users.snapshot().last_error().map(str::to_owned);
+    assert_ne!(error, before);
+    assert!(error.unwrap().contains("how it is"));
 }
 
 #[tokio::test(start_paused = true)]
