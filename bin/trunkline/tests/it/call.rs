@@ -213,8 +213,8 @@ async fn what_is_typed_wrong_is_exit_2() {
     for (args, says) in [
         (["call", "a b", "GET", "/"].as_slice(), "nor a service name"),
         (
-            &["call", "web", "GET", "/", "--registry", "dns://x"],
-            "not available in this version",
+            &["call", "web", "GET", "/", "--registry", "zookeeper://x"],
+            "is not known",
         ),
         (
             &["call", "web", "GET", "/", "--registry", "no url"],

@@ -209,10 +209,7 @@ async fn what_is_typed_wrong_is_exit_2() {
     let place = Place::new();
     let url = place.url();
     for (args, says) in [
-        (
-            &["services", "list", "kubernetes://x"][..],
-            "not available in this version",
-        ),
+        (&["services", "list", "zookeeper://x"][..], "is not known"),
         (&["services", "list", "no url"], "not a connection URL"),
         (&["services", "list", &url, "a b"], "is no service name"),
         (&["services", "watch", &url, "a b"], "is no service name"),
@@ -253,8 +250,8 @@ async fn what_is_typed_wrong_is_exit_2() {
             "write NAME=VALUE",
         ),
         (
-            &["services", "deregister", "kubernetes://x", "web", "h:1"],
-            "not available in this version",
+            &["services", "deregister", "zookeeper://x", "web", "h:1"],
+            "is not known",
         ),
     ] {
         place.run(args).await.refused(2, says);
