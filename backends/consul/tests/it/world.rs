@@ -114,6 +114,8 @@ impl Process {
         until("announced, found, fresh and well", async || {
             self.registration.state() == RegistrationState::Registered
                 && self.serves()
+                // One that vanished from the list without a word may serve as well.
+                && self.ids().await.iter().any(|id| id == "users-1")
                 && !self.is_stale()
                 && self.is_well()
                 && self.registry.health_check().await.is_ok()
