@@ -42,6 +42,10 @@ fn keyed(key: usize, number: usize) -> (trunkline_messaging::Publish, String) {
     (publish, text)
 }
 
+/// A producer and a consumer, each with one to where it began, one to the broker by its name and one to a coordinator, which
+/// come and go as librdkafka sees fit.
+const MOST_CONNECTIONS: usize = 6;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
     let Some(mut place) = Place::new() else {
@@ -89,7 +93,7 @@ async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
         confirmed
     };
     let disturb = async {
-        let before = (tasks(), place.connections());
+        let before = tasks();
         for round in 0..2 {
             tokio::time::sleep(Duration::from_millis(300)).await;
             place.server.kill().unwrap();
@@ -126,9 +130,10 @@ async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
         (place.members(GROUP) == Some(1)).then_some(())
     })
     .await;
-    eventually("no more tasks and connections than before", async || {
-        (tasks() <= before.0 && place.connections() <= before.1).then_some(())
-    })
+    eventually(
+        "no more tasks than before, nor connections than clients have",
+        async || (tasks() <= before && place.connections() <= MOST_CONNECTIONS).then_some(()),
+    )
     .await;
     close(&broker).await;
     eventually("no connection left", async || {
