@@ -158,6 +158,12 @@ impl Package {
         })
     }
 
+    /// Whether its own code is the same with any features, and its tests take real servers, and so minutes.
+    pub(crate) fn is_one_on_servers(&self) -> bool {
+        let own = self.features.keys().any(|feature| feature != "default");
+        !own && !self.servers.is_empty()
+    }
+
     /// Everything that `default` switches on.
     fn default_features(&self) -> BTreeSet<&str> {
         let mut on = BTreeSet::new();
