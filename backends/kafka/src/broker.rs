@@ -29,6 +29,8 @@ const KIND: &str = "kafka";
 /// is done is committed up to the first message that is not, so that nothing is lost and nothing in between is forgotten.
 ///
 /// ```no_run
+/// use std::time::Duration;
+///
 /// use tokio::time::Instant;
 /// use trunkline_kafka::{KafkaBroker, KafkaConfig};
 /// use trunkline_messaging::{Destination, Message, MessageBroker, Publish, Subscribe, TopicName};
