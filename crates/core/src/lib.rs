@@ -25,7 +25,7 @@
 //! - [`Context`]: correlation id, W3C trace, deadline, identity and baggage as one cheap value. It is read from the task
 //!   only at the edges and carried explicitly below them.
 //! - [`Lifecycle`] and [`Health`]: how a component starts, drains, stops, and says how it is.
-//! - [`task`]: tasks have a name, carry the context and belong to a scope that a shutdown awaits.
+//! - [`task`]: tasks have a name and belong to a scope that a shutdown awaits, or to a call whose context they carry.
 
 mod clock;
 mod connection;

@@ -68,6 +68,16 @@ pub mod message_header {
     pub const DEAD_HANDLER: &str = "trunkline-dead-letter-handler";
     /// When it was given up, RFC 3339.
     pub const DEAD_AT: &str = "trunkline-dead-letter-at";
+    /// How the payload is encrypted: algorithm, key, the headers that are covered.
+    pub const ENCRYPTION: &str = "trunkline-encryption";
+    /// How it is signed: algorithm, key, the headers that are covered, the signature.
+    pub const SIGNATURE: &str = "trunkline-signature";
+    /// That the payload is a claim on what is stored elsewhere.
+    pub const CLAIM: &str = "trunkline-claim";
+    /// How the payload is compressed, as HTTP names it.
+    pub const CONTENT_ENCODING: &str = "content-encoding";
+    /// The version of the schema of the payload.
+    pub const SCHEMA_VERSION: &str = "trunkline-schema-version";
     /// How often it was taken out of dead letters and tried again.
     pub const REPLAYS: &str = "trunkline-replays";
 }

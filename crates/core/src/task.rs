@@ -1,4 +1,4 @@
-//! Tasks that have a name, carry the context, and belong to somebody who waits for them.
+//! Tasks that have a name, and belong to a call, whose context they carry, or to an owner who waits for them.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
+use tracing::instrument::Instrumented;
 
 use crate::{Context, Error};
 
@@ -27,11 +28,15 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let named = future.instrument(tracing::debug_span!(target: "trunkline", "task", task = name));
+    let named = named(name, future);
     match Context::current() {
         Some(context) => spawn_raw(context.scope(named)),
         None => spawn_raw(named),
     }
+}
+
+fn named<F: Future>(name: &'static str, future: F) -> Instrumented<F> {
+    future.instrument(tracing::debug_span!(target: "trunkline", "task", task = name))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
@@ -75,6 +80,10 @@ impl Scope {
     /// Spawns a task into the scope. It should end soon after [`Scope::token`] is cancelled. A panic is logged and
     /// ends that task alone.
     ///
+    /// The task is its owner's, and not that of the call that happens to begin it: it runs outside that call's
+    /// [`Context`], whose deadline would be over long before it ends. What belongs to one call takes its context along:
+    /// `scope.spawn(name, context.scope(future))`.
+    ///
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn spawn<F>(&self, name: &'static str, future: F)
@@ -91,7 +100,7 @@ impl Scope {
                 },
             }
         };
-        drop(spawn(name, self.tracker.track_future(watched)));
+        drop(spawn_raw(named(name, self.tracker.track_future(watched))));
     }
 
     /// Cancelled when the scope is told to stop.

@@ -13,6 +13,7 @@ use trunkline_core::{BoxError, Error, ErrorKind, Retry};
 
 use crate::breaker::CircuitOpen;
 use crate::bulkhead::BulkheadFull;
+use crate::call::Attempt;
 use crate::concurrency::Overloaded;
 use crate::ratelimit::RateLimited;
 use crate::retry::RetryExhausted;
@@ -59,6 +60,13 @@ pub trait Classify<R: ?Sized> {
     /// side where the caller gave next to none. Unless said otherwise: never.
     fn ran_out_of_time(&self, result: &R) -> bool {
         let _ = result;
+        false
+    }
+
+    /// Whether the failure of this attempt is that of one place that the others do without, and so not counted by the
+    /// circuit of them all. Asked also where the attempt was cut off by its time. Unless said otherwise: never.
+    fn concerns_one_place(&self, attempt: &Attempt) -> bool {
+        let _ = attempt;
         false
     }
 

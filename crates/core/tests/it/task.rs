@@ -2,7 +2,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_core::{ErrorKind, task};
+use trunkline_core::{Context, ErrorKind, task};
 
 #[tokio::test(start_paused = true)]
 async fn a_scope_waits_for_those_who_listen_and_ends_those_who_do_not() {
@@ -62,4 +62,28 @@ async fn a_caught_panic_is_an_error_that_tells_its_message() {
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert_eq!(error.message(), "panicked: no way");
     assert_eq!(task::catch_panic(async { 7 }).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn what_an_owner_keeps_running_has_no_deadline_of_who_began_it() {
+    let scope = task::Scope::new();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let call = Context::new().with_timeout(Duration::from_secs(1));
+    call.scope(async {
+        scope.spawn(
+            "for long",
+            async move { tell.send(Context::current()).unwrap() },
+        );
+        let part_of_the_call = task::spawn("now", async { Context::current() });
+        assert!(
+            part_of_the_call
+                .await
+                .unwrap()
+                .unwrap()
+                .deadline()
+                .is_some()
+        );
+    })
+    .await;
+    assert!(told.await.unwrap().is_none());
 }

@@ -234,10 +234,10 @@ impl<C> Run<'_, C> {
                 }
                 if let Some(permit) = permit {
                     let outcome = self.judge.outcome(&result);
-                    let cut_short = outcome == Outcome::Failure
-                        && !attempt.fair
-                        && self.judge.ran_out_of_time(&result);
-                    permit.record(if cut_short { Outcome::Ignored } else { outcome });
+                    let unfair = !attempt.fair && self.judge.ran_out_of_time(&result);
+                    let ignored = outcome == Outcome::Failure
+                        && (unfair || self.judge.concerns_one_place(&attempt));
+                    permit.record(if ignored { Outcome::Ignored } else { outcome });
                 }
                 Step::Made(result)
             }
@@ -250,7 +250,8 @@ impl<C> Run<'_, C> {
                     slot.record_at(outcome, Instant::now());
                 }
                 if let Some(permit) = permit {
-                    permit.record(outcome);
+                    let ignored = self.judge.concerns_one_place(&attempt);
+                    permit.record(if ignored { Outcome::Ignored } else { outcome });
                 }
                 Step::Made(Err(Elapsed::new(end.limit, end.left(now)).into()))
             }
