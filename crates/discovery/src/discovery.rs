@@ -67,7 +67,6 @@ pub(crate) struct Inner {
     pub(crate) reporter: Reporter,
     pub(crate) scope: Scope,
     pub(crate) probe: Option<AnyProbe>,
-    pub(crate) health_check: HealthCheckConfig,
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
 }
 
@@ -281,6 +280,7 @@ pub struct DiscoveryBuilder {
     cache: DiscoveryCacheConfig,
     balance: LoadBalancerConfig,
     balance_of: HashMap<ServiceName, LoadBalancerConfig>,
+    checks_of: HashMap<ServiceName, HealthCheckConfig>,
     zone: Option<Arc<str>>,
     statics: HashMap<ServiceName, Vec<ServiceInstance>>,
     request_timeout: Duration,
@@ -301,6 +301,7 @@ impl Default for DiscoveryBuilder {
             cache: DiscoveryCacheConfig::default(),
             balance: LoadBalancerConfig::default(),
             balance_of: HashMap::new(),
+            checks_of: HashMap::new(),
             zone: None,
             statics: HashMap::new(),
             request_timeout: Duration::from_secs(5),
@@ -345,7 +346,7 @@ impl DiscoveryBuilder {
     }
 
     /// Takes the services of the configuration: those with a host are known by it, before any registry, and each may
-    /// have its own rule of balancing.
+    /// have its own rule of balancing and its own checks.
     ///
     /// # Errors
     /// `Config` naming the service when its name or its instance is not sound.
@@ -358,6 +359,10 @@ impl DiscoveryBuilder {
             if let Some(balance) = &config.load_balancer {
                 let service = ServiceName::new(name.as_ref())?;
                 self.balance_of.insert(service, balance.clone());
+            }
+            if let Some(check) = &config.instance_check {
+                let service = ServiceName::new(name.as_ref())?;
+                self.checks_of.insert(service, check.clone());
             }
         }
         for instance in instances_of(services)? {
@@ -455,10 +460,9 @@ impl DiscoveryBuilder {
             scope: scope.clone(),
             pulse: Arc::clone(&pulse),
             snapshot,
-            checks: self
-                .probe
-                .clone()
-                .map(|probe| (probe, self.health_check.clone())),
+            checks: self.health_check,
+            checks_of: self.checks_of,
+            probe: self.probe.clone(),
         });
         Discovery(Arc::new(Inner {
             resolver: self.resolver,
@@ -470,7 +474,6 @@ impl DiscoveryBuilder {
             reporter,
             scope,
             probe: self.probe,
-            health_check: self.health_check,
             health_changes,
         }))
     }

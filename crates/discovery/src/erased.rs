@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline_core::task::catch_panic;
 use trunkline_core::{BoxFuture, Result};
 
 use crate::instance::{ServiceInstance, ServiceName};
@@ -84,19 +85,19 @@ impl Registry for AnyRegistry {
     }
 
     async fn register(&self, instance: ServiceInstance, ttl: Duration) -> Result<Lease> {
-        self.0.register_dyn(instance, ttl).await
+        caught(self.0.register_dyn(instance, ttl)).await
     }
 
     async fn renew(&self, lease: &Lease, instance: &ServiceInstance) -> Result<()> {
-        self.0.renew_dyn(lease, instance).await
+        caught(self.0.renew_dyn(lease, instance)).await
     }
 
     async fn deregister(&self, lease: &Lease) -> Result<()> {
-        self.0.deregister_dyn(lease).await
+        caught(self.0.deregister_dyn(lease)).await
     }
 
     async fn health_check(&self) -> Result<()> {
-        self.0.health_check_dyn().await
+        caught(self.0.health_check_dyn()).await
     }
 
     fn erase(self) -> AnyRegistry {
@@ -157,18 +158,23 @@ impl Resolver for AnyResolver {
     }
 
     async fn resolve(&self, service: &ServiceName) -> Result<InstanceList> {
-        self.0.resolve_dyn(service).await
+        caught(self.0.resolve_dyn(service)).await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.0.services_dyn().await
+        caught(self.0.services_dyn()).await
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<InstanceWatch> {
-        self.0.watch_dyn(service).await
+        caught(self.0.watch_dyn(service)).await
     }
 
     fn erase(self) -> AnyResolver {
         self
     }
+}
+
+/// Whoever keeps asking goes on after a panic within, as after any other error.
+async fn caught<T>(question: BoxFuture<'_, Result<T>>) -> Result<T> {
+    catch_panic(question).await?
 }

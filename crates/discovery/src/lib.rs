@@ -67,6 +67,7 @@ mod cache;
 mod change;
 mod check;
 mod config;
+mod departures;
 mod discovery;
 mod erased;
 mod instance;
@@ -87,10 +88,11 @@ pub use check::{
     AnyProbe, CheckResult, EndpointCheck, InstanceHealth, Probe, ServiceHealth, ServiceHealthChange,
 };
 pub use config::{
-    BalanceStrategy, DiscoveryCacheConfig, EjectionConfig, EndpointConfig, HealthCheckConfig,
-    LatencyOutlierConfig, LoadBalancerConfig, OptionReader, Protocol, ServiceConfig,
-    ServiceDiscoveryConfig, SuccessRateConfig,
+    BalanceStrategy, CheckKind, DiscoveryCacheConfig, EjectionConfig, EndpointConfig,
+    HealthCheckConfig, LatencyOutlierConfig, LoadBalancerConfig, OptionReader, Protocol,
+    ServiceConfig, ServiceDiscoveryConfig, StickyConfig, SuccessRateConfig,
 };
+pub use departures::Departures;
 pub use discovery::{Discovery, DiscoveryBuilder};
 pub use erased::{AnyRegistry, AnyResolver};
 pub use instance::{InstanceStatus, ServiceInstance, ServiceName};

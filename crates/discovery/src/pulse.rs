@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, ErrorKind};
@@ -76,6 +76,7 @@ impl Pulse {
         Listener {
             heard,
             returns,
+            told_at: None,
             ask_now: Arc::clone(&self.ask_now),
         }
     }
@@ -87,6 +88,8 @@ pub(crate) struct Listener {
     heard: watch::Receiver<Beat>,
     /// Returns that it knows of.
     returns: u64,
+    /// It is back, and this is when that is told.
+    told_at: Option<Instant>,
     ask_now: Arc<Notify>,
 }
 
@@ -123,16 +126,28 @@ impl Listener {
         }
     }
 
-    /// Waits until the registry is back, and a moment longer by chance. Cancel safe: what was heard by then counts.
+    /// Waits until the registry is back, and a moment longer by chance. Cancel safe: a return that was heard and not told is
+    /// told the next time.
     pub(crate) async fn back(&mut self) {
-        while !matches!(self.next().await, Heard::Back) {}
-        spread().await;
+        let at = match self.told_at {
+            Some(at) => at,
+            None => {
+                while !matches!(self.next().await, Heard::Back) {}
+                *self.told_at.insert(Instant::now() + a_moment())
+            }
+        };
+        sleep_until(at).await;
+        self.told_at = None;
     }
 }
 
 /// Waits for a moment by chance, so that not everybody asks at once.
 pub(crate) async fn spread() {
-    sleep(SPREAD.mul_f64(fastrand::f64())).await;
+    sleep(a_moment()).await;
+}
+
+fn a_moment() -> Duration {
+    SPREAD.mul_f64(fastrand::f64())
 }
 
 struct Asking {

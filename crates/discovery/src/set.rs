@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::balance::{Member, NoInstanceReason, Rotation};
+use crate::balance::{Homes, Member, NoInstanceReason, Rotation};
 use crate::instance::{ServiceInstance, ServiceName};
 
 /// The instances of one service at one moment, and how far that can be trusted. A value: it does not change, a newer
@@ -17,6 +17,8 @@ pub struct InstanceSet {
     /// Ordered by id.
     pub(crate) members: Arc<[Arc<Member>]>,
     pub(crate) rotation: Arc<Rotation>,
+    /// Where keys can stay, if they are to.
+    pub(crate) homes: Option<Arc<Homes>>,
     pub(crate) generation: u64,
     pub(crate) revision: u64,
     pub(crate) freshness: Freshness,

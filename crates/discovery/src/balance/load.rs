@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::ejection::EjectionState;
 use super::latency::LatencyEstimate;
 use super::outlier::{Counts, Tally};
-use crate::instance::ServiceInstance;
+use crate::instance::{InstanceStatus, ServiceInstance};
 use crate::instances::Pool;
 
 /// An instance and the load it has. A change of what is known of the instance makes a new member with the same load.
@@ -27,6 +27,15 @@ impl Member {
         self.instance.is_usable()
     }
 
+    /// Whether it finishes what it has and still answers, and nothing speaks against it from here: somebody to turn to when
+    /// there is nobody else.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.instance.status == InstanceStatus::Draining
+            && self.instance.weight > 0
+            && self.load.passes_checks()
+            && !self.load.is_ejected()
+    }
+
     /// Whether nothing speaks against it from here either.
     pub(crate) fn is_sound(&self) -> bool {
         self.is_usable() && self.load.passes_checks() && !self.load.is_ejected()
@@ -36,6 +45,8 @@ impl Member {
 /// Requests under way, failures in a row, latency; and whether it was taken out.
 #[derive(Debug)]
 pub(crate) struct Load {
+    /// Its own among all that this process has known.
+    number: u32,
     active: AtomicU32,
     failures: AtomicU32,
     latency: LatencyEstimate,
@@ -58,7 +69,9 @@ impl Load {
     /// there already.
     pub(crate) fn new(every: Option<Duration>, newcomer: bool) -> Self {
         let due = every.map_or(u64::MAX, millis);
+        static NUMBERS: AtomicU32 = AtomicU32::new(1);
         Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             active: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             latency: LatencyEstimate::new(Instant::now()),
@@ -70,6 +83,10 @@ impl Load {
             ejected: AtomicBool::new(false),
             ejection: Mutex::default(),
         }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Since when it gets its share bit by bit, if it came later than the others.

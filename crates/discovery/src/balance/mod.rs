@@ -13,10 +13,12 @@ mod outlier;
 mod pick;
 mod rotation;
 mod schedule;
+mod sticky;
 mod subset;
 
 pub(crate) use ejection::EjectionState;
 pub(crate) use load::{Load, Member};
 pub use pick::{NoInstance, NoInstanceReason, PickRequest, Picked};
-pub(crate) use rotation::Rotation;
+pub(crate) use rotation::{Rotation, is_among};
+pub(crate) use sticky::{Homes, Sticky};
 pub(crate) use subset::subset;

@@ -150,8 +150,24 @@ impl Picked {
         }
     }
 
+    /// Whether the instance gets no more requests from here while others do: what still fails there says nothing about the
+    /// service.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        let pool = self.member.pool.upgrade();
+        pool.is_some_and(|pool| pool.is_out(&self.member))
+    }
+
+    /// Whether the service can do without the instance: it [is out](Self::is_out), or may be taken out for failing by the
+    /// rules of ejection, which keep enough of the others.
+    #[must_use]
+    pub fn is_dispensable(&self) -> bool {
+        let pool = self.member.pool.upgrade();
+        pool.is_some_and(|pool| pool.is_dispensable(&self.member))
+    }
+
     /// No connection could be made: the instance is taken out at once, unless it is the last one.
-    pub fn unreachable(mut self) {
+    pub fn unreachable(&mut self) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }

@@ -89,11 +89,13 @@ impl Rotation {
             BalanceStrategy::Random => Rule::Random(Draw::new(&weights)),
             BalanceStrategy::LeastRequests => Rule::LeastRequests(Draw::new(&weights)),
             BalanceStrategy::PowerOfTwoChoices => Rule::PowerOfTwoChoices(Draw::new(&weights)),
-            BalanceStrategy::ConsistentHash => {
+            BalanceStrategy::ConsistentHash | BalanceStrategy::Sticky => {
+                let is_sticky = config.strategy == BalanceStrategy::Sticky;
                 let members = members.iter().map(|it| &it.instance);
                 Rule::ConsistentHash {
                     table: Maglev::new(members.map(|it| (it.id.as_str(), it.weight))),
-                    bound: config.bound_percent,
+                    // A session that is there cannot be served elsewhere, however busy its instance is.
+                    bound: if is_sticky { 0 } else { config.bound_percent },
                     draw: Draw::new(&weights),
                 }
             }
@@ -309,7 +311,8 @@ impl Member {
     }
 }
 
-fn is_among(candidate: &Member, instances: &[Arc<ServiceInstance>]) -> bool {
+/// Whether it is one of these.
+pub(crate) fn is_among(candidate: &Member, instances: &[Arc<ServiceInstance>]) -> bool {
     let candidate = &candidate.instance;
     instances
         .iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use trunkline_core::task::catch_panic;
 use trunkline_core::{Error, ErrorKind, Result};
 
 use super::{Cache, Snapshot};
@@ -130,7 +131,7 @@ impl Follow {
         let begun = Instant::now();
         let answer = timeout(self.request_timeout, async {
             let mut watch = self.resolver.watch(&self.service).await?;
-            let first = watch.next().await;
+            let first = next(&mut watch).await;
             let first =
                 first.unwrap_or_else(|| Err(Error::unavailable("the watch ended at once")))?;
             Ok((watch, first))
@@ -164,7 +165,7 @@ impl Follow {
         let mut unused = ticks(self.config.idle_expiry, self.config.idle_expiry);
         loop {
             tokio::select! {
-                next = watch.next() => match next {
+                next = next(&mut watch) => match next {
                     Some(Ok(list)) => self.answered(list),
                     Some(Err(error)) => return Ended::Broken(error),
                     None => return Ended::Broken(Error::unavailable("the watch ended")),
@@ -206,7 +207,7 @@ impl Follow {
                 Some(cache) if !cache.forget(&self.service, &self.pool) => {}
                 _ => return false,
             }
-            self.pool.mark_dormant();
+            self.pool.mark_dormant(&self.stop);
             self.reporter.forget(self.service.as_str());
             // Somebody may have used it just before it fell asleep.
             if self.pool.is_in_use() {
@@ -224,7 +225,7 @@ impl Follow {
     fn answered(&self, list: InstanceList) {
         let first = !self.pool.is_resolved();
         let said = self.snapshot.as_ref().map(|_| list.instances.clone());
-        let news = self.pool.listed(list.instances, list.revision);
+        let news = self.pool.listed(list.instances, list.revision, &self.stop);
         if news && !first {
             self.pool.metrics().changed();
         }
@@ -246,14 +247,16 @@ impl Follow {
                 service = %self.service, instances = instances.len(), age_seconds = age.as_secs(),
                 "the registry does not answer; what it said to an earlier process is used"
             );
-            self.pool.remembered(instances, age, error);
+            self.pool.remembered(instances, age, error, &self.stop);
         }
     }
 
     fn failed(&self, error: &Error) {
         self.remember(error);
-        self.pool.mark_stale(error);
-        let weight = if self.pool.is_resolved() {
+        self.pool.mark_stale(error, &self.stop);
+        // One service that is not known yet is no reason to take a process out that has all else it needs.
+        let knows = |cache: Arc<Cache>| cache.knows_any();
+        let weight = if self.cache.upgrade().is_some_and(knows) {
             Weight::Degraded
         } else {
             Weight::Unhealthy
@@ -277,6 +280,13 @@ impl Follow {
             self.resolver.kind()
         ))
     }
+}
+
+/// What a watch says next. A panic within breaks it, and nothing else. Cancel safe.
+async fn next(watch: &mut InstanceWatch) -> Option<Result<InstanceList>> {
+    catch_panic(watch.next())
+        .await
+        .unwrap_or_else(|panic| Some(Err(panic)))
 }
 
 fn ticks(first: Duration, every: Duration) -> Interval {

@@ -18,7 +18,7 @@ use trunkline_core::Error;
 use trunkline_core::task::Scope;
 use trunkline_telemetry::Metrics;
 
-use crate::check::{self, AnyProbe, ServiceHealthChange};
+use crate::check::{self, AnyProbe, CheckPlan, ServiceHealthChange};
 use crate::config::{DiscoveryCacheConfig, HealthCheckConfig, LoadBalancerConfig};
 use crate::erased::AnyResolver;
 use crate::instance::{ServiceInstance, ServiceName};
@@ -44,7 +44,11 @@ pub(crate) struct CacheSettings {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) snapshot: Option<Arc<Snapshot>>,
     /// How every service that is asked for is checked.
-    pub(crate) checks: Option<(AnyProbe, HealthCheckConfig)>,
+    pub(crate) checks: HealthCheckConfig,
+    /// The same of single services.
+    pub(crate) checks_of: HashMap<ServiceName, HealthCheckConfig>,
+    /// Without it nobody is checked.
+    pub(crate) probe: Option<AnyProbe>,
 }
 
 /// The entries by service.
@@ -95,15 +99,25 @@ impl Cache {
         })
     }
 
+    /// How the instances of a service are checked, as configured.
+    pub(crate) fn plan_of(&self, service: &ServiceName) -> CheckPlan {
+        match self.settings.checks_of.get(service) {
+            Some(own) => CheckPlan::of_one(own.clone()),
+            None => CheckPlan::of_all(self.settings.checks.clone()),
+        }
+    }
+
     /// The instances of a service; from now on it is watched, and checked as configured.
     pub(crate) fn instances(self: &Arc<Self>, service: &ServiceName) -> Instances {
         let mut table = self.lock();
         let entry = self.entry(&mut table, service);
         if !std::mem::replace(&mut entry.checked, true)
-            && let Some((probe, config)) = &self.settings.checks
-            && config.enabled
+            && let Some(probe) = &self.settings.probe
         {
-            check::begin(&entry.pool, probe, config, &self.settings.scope, None);
+            let plan = self.plan_of(service);
+            if plan.is_enabled() {
+                check::begin(&entry.pool, probe, &plan, &self.settings.scope, None);
+            }
         }
         Instances::of(Arc::clone(&entry.pool))
     }

@@ -156,7 +156,7 @@ pub(crate) fn begin_endpoint(instances: &Instances, check: &EndpointCheck) -> Re
         return Ok(());
     }
     let (probe, config) = (check.probe.clone(), check.config.clone());
-    let checking = Checking::new(pool, probe, config, results, Asked::Endpoint);
+    let checking = Checking::new(pool, probe, config, results, Asked::Everyone);
     scope.spawn("discovery-endpoint-check", async move {
         let _keep = keep;
         tokio::select! {

@@ -29,7 +29,7 @@ pub(crate) use run::Results;
 use run::ask;
 use run::{Asked, Checking};
 
-use crate::config::HealthCheckConfig;
+use crate::config::{CheckKind, HealthCheckConfig};
 use crate::discovery::Discovery;
 use crate::instance::ServiceName;
 use crate::instances::{Instances, Pool};
@@ -45,12 +45,51 @@ pub(crate) struct Running {
     pub(crate) results: Results,
 }
 
+/// How the instances of a service are checked.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckPlan {
+    config: HealthCheckConfig,
+    /// Whether this was said of the one service.
+    by_name: bool,
+}
+
+impl CheckPlan {
+    /// As is said of all services.
+    pub(crate) fn of_all(config: HealthCheckConfig) -> Self {
+        Self {
+            config,
+            by_name: false,
+        }
+    }
+
+    /// As is said of this service alone.
+    pub(crate) fn of_one(config: HealthCheckConfig) -> Self {
+        Self {
+            config,
+            by_name: true,
+        }
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.config.enabled
+    }
+
+    /// Whoever names no path is asked only where that was asked for by name, and for something else than a path.
+    fn asked(&self) -> Asked {
+        if self.by_name && self.config.kind != CheckKind::Http {
+            Asked::Everyone
+        } else {
+            Asked::HealthPath
+        }
+    }
+}
+
 /// Begins to check the instances of a service, in place of checks that run. They go on until they are stopped, or
 /// nothing holds the pool any more; `keep` is dropped with them.
 pub(crate) fn begin(
     pool: &Arc<Pool>,
     probe: &AnyProbe,
-    config: &HealthCheckConfig,
+    plan: &CheckPlan,
     scope: &Scope,
     keep: Option<InUse>,
 ) {
@@ -63,9 +102,9 @@ pub(crate) fn begin(
     let checking = Checking::new(
         pool,
         probe.clone(),
-        config.clone(),
+        plan.config.clone(),
         results,
-        Asked::HealthPath,
+        plan.asked(),
     );
     scope.spawn("discovery-checks", async move {
         let _keep = keep;
@@ -114,7 +153,8 @@ impl Discovery {
         let instances = self.instances(service);
         let pool = Arc::clone(instances.pool());
         let keep = Some(InUse::of(instances));
-        begin(&pool, probe, config, &self.inner().scope, keep);
+        let plan = CheckPlan::of_one(config.clone());
+        begin(&pool, probe, &plan, &self.inner().scope, keep);
         Ok(())
     }
 
@@ -142,7 +182,7 @@ impl Discovery {
         if own.is_none() && endpoints.is_empty() {
             return Ok(set.is_healthy());
         }
-        let time = self.inner().health_check.timeout;
+        let plan = self.inner().cache.plan_of(service);
         let usable: Vec<_> = set
             .members
             .iter()
@@ -150,12 +190,12 @@ impl Discovery {
             .collect();
         let asked = stream::iter(usable)
             .map(async |member| {
-                if let Some(probe) = own.filter(|_| member.instance.is_checked()) {
-                    ask(probe.clone(), Arc::clone(&member.instance), time).await?;
+                if let Some(probe) = own.filter(|_| plan.asked().asks(&member.instance)) {
+                    ask(probe.clone(), Arc::clone(&member.instance), &plan.config).await?;
                 }
                 for check in &endpoints {
-                    let (probe, time) = (check.probe.clone(), check.config.timeout);
-                    ask(probe, Arc::clone(&member.instance), time).await?;
+                    let probe = check.probe.clone();
+                    ask(probe, Arc::clone(&member.instance), &check.config).await?;
                 }
                 Ok::<(), Error>(())
             })
@@ -262,11 +302,14 @@ impl Discovery {
 }
 
 /// Spreads the first checks of many instances over a part of the interval.
-fn first_wait(interval: Duration) -> Duration {
-    interval.mul_f64(fastrand::f64() / 10.0)
+fn first_wait(config: &HealthCheckConfig) -> Duration {
+    config.interval.mul_f64(fastrand::f64() / 10.0)
 }
 
 /// Keeps checks of many instances, and of many callers, from falling into step.
-fn next_wait(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + fastrand::f64() / 5.0)
+fn next_wait(config: &HealthCheckConfig) -> Duration {
+    let jitter = f64::from(config.jitter_percent.min(100)) / 100.0;
+    let factor = 1.0 - jitter + 2.0 * jitter * fastrand::f64();
+    // Never at once again: a whole interval of jitter must not become a loop.
+    config.interval.mul_f64(factor.max(0.01))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use trunkline_core::{BoxFuture, Result};
 
+use crate::config::HealthCheckConfig;
 use crate::instance::ServiceInstance;
 
 /// Asks an instance whether it is well.
@@ -15,6 +16,19 @@ pub trait Probe: Send + Sync + Sized + 'static {
     /// Errors: any, when the instance is not well or did not answer. Cancel safe.
     fn probe(&self, instance: &ServiceInstance) -> impl Future<Output = Result<()>> + Send;
 
+    /// Asks in the way that the settings say: [`kind`](HealthCheckConfig::kind). A probe that knows one way alone, as by
+    /// default, asks in that.
+    ///
+    /// Errors: any, when the instance is not well or did not answer. Cancel safe.
+    fn probe_by(
+        &self,
+        instance: &ServiceInstance,
+        settings: &HealthCheckConfig,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = settings;
+        self.probe(instance)
+    }
+
     /// Erases the type. Erasing twice gives the same handle.
     fn erase(self) -> AnyProbe {
         AnyProbe(Arc::new(self))
@@ -23,11 +37,25 @@ pub trait Probe: Send + Sync + Sized + 'static {
 
 trait DynProbe: Send + Sync {
     fn probe_dyn<'a>(&'a self, instance: &'a ServiceInstance) -> BoxFuture<'a, Result<()>>;
+
+    fn probe_by_dyn<'a>(
+        &'a self,
+        instance: &'a ServiceInstance,
+        settings: &'a HealthCheckConfig,
+    ) -> BoxFuture<'a, Result<()>>;
 }
 
 impl<P: Probe> DynProbe for P {
     fn probe_dyn<'a>(&'a self, instance: &'a ServiceInstance) -> BoxFuture<'a, Result<()>> {
         Box::pin(self.probe(instance))
+    }
+
+    fn probe_by_dyn<'a>(
+        &'a self,
+        instance: &'a ServiceInstance,
+        settings: &'a HealthCheckConfig,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.probe_by(instance, settings))
     }
 }
 
@@ -46,6 +74,14 @@ impl AnyProbe {
 impl Probe for AnyProbe {
     async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
         self.0.probe_dyn(instance).await
+    }
+
+    async fn probe_by(
+        &self,
+        instance: &ServiceInstance,
+        settings: &HealthCheckConfig,
+    ) -> Result<()> {
+        self.0.probe_by_dyn(instance, settings).await
     }
 
     fn erase(self) -> AnyProbe {

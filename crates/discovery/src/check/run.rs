@@ -41,10 +41,11 @@ impl Results {
 pub(crate) async fn ask(
     probe: AnyProbe,
     instance: Arc<ServiceInstance>,
-    time: Duration,
+    settings: &HealthCheckConfig,
 ) -> Result<()> {
-    let asked = timeout(time, task::catch_panic(probe.probe(&instance))).await;
-    match asked {
+    let time = settings.timeout;
+    let answer = task::catch_panic(probe.probe_by(&instance, settings));
+    match timeout(time, answer).await {
         Ok(answer) => answer?,
         Err(_) => {
             let span = trunkline_core::duration::format(time);
@@ -67,13 +68,13 @@ struct Checked {
 pub(super) enum Asked {
     /// Those that name a health path.
     HealthPath,
-    /// All of them, whatever they name: for an endpoint.
-    Endpoint,
+    /// All of them, whatever they name: for an endpoint, or in another way than for a path.
+    Everyone,
 }
 
 impl Asked {
-    fn asks(self, instance: &ServiceInstance) -> bool {
-        self == Self::Endpoint || instance.is_checked()
+    pub(super) fn asks(self, instance: &ServiceInstance) -> bool {
+        self == Self::Everyone || instance.is_checked()
     }
 }
 
@@ -82,7 +83,7 @@ pub(super) struct Checking {
     pool: Weak<Pool>,
     changes: watch::Receiver<()>,
     probe: AnyProbe,
-    config: HealthCheckConfig,
+    config: Arc<HealthCheckConfig>,
     results: Results,
     asked: Asked,
     /// The instances that wait for their next check, the next one first.
@@ -106,7 +107,7 @@ impl Checking {
             changes: pool.replacements(),
             pool: Arc::downgrade(pool),
             probe,
-            config,
+            config: Arc::new(config),
             results,
             asked,
             due: BTreeSet::new(),
@@ -164,7 +165,7 @@ impl Checking {
         let asked = self.asked;
         for instance in set.instances().filter(|instance| asked.asks(instance)) {
             if !self.plan.contains_key(&instance.id) {
-                self.wait(instance.id.clone(), first_wait(self.config.interval));
+                self.wait(instance.id.clone(), first_wait(&self.config));
             }
         }
     }
@@ -192,10 +193,10 @@ impl Checking {
             return;
         };
         self.plan.insert(id.clone(), None);
-        let (probe, time) = (self.probe.clone(), self.config.timeout);
+        let (probe, settings) = (self.probe.clone(), Arc::clone(&self.config));
         let began = Instant::now();
         self.under_way.push(Box::pin(async move {
-            let result = ask(probe, instance, time).await;
+            let result = ask(probe, instance, &settings).await;
             Checked { id, result, began }
         }));
     }
@@ -223,7 +224,7 @@ impl Checking {
         if self.is_steady(&id, before, failures) {
             self.judge(&id, failures, error.as_deref());
         }
-        self.wait(id, next_wait(self.config.interval));
+        self.wait(id, next_wait(&self.config));
     }
 
     /// Whether the last check counts: a good one of those that failed does so when enough were good in a row.

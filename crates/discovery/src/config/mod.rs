@@ -214,12 +214,23 @@ impl Default for DiscoveryCacheConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HealthCheckConfig {
-    /// Whether instances that name a health path are asked for it from here. Default true.
+    /// Whether instances that name a health path are checked from here. Default true.
     pub enabled: bool,
+    /// How they are asked: for their health path (`http`), whether they can be connected to (`tcp`), or by the health
+    /// protocol of gRPC (`grpc`). Default `http`.
+    #[serde(rename = "type")]
+    pub kind: CheckKind,
+    /// By `grpc`, the service within the server that is asked about, such as `shop.Orders`. Default: none, the whole server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_service: Option<String>,
     /// Time between two checks of one instance. Default `30s`.
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub interval: Duration,
+    /// How far a check may stray from that, either way and at random, in percent, so that many callers do not ask at the same
+    /// moment. Default 10.
+    #[schemars(range(max = 100))]
+    pub jitter_percent: u8,
     /// Time for one check. Default `5s`.
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
@@ -236,7 +247,10 @@ impl Default for HealthCheckConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            kind: CheckKind::default(),
+            grpc_service: None,
             interval: Duration::from_secs(30),
+            jitter_percent: 10,
             timeout: Duration::from_secs(5),
             failure_threshold: 3,
             success_threshold: 1,
@@ -245,6 +259,29 @@ impl Default for HealthCheckConfig {
 }
 
 impl HealthCheckConfig {
+    /// Checks of this kind, otherwise by default.
+    #[must_use]
+    pub fn new(kind: CheckKind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the service within a gRPC server that is asked about.
+    #[must_use]
+    pub fn with_grpc_service(mut self, service: impl Into<String>) -> Self {
+        self.grpc_service = Some(service.into());
+        self
+    }
+
+    /// Sets how far a check may stray from the interval, in percent; more than 100 is 100.
+    #[must_use]
+    pub fn with_jitter_percent(mut self, percent: u8) -> Self {
+        self.jitter_percent = percent;
+        self
+    }
+
     /// Sets the time between two checks of one instance.
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
@@ -274,6 +311,22 @@ impl HealthCheckConfig {
     }
 }
 
+/// How an instance is asked whether it is well.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CheckKind {
+    /// It answers its health path with a status from 200 to 399.
+    #[default]
+    Http,
+    /// It can be connected to.
+    Tcp,
+    /// `grpc.health.v1.Health/Check` answers `SERVING`.
+    Grpc,
+}
+
 /// How an instance is chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -293,6 +346,16 @@ pub struct LoadBalancerConfig {
     /// gets no more of them; another one does, the same for each key. 0 means without bound. Default 150.
     #[schemars(range(max = 10000))]
     pub bound_percent: u32,
+    /// Header of a request whose value is its key, for `sticky` and `consistent_hash`, where the call names none. Default:
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "header-name"))]
+    pub key_header: Option<String>,
+    /// Cookie of a request whose value is its key, where there is neither a key of the call nor `key_header`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_cookie: Option<String>,
+    /// By `sticky`, how the keys are remembered.
+    pub sticky: StickyConfig,
     /// When an instance that fails requests is left out for a while.
     pub ejection: EjectionConfig,
 }
@@ -304,6 +367,9 @@ impl Default for LoadBalancerConfig {
             slow_start: Duration::ZERO,
             subset: 0,
             bound_percent: 150,
+            key_header: None,
+            key_cookie: None,
+            sticky: StickyConfig::default(),
             ejection: EjectionConfig::default(),
         }
     }
@@ -333,10 +399,49 @@ impl LoadBalancerConfig {
         self
     }
 
+    /// Sets how keys are remembered by [`BalanceStrategy::Sticky`].
+    #[must_use]
+    pub fn with_sticky(mut self, sticky: StickyConfig) -> Self {
+        self.sticky = sticky;
+        self
+    }
+
     /// Sets when an instance that fails requests is left out for a while.
     #[must_use]
     pub fn with_ejection(mut self, ejection: EjectionConfig) -> Self {
         self.ejection = ejection;
+        self
+    }
+}
+
+/// How keys are remembered by `sticky`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct StickyConfig {
+    /// Whether a key goes back to its instance when that gets requests again; else it stays where it went meanwhile.
+    /// Default false: what a session left there is old by then.
+    pub fail_back: bool,
+    /// Keys remembered for one service, 8 bytes each, rounded up to a power of two. A key that others pushed out goes where
+    /// `consistent_hash` leads it. Default 16384.
+    #[schemars(range(min = 4, max = 16_777_216))]
+    pub keys: u32,
+}
+
+impl Default for StickyConfig {
+    fn default() -> Self {
+        Self {
+            fail_back: false,
+            keys: 16_384,
+        }
+    }
+}
+
+impl StickyConfig {
+    /// Sets whether a key goes back to its instance when that gets requests again.
+    #[must_use]
+    pub fn with_fail_back(mut self, fail_back: bool) -> Self {
+        self.fail_back = fail_back;
         self
     }
 }
@@ -359,8 +464,9 @@ pub struct EjectionConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub max_time: Duration,
-    /// Most instances that may be out at a time, in percent of those that take requests, computed as it would be with one
-    /// more. The last one in rotation stays whatever this says. Default 50.
+    /// Most instances that may be out at a time for failing, in percent of those that take requests, computed as it would be
+    /// with one more. Of those that cannot be connected to as many are out as there are. The last one in rotation stays
+    /// whatever this says. Default 50.
     #[schemars(range(max = 100))]
     pub max_percent: u8,
     /// With fewer instances that nothing speaks against than this, in percent of those that take requests, all get
@@ -499,6 +605,9 @@ pub enum BalanceStrategy {
     /// Requests with the same key to the same instance, as long as it is there and not overloaded (`bound_percent`); nearly
     /// every key keeps its instance when others come or go. Requests without a key by `power_of_two_choices`.
     ConsistentHash,
+    /// Requests with the same key stay at the same instance for as long as it gets requests, whoever else comes, and at
+    /// another one when it does not. Requests without a key by `power_of_two_choices`.
+    Sticky,
 }
 
 impl BalanceStrategy {
@@ -511,6 +620,7 @@ impl BalanceStrategy {
             Self::LeastRequests => "least_requests",
             Self::PowerOfTwoChoices => "power_of_two_choices",
             Self::ConsistentHash => "consistent_hash",
+            Self::Sticky => "sticky",
         }
     }
 }

@@ -11,7 +11,7 @@ use trunkline_resilience::config::{
     TimeoutConfig, VersionsConfig,
 };
 
-use super::LoadBalancerConfig;
+use super::{HealthCheckConfig, LoadBalancerConfig};
 use crate::{ServiceInstance, ServiceName};
 
 /// Settings of one service: a static registration, if it has a host, and the policy of calls to it. What the policy
@@ -60,6 +60,10 @@ pub struct ServiceConfig {
     /// `service_discovery`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancerConfig>,
+    /// How its instances are checked, by every client of this process; not in `gateway.services`. By `tcp` and `grpc` those
+    /// that name no health path are checked, too. Default: as in `service_discovery`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_check: Option<HealthCheckConfig>,
     /// One of the `policies`, by name. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,

@@ -200,7 +200,7 @@ async fn those_of_lower_rank_are_asked_when_there_is_no_other() {
     let retried = users.pick(&PickRequest::excluding(&tried)).unwrap();
     assert!(["c", "d"].contains(&retried.instance().id.as_str()));
     for _ in 0..20 {
-        let picked = pick(&users);
+        let mut picked = pick(&users);
         if picked.instance().id == "a" {
             picked.unreachable();
             break;

@@ -266,8 +266,8 @@ fn nothing_to_pick_says_why() {
         error.reason
     };
     assert_eq!(reason(vec![]), NoInstanceReason::None);
-    let draining = vec![with_status("a", InstanceStatus::Draining), weighted("b", 0)];
-    assert_eq!(reason(draining), NoInstanceReason::NoneUsable { known: 2 });
+    let down = vec![with_status("a", InstanceStatus::Down), weighted("b", 0)];
+    assert_eq!(reason(down), NoInstanceReason::NoneUsable { known: 2 });
 
     let error = Instances::fixed(name(), vec![])
         .pick(&PickRequest::any())

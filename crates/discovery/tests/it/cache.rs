@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-use trunkline_core::{ErrorKind, Health, Status};
+use tokio::time::{Instant, sleep, timeout_at};
+use trunkline_core::{Context, ErrorKind, Health, Status};
 use trunkline_discovery::{
     Discovery, DiscoveryCacheConfig, MemoryRegistry, NoInstance, NoInstanceReason, PickRequest,
     Registry, ServiceConfig, ServiceName,
@@ -205,7 +205,7 @@ async fn the_callers_deadline_bounds_the_wait() {
     scripted.set_hanging(true);
     let discovery = over(&scripted);
     let begun = Instant::now();
-    let context = trunkline_core::Context::new().with_timeout(Duration::from_millis(300));
+    let context = Context::new().with_timeout(Duration::from_millis(300));
     let result = context.scope(discovery.discover_services(&name())).await;
     assert!(result.is_err());
     assert_eq!(begun.elapsed(), Duration::from_millis(300));
@@ -454,6 +454,49 @@ async fn health_tells_how_the_registry_is() {
         "the last known good is used"
     );
     assert!(status().last_error.unwrap().contains("users"));
+
+    let _new = discovery.instances(&ServiceName::new("orders").unwrap());
+    settle().await;
+    assert_eq!(
+        status().status,
+        Status::Degraded,
+        "one that is not known yet takes nothing from the others"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_panics_is_asked_again() {
+    let scripted = Scripted::with(vec![instance("a")]);
+    scripted.set_panicking(true);
+    let discovery = Discovery::builder().resolver(scripted.clone()).build();
+    let users = discovery.instances(&name());
+    settle().await;
+    scripted.set_panicking(false);
+    let later = || Instant::now() + Duration::from_secs(30);
+    users.ready(later()).await.unwrap();
+
+    let before = scripted.watches_opened();
+    scripted.panic_in_watches();
+    scripted.change_unnoticed(vec![instance("b")]);
+    let mut changes = discovery.watch(&name());
+    loop {
+        let change = timeout_at(later(), changes.next()).await.unwrap().unwrap();
+        if change.set.instances().any(|it| it.id == "b") {
+            break;
+        }
+    }
+    assert!(scripted.watches_opened() > before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_begins_in_a_call_goes_on_after_its_deadline() {
+    let scripted = Scripted::with(vec![instance("a")]);
+    let discovery = Discovery::builder().resolver(scripted.clone()).build();
+    let call = Context::new().with_timeout(Duration::from_millis(100));
+    let users = call.scope(async { discovery.instances(&name()) }).await;
+    settle().await;
+    assert_eq!(scripted.deadlines(), 0);
+    drop(users);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use trunkline_core::{Error, ErrorKind, Result};
 use trunkline_discovery::{
-    Discovery, DiscoveryBuilder, DiscoveryCacheConfig, HealthCheckConfig, InstanceStatus,
-    MemoryRegistry, PickRequest, Probe, Registry, ServiceConfig, ServiceDiscoveryConfig,
-    ServiceInstance, ServiceName,
+    CheckKind, Discovery, DiscoveryBuilder, DiscoveryCacheConfig, HealthCheckConfig,
+    InstanceStatus, MemoryRegistry, PickRequest, Probe, Registry, ServiceConfig,
+    ServiceDiscoveryConfig, ServiceInstance, ServiceName,
 };
 
 use crate::balance::{instance, name};
@@ -528,4 +528,31 @@ async fn a_callback_hears_when_a_service_is_lost_and_when_it_recovers() {
         .shutdown(Instant::now() + Duration::from_secs(1))
         .await
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_by_tcp_and_grpc_are_for_who_is_named_or_has_a_path() {
+    let mut tcp = HealthCheckConfig::new(CheckKind::Tcp);
+    tcp.interval = Duration::from_secs(1);
+    let without = instance("a").with_health_check_path("");
+    let both = vec![without, instance("b")];
+    // Said of all services, it is no leave to ask who names no path.
+    let all = Setup::with(both.clone(), |it| it.health_check(tcp.clone())).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(all.probe.asked("a"), 0);
+    assert!(all.probe.asked("b") > 0);
+    // Said of this one, it is.
+    let mut service = ServiceConfig::default();
+    service.instance_check = Some(tcp.clone());
+    let services = [(name().as_str().to_owned(), service)];
+    let one = Setup::with(both.clone(), |it| it.services(services).unwrap()).await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(one.probe.asked("a") > 0 && one.probe.asked("b") > 0);
+    // For HTTP there is nothing to ask for without a path.
+    let mut service = ServiceConfig::default();
+    service.instance_check = Some(HealthCheckConfig::default());
+    let services = [(name().as_str().to_owned(), service)];
+    let http = Setup::with(both, |it| it.services(services).unwrap()).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(http.probe.asked("a"), 0);
 }

@@ -134,16 +134,28 @@ async fn the_last_one_always_stays() {
 #[tokio::test(start_paused = true)]
 async fn the_share_is_computed_as_it_will_be_afterwards() {
     let instances = with(10, EjectionConfig::default().with_max_percent(30));
-    for n in 0..10 {
-        pick(&instances, &format!("i{n}")).unreachable();
-        if in_rotation(&instances).len() == 7 {
-            break;
-        }
-    }
     for _ in 0..100 {
-        instances.pick(&PickRequest::any()).unwrap().unreachable();
+        let picked = instances.pick(&PickRequest::any()).unwrap();
+        picked.finish(Outcome::Failure, Duration::from_millis(1));
     }
     assert_eq!(in_rotation(&instances).len(), 7);
+    let picked = instances.pick(&PickRequest::any()).unwrap();
+    assert!(!picked.is_dispensable() && !picked.is_out());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_connected_to_goes_whatever_the_share() {
+    let instances = instances(3);
+    for id in ["i0", "i1"] {
+        let mut picked = pick(&instances, id);
+        assert!(!picked.is_out());
+        picked.unreachable();
+        assert!(picked.is_out() && picked.is_dispensable());
+    }
+    assert_eq!(in_rotation(&instances), ["i2"]);
+    let mut last = pick(&instances, "i2");
+    last.unreachable();
+    assert!(!last.is_out() && !last.is_dispensable());
 }
 
 #[tokio::test(start_paused = true)]

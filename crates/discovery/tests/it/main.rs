@@ -15,6 +15,7 @@ mod scripted;
 mod several;
 mod snapshot;
 mod static_list;
+mod sticky;
 mod vanished;
 mod watch;
 mod zones;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::stream;
 use tokio::sync::mpsc;
-use trunkline_core::{Error, Result};
+use trunkline_core::{Context, Error, Result};
 use trunkline_discovery::{
     InstanceList, InstanceWatch, Lease, Registry, Resolver, ServiceInstance, ServiceName,
 };
@@ -17,6 +17,7 @@ pub(crate) enum Item {
     List(Vec<ServiceInstance>),
     Fail,
     End,
+    Panic,
 }
 
 /// Answers as told: every opened watch begins with the present list, unless the registry is away.
@@ -28,6 +29,9 @@ struct State {
     present: Mutex<Vec<ServiceInstance>>,
     away: Mutex<bool>,
     hangs: Mutex<bool>,
+    panics: Mutex<bool>,
+    /// Questions that were asked under a deadline.
+    deadlines: AtomicU32,
     revision: AtomicU32,
     open_watches: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
     watches: AtomicU32,
@@ -60,6 +64,19 @@ impl Scripted {
         *self.0.hangs.lock().unwrap() = hangs;
     }
 
+    pub(crate) fn set_panicking(&self, panics: bool) {
+        *self.0.panics.lock().unwrap() = panics;
+    }
+
+    pub(crate) fn panic_in_watches(&self) {
+        self.tell(|| Item::Panic);
+    }
+
+    /// How many questions were asked under a deadline.
+    pub(crate) fn deadlines(&self) -> u32 {
+        self.0.deadlines.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn break_watches(&self) {
         self.tell(|| Item::Fail);
     }
@@ -86,6 +103,12 @@ impl Scripted {
     }
 
     async fn answer(&self) -> Result<InstanceList> {
+        let panics = *self.0.panics.lock().unwrap();
+        assert!(!panics, "as the test says");
+        let context = Context::current();
+        if context.is_some_and(|context| context.deadline().is_some()) {
+            self.0.deadlines.fetch_add(1, Ordering::SeqCst);
+        }
         let hangs = *self.0.hangs.lock().unwrap();
         if hangs {
             std::future::pending::<()>().await;
@@ -133,6 +156,7 @@ impl Resolver for Scripted {
                     Ok(InstanceList::new(list, u64::from(revision)))
                 }
                 Item::Fail => Err(Error::unavailable("the watch broke")),
+                Item::Panic => panic!("as the test says"),
                 Item::End => return None,
             };
             Some((item, (None, receiver, scripted)))

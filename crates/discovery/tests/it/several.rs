@@ -293,6 +293,60 @@ async fn no_registry_took_it_is_an_error() {
     );
 }
 
+/// what is found are lists; a service is well when one of its instances is, and each tells how it is; an
+/// announcement that no registry took is an error, and one that some took is `degraded`.
+#[tokio::test(start_paused = true)]
+async fn x_43_lists_health_of_each_and_registering_in_several() {
+    struct OnlyB;
+    impl trunkline_discovery::Probe for OnlyB {
+        async fn probe(&self, instance: &ServiceInstance) -> trunkline_core::Result<()> {
+            match instance.id.as_str() {
+                "b" => Ok(()),
+                _ => Err(Error::unavailable("503")),
+            }
+        }
+    }
+    let health = Health::default();
+    let part = health.register("service_discovery", "service_discovery", "several", true);
+    let list = Scripted::with(vec![instance("a"), instance("b")]);
+    let (one, two) = (Recording::default(), Recording::default());
+    let several = Several::builder()
+        .member("one", one.clone(), list.clone())
+        .member("two", two.clone(), Scripted::default())
+        .build();
+    let check = trunkline_discovery::HealthCheckConfig::default().with_failure_threshold(1);
+    let discovery = Discovery::builder()
+        .registry(several.clone())
+        .resolver(several.clone())
+        .several(&several)
+        .component(part.clone())
+        .probe(OnlyB)
+        .health_check(check)
+        .build();
+    let found = discovery.discover_services(&name()).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(discovery.health_check_service(&name()).await.unwrap());
+    sleep(Duration::from_secs(10)).await;
+    let each = discovery.service_health(&name()).await.unwrap();
+    let each: Vec<_> = each
+        .instances
+        .iter()
+        .map(|it| (it.instance.id.as_str(), it.healthy))
+        .collect();
+    assert_eq!(each, [("a", false), ("b", true)]);
+    list.change(vec![instance("a")]);
+    settle().await;
+    assert!(!discovery.health_check_service(&name()).await.unwrap());
+
+    two.set_away(true);
+    several.register(instance("c"), TTL).await.unwrap();
+    settle().await;
+    assert_eq!(part.status().unwrap().status, Status::Degraded);
+    one.set_away(true);
+    let error = several.register(instance("d"), TTL).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
 #[tokio::test(start_paused = true)]
 async fn health_shows_the_one_that_is_away_and_how_they_differ() {
     let health = Health::default();

@@ -56,9 +56,13 @@ async fn one_that_vanished_and_cannot_be_connected_to_is_gone() {
     let (_discovery, users) = watched(&scripted).await;
     scripted.change(vec![]);
     settle().await;
-    for _ in 0..2 {
-        users.pick(&PickRequest::any()).unwrap().unreachable();
-    }
+    let mut first = users.pick(&PickRequest::any()).unwrap();
+    assert!(first.is_dispensable() && !first.is_out(), "there are two");
+    first.unreachable();
+    assert!(first.is_out());
+    let mut last = users.pick(&PickRequest::any()).unwrap();
+    assert!(!last.is_dispensable());
+    last.unreachable();
     assert!(nobody(&users));
 }
 
@@ -87,7 +91,7 @@ async fn leases_that_run_out_one_after_the_other_empty_nothing() {
     }
     // The last one has gone indeed.
     loop {
-        let picked = users.pick(&PickRequest::any()).unwrap();
+        let mut picked = users.pick(&PickRequest::any()).unwrap();
         if picked.instance().id == "c" {
             picked.unreachable();
             break;

@@ -65,7 +65,7 @@ fn cut_off(instances: &Instances, id: &str) {
         .filter(|other| other.id != id)
         .cloned()
         .collect();
-    let picked = instances.pick(&PickRequest::excluding(&others)).unwrap();
+    let mut picked = instances.pick(&PickRequest::excluding(&others)).unwrap();
     assert_eq!(picked.instance().id, id);
     picked.unreachable();
 }

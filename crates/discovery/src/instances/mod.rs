@@ -1,31 +1,35 @@
 //! The instances of one service: kept current from behind, picked from in front without a lock.
 
-use std::collections::BTreeMap;
+mod ejecting;
+
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::DiscoveryMetrics;
 
+use crate::BalanceStrategy;
 use crate::LoadBalancerConfig;
 use crate::balance::{
-    EjectionState, Load, Member, NoInstance, PickRequest, Picked, Rotation, subset,
+    Homes, Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among, subset,
 };
 use crate::check::{
     self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
 };
+use crate::departures::Departures;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::set::{Freshness, InstanceSet, Vanished};
-
-/// Instances are not compared more often than this, whatever the configuration says.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+use ejecting::SHORTEST_INTERVAL;
 
 /// Of the instances that a registry no longer lists, so many are remembered.
 const MOST_VANISHED: usize = 1024;
@@ -95,6 +99,18 @@ impl Instances {
         &self.0.service
     }
 
+    /// Tells which instances leave from now on.
+    #[must_use]
+    pub fn departures(&self) -> Departures {
+        Departures::of(&self.0)
+    }
+
+    /// How an instance is chosen.
+    #[must_use]
+    pub fn load_balancer(&self) -> &LoadBalancerConfig {
+        &self.0.balance
+    }
+
     /// Everything that is known now.
     #[must_use]
     pub fn snapshot(&self) -> Arc<InstanceSet> {
@@ -110,7 +126,21 @@ impl Instances {
         let pool = &*self.0;
         pool.used();
         let set = pool.current();
-        match set.rotation.pick(&pool.cursor, request) {
+        let picked = match (&pool.sticky, &set.homes, request.key) {
+            (Some(sticky), Some(homes), Some(key)) => {
+                let place = sticky.place(key);
+                let stays = place
+                    .stays(homes)
+                    .filter(|it| !is_among(it, request.exclude));
+                stays.or_else(|| {
+                    let other = set.rotation.pick(&pool.cursor, request)?;
+                    place.moved(homes, other);
+                    Some(other)
+                })
+            }
+            _ => set.rotation.pick(&pool.cursor, request),
+        };
+        match picked {
             Some(member) => Ok(Picked::new(Arc::clone(member))),
             None => Err(NoInstance::new(pool.service.clone(), set.why_nothing())),
         }
@@ -200,6 +230,8 @@ pub(crate) struct Pool {
     service: ServiceName,
     set: ArcSwap<InstanceSet>,
     cursor: AtomicUsize,
+    /// Where keys stay, if they are to.
+    sticky: Option<Sticky>,
     /// By what this caller chooses few of many.
     caller: u64,
     /// Set by every use, taken by whoever looks for services that nobody uses.
@@ -240,6 +272,7 @@ impl Pool {
                 service: service.clone(),
                 members: Arc::new([]),
                 rotation: Arc::new(Rotation::new(Vec::new(), &balance)),
+                homes: None,
                 generation: 0,
                 revision: 0,
                 freshness: Freshness::default(),
@@ -252,6 +285,8 @@ impl Pool {
             service,
             // Callers that start together shall not all begin with the same instance.
             cursor: AtomicUsize::new(fastrand::usize(..1 << 16)),
+            sticky: (balance.strategy == BalanceStrategy::Sticky)
+                .then(|| Sticky::new(balance.sticky.keys, balance.sticky.fail_back)),
             caller: fastrand::u64(..),
             used: AtomicBool::new(true),
             wake: Notify::new(),
@@ -291,12 +326,15 @@ impl Pool {
         self.set.load_full()
     }
 
-    /// The present set, with those back in whose time is over.
+    /// The present set, with those back in whose time is over. One of those who ask works that out; the others go by the
+    /// set as it was, and never wait.
     fn current(&self) -> Guard<Arc<InstanceSet>> {
         let set = self.set.load();
-        if set.readmit_at.is_some_and(|at| at <= Instant::now()) {
+        if set.readmit_at.is_some_and(|at| at <= Instant::now())
+            && let Some(replacing) = self.try_replacing()
+        {
             drop(set);
-            self.readmit();
+            self.readmit(&replacing);
             return self.set.load();
         }
         set
@@ -333,28 +371,38 @@ impl Pool {
 
     /// This is the list now, and there is no doubt about it. Says whether it is another one than before.
     pub(crate) fn answer(&self, instances: Vec<ServiceInstance>, revision: u64) -> bool {
-        self.take(instances, revision, |_, _| Vanished::default())
+        self.take(instances, revision, None, |_, _| Vanished::default())
     }
 
     /// The registry has answered: this is its list now. Says whether it is another one than before.
     ///
     /// A registry that lost what it knew answers as truly as one from which all have withdrawn. So when nobody is left who
     /// takes requests, or the registry has been away, those that are missing stay known as a last resort.
-    pub(crate) fn listed(&self, instances: Vec<ServiceInstance>, revision: u64) -> bool {
-        self.take(instances, revision, |before, now| {
-            self.vanished(before, now)
-        })
+    ///
+    /// Nothing is taken from a watch that was ended: its service may be known by other means now.
+    pub(crate) fn listed(
+        &self,
+        instances: Vec<ServiceInstance>,
+        revision: u64,
+        ended: &CancellationToken,
+    ) -> bool {
+        let vanished = |before: &InstanceSet, now: &[Arc<Member>]| self.vanished(before, now);
+        self.take(instances, revision, Some(ended), vanished)
     }
 
     fn take(
         &self,
         mut instances: Vec<ServiceInstance>,
         revision: u64,
+        ended: Option<&CancellationToken>,
         vanished: impl FnOnce(&InstanceSet, &[Arc<Member>]) -> Vanished,
     ) -> bool {
         instances.sort_by(|a, b| a.id.cmp(&b.id));
         instances.dedup_by(|later, first| later.id == first.id);
         let replacing = self.replacing();
+        if ended.is_some_and(CancellationToken::is_cancelled) {
+            return false;
+        }
         let set = self.set.load_full();
         let freshness = Freshness {
             answered_at: Some(Instant::now()),
@@ -386,9 +434,18 @@ impl Pool {
     }
 
     /// This is what an earlier process was told, so long ago; the registry has not been reached yet.
-    pub(crate) fn remembered(&self, instances: Vec<ServiceInstance>, age: Duration, why: &Error) {
-        self.answer(instances, 0);
+    pub(crate) fn remembered(
+        &self,
+        instances: Vec<ServiceInstance>,
+        age: Duration,
+        why: &Error,
+        ended: &CancellationToken,
+    ) {
+        self.take(instances, 0, Some(ended), |_, _| Vanished::default());
         let replacing = self.replacing();
+        if ended.is_cancelled() {
+            return;
+        }
         let mut next = InstanceSet::clone(&self.set.load());
         let now = Instant::now();
         next.freshness = Freshness {
@@ -408,10 +465,16 @@ impl Pool {
         let Some(until) = at.checked_add(self.keep_vanished) else {
             return Vanished::default();
         };
+        // By id they are in order. By place they are looked up only when an id is missing, which is seldom.
+        let places = LazyCell::new(|| -> HashSet<(&str, u16)> {
+            let instances = now.iter().map(|it| &it.instance);
+            let places = instances.map(|it| (it.host.as_str(), it.port));
+            places.collect()
+        });
         let is_listed = |member: &Member| {
-            let (id, at) = (&member.instance.id, member.instance.authority());
-            now.iter()
-                .any(|it| it.instance.id == *id || it.instance.authority() == at)
+            let instance = &member.instance;
+            let by_id = now.binary_search_by(|it| it.instance.id.cmp(&instance.id));
+            by_id.is_ok() || places.contains(&(instance.host.as_str(), instance.port))
         };
         // One that was not watched for long may have changed in good order.
         let watched = !before.dormant && until > at;
@@ -458,147 +521,37 @@ impl Pool {
     }
 
     /// The registry cannot be asked: what is known stays, marked stale.
-    pub(crate) fn mark_stale(&self, error: &Error) {
+    pub(crate) fn mark_stale(&self, error: &Error, ended: &CancellationToken) {
         let replacing = self.replacing();
+        if !ended.is_cancelled() {
+            self.stale(error, &replacing);
+        }
+    }
+
+    fn stale(&self, error: &Error, replacing: &MutexGuard<'_, Checks>) {
         let set = self.set.load_full();
         let mut next = InstanceSet::clone(&set);
         next.freshness.stale = set.is_resolved();
         next.freshness.error = Some(error.report().to_string().into());
-        self.replace(next, &replacing);
+        self.replace(next, replacing);
     }
 
     /// No answer will come any more: whoever waits for one is told.
     pub(crate) fn end(&self, why: &Error) {
         self.ended.store(true, Ordering::Relaxed);
-        self.mark_stale(why);
+        self.stale(why, &self.replacing());
     }
 
     /// Nobody used the service for long: it is not watched any more.
-    pub(crate) fn mark_dormant(&self) {
+    pub(crate) fn mark_dormant(&self, ended: &CancellationToken) {
         let replacing = self.replacing();
+        if ended.is_cancelled() {
+            return;
+        }
         let mut next = InstanceSet::clone(&self.set.load());
         next.dormant = true;
         next.freshness.stale = next.is_resolved();
         self.replace(next, &replacing);
-    }
-
-    /// A request to an instance failed, so many in a row.
-    pub(crate) fn failed(&self, member: &Member, failures: u32) {
-        let ejection = &self.balance.ejection;
-        let threshold = ejection.consecutive_failures;
-        if ejection.enabled && threshold > 0 && failures >= threshold {
-            self.eject_for_failing(member, "requests to it keep failing");
-        }
-    }
-
-    /// No connection to an instance could be made.
-    pub(crate) fn unreachable(&self, member: &Member) {
-        if !self.is_gone_for_good(member) && self.balance.ejection.enabled {
-            self.eject_for_failing(member, "it cannot be connected to");
-        }
-    }
-
-    /// An instance says that it is too busy for so long.
-    pub(crate) fn busy(&self, member: &Member, span: Duration) {
-        let ejection = &self.balance.ejection;
-        if ejection.enabled && span > Duration::ZERO {
-            self.eject(member, "it says that it is too busy", |state| {
-                state.leave_alone(ejection, span, Instant::now())
-            });
-        }
-    }
-
-    /// Compares the instances with each other, and takes those out that do worse than the others.
-    pub(crate) fn compare(&self, now: Instant) {
-        let config = &self.balance.ejection;
-        let set = self.set.load_full();
-        let outliers = {
-            // Two that find that it is time at the same moment: the second sees that nothing was counted since.
-            let _replacing = self.replacing();
-            let counts: Vec<_> = set.members.iter().map(|it| it.load.take_counts()).collect();
-            config.outliers(&counts)
-        };
-        for (at, why) in outliers {
-            if let Some(member) = set.members.get(at) {
-                self.eject_for_failing(member, why.why());
-            }
-        }
-        let every = config.interval.max(SHORTEST_INTERVAL);
-        let next = now.checked_add(every).unwrap_or(now);
-        for member in set.members.iter() {
-            member.load.compare_at(next);
-        }
-    }
-
-    fn eject_for_failing(&self, member: &Member, why: &'static str) {
-        let ejection = &self.balance.ejection;
-        self.eject(member, why, |state| state.eject(ejection, Instant::now()));
-    }
-
-    fn eject(
-        &self,
-        member: &Member,
-        why: &'static str,
-        eject: impl FnOnce(&mut EjectionState) -> Duration,
-    ) {
-        let replacing = self.replacing();
-        let set = self.set.load_full();
-        // What left meanwhile, or is out already, is no longer ours to take out.
-        let known = set.member(&member.instance.id);
-        if !known.is_some_and(|known| Arc::ptr_eq(&known.load, &member.load))
-            || member.load.is_ejected()
-        {
-            return;
-        }
-        let usable = set.members.iter().filter(|member| member.is_usable());
-        let (usable, out) = usable.fold((0, 0), |(usable, out), member| {
-            (usable + 1, out + usize::from(member.load.is_ejected()))
-        });
-        let in_rotation = set
-            .members
-            .iter()
-            .filter(|member| member.is_sound())
-            .count();
-        let config = &self.balance.ejection;
-        if !config.allows(usable, out, in_rotation) {
-            return;
-        }
-        let lasts = member.load.change_ejection(eject);
-        tracing::warn!(
-            target: "trunkline::discovery",
-            service = %self.service, instance = %member.instance.authority(), seconds = lasts.as_secs_f32(), why,
-            "instance taken out of rotation"
-        );
-        let next = self.arrange(InstanceSet::clone(&set));
-        self.replace(next, &replacing);
-    }
-
-    fn readmit(&self) {
-        let replacing = self.replacing();
-        let set = self.set.load_full();
-        let now = Instant::now();
-        let given_up = set.vanished.members.iter().any(|(_, until)| *until <= now);
-        let mut changed = given_up;
-        for member in set.members.iter().filter(|member| member.load.is_ejected()) {
-            if member.load.change_ejection(|state| state.readmit(now)) {
-                changed = true;
-                tracing::info!(
-                    target: "trunkline::discovery",
-                    service = %self.service, instance = %member.instance.authority(),
-                    "instance back in rotation"
-                );
-            }
-        }
-        if changed {
-            let mut next = InstanceSet::clone(&set);
-            if given_up {
-                let left = set.vanished.members.iter().filter(|it| it.1 > now);
-                next.vanished.members = left.cloned().collect();
-                next.vanished.doubted &= !next.vanished.members.is_empty();
-            }
-            let next = self.arrange(next);
-            self.replace(next, &replacing);
-        }
     }
 
     /// Checks begin, in place of those that run.
@@ -725,6 +678,9 @@ impl Pool {
         let given_up = set.vanished.members.iter().map(|(_, until)| *until);
         set.readmit_at = until.chain(given_up).min();
         let rotation = self.in_order(rotation, panicking);
+        // Who leaves still answers: better than nobody.
+        let leaving = Rotation::new(among(Member::is_leaving), &self.balance);
+        let rotation = rotation.or_else(leaving);
         let last_resort = if set.vanished.doubted || rotation.members().is_empty() {
             let members = set.vanished.members.iter();
             members.map(|(member, _)| Arc::clone(member)).collect()
@@ -733,6 +689,8 @@ impl Pool {
         };
         let last_resort = Rotation::new(last_resort, &self.balance);
         set.rotation = Arc::new(rotation.or_else(last_resort));
+        let homes = || Arc::new(Homes::of(set.members.iter(), panicking));
+        set.homes = self.sticky.is_some().then(homes);
         set.panicking = panicking;
         set.generation += 1;
         set
@@ -783,6 +741,15 @@ impl Pool {
         }
     }
 
+    /// The same, unless somebody else is about to replace the set.
+    fn try_replacing(&self) -> Option<MutexGuard<'_, Checks>> {
+        match self.replacing.try_lock() {
+            Ok(replacing) => Some(replacing),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     fn replacing(&self) -> MutexGuard<'_, Checks> {
         self.replacing
             .lock()
@@ -793,5 +760,29 @@ impl Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pool").field(&self.service).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_that_was_ended_changes_nothing_any_more() {
+        let name = ServiceName::new("users").unwrap();
+        let instance = |host: &str| ServiceInstance::new(name.clone(), host, 80);
+        let known = Instances::fixed(name.clone(), vec![instance("known")]);
+        let (pool, ended) = (known.pool(), CancellationToken::new());
+        ended.cancel();
+        let error = Error::unavailable("away");
+        assert!(!pool.listed(vec![instance("late")], 1, &ended));
+        pool.remembered(vec![instance("late")], Duration::ZERO, &error, &ended);
+        pool.mark_stale(&error, &ended);
+        pool.mark_dormant(&ended);
+        let set = known.snapshot();
+        assert!(set.instances().all(|it| it.host == "known"));
+        assert!(!set.is_stale());
+        let watching = CancellationToken::new();
+        assert!(pool.listed(vec![instance("new")], 1, &watching));
     }
 }
