@@ -13,6 +13,7 @@ use http_body::Body as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use trunkline_core::{Error, Result, Retry, Secret};
+use trunkline_discovery::Departures;
 
 use crate::body::{Body, Received, Source, Upload};
 use crate::config::HttpClientConfig;
@@ -165,7 +166,7 @@ impl Transport {
                 .unwrap_or(open.saturating_mul(WAITING_PER_CONNECTION)),
         };
         let connector = Connector {
-            tls,
+            tls: Arc::new(tls),
             prior_knowledge: config.http2_prior_knowledge,
             proxy: config.proxy_rules()?,
             public_only: config.deny_private_addresses,
@@ -178,6 +179,17 @@ impl Transport {
     /// A transport that connects in the same way, with few connections of its own: what goes through it never waits for
     /// requests of this one.
     pub(crate) fn beside(&self) -> Self {
+        self.beside_by(Arc::clone(self.pool.connector()))
+    }
+
+    /// The same, speaking HTTP/2 without asking on connections that are not encrypted.
+    pub(crate) fn beside_by_http2(&self) -> Self {
+        let mut connector = Connector::clone(self.pool.connector());
+        connector.prior_knowledge = true;
+        self.beside_by(Arc::new(connector))
+    }
+
+    fn beside_by(&self, connector: Arc<Connector>) -> Self {
         let limits = pool::Limits {
             open: CONNECTIONS_BESIDE,
             idle: CONNECTIONS_BESIDE,
@@ -185,8 +197,29 @@ impl Transport {
             ..self.pool.limits()
         };
         Self {
-            pool: Pool::new(limits, Arc::clone(self.pool.connector())),
+            pool: Pool::new(limits, connector),
         }
+    }
+
+    /// Closes connections to instances as they leave: those without a request at once, the others when theirs is over. Ends
+    /// with the transport, or when nobody knows the service any more.
+    pub(crate) fn close_departed(&self, mut departures: Departures) {
+        let (pool, stop) = (Arc::downgrade(&self.pool), self.pool.scope().token());
+        let close = async move {
+            while let Some(left) = departures.next().await {
+                let Some(pool) = pool.upgrade() else { return };
+                let origins = left.iter().filter_map(|it| Origin::of_instance(it).ok());
+                for origin in origins {
+                    pool.retire(&origin);
+                }
+            }
+        };
+        self.pool.scope().spawn("http-departed", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = close => {}
+            }
+        });
     }
 
     /// Connections and requests that wait for one, now.

@@ -193,7 +193,12 @@ impl<'a> Asked<'a> {
             outcome = Outcome::Ignored;
         }
         if is_unreachable(&result) {
-            picked.unreachable();
+            if is_fault_of_ours(&result) {
+                picked.record(Outcome::Ignored, elapsed);
+            } else {
+                picked.unreachable();
+            }
+            self.tried.dispense_with(&self.attempt, picked.is_out());
             return result;
         }
         if outcome == Outcome::Failure
@@ -202,6 +207,17 @@ impl<'a> Asked<'a> {
             picked.busy(span);
         }
         picked.record(outcome, elapsed);
+        if outcome == Outcome::Failure {
+            // A process that dies takes with it all that it is asked at that moment: that is no sign of the service's health
+            // as long as others answer.
+            let died = result.as_ref().is_err_and(is_lost);
+            let dispensed = if died {
+                picked.is_dispensable()
+            } else {
+                picked.is_out()
+            };
+            self.tried.dispense_with(&self.attempt, dispensed);
+        }
         result.map(|mut response| {
             response.body_mut().hold(picked);
             response
@@ -233,6 +249,7 @@ impl Drop for Asked<'_> {
                 false => Outcome::Ignored,
             };
             picked.record(outcome, elapsed);
+            self.tried.dispense_with(&self.attempt, picked.is_out());
         } else if self.tried.is_hedged() {
             picked.overtaken(elapsed);
         }
@@ -262,6 +279,18 @@ fn is_stale(error: &Error) -> bool {
     error
         .find::<NoAnswer>()
         .is_some_and(|lost| lost.reused && !lost.received)
+}
+
+/// Whether the reason that there is no connection lies in this process: it says nothing about the instance.
+fn is_fault_of_ours(result: &Result<Response<Body>>) -> bool {
+    let failed = result.as_ref().err();
+    let failed = failed.and_then(|error| error.find::<ConnectFailed>());
+    failed.is_some_and(|failed| failed.is_local)
+}
+
+/// Whether the connection broke before there was an answer.
+fn is_lost(error: &Error) -> bool {
+    error.find::<NoAnswer>().is_some()
 }
 
 /// Whether no connection could be made, so that nothing was sent.

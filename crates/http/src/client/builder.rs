@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -258,6 +259,7 @@ impl<C> ClientBuilder<C> {
                 }
             },
             checked: Checked::default(),
+            closes_departed: AtomicBool::new(false),
             discovery: self.discovery,
             prefix: place.prefix.into(),
             transport,

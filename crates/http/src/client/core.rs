@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
@@ -15,6 +16,7 @@ use trunkline_telemetry::metrics::{
     HttpClientEndpointMetrics, HttpClientMetrics, Rejection, ResilienceMetrics,
 };
 
+use super::affinity::key_of;
 use super::builder::Maker;
 use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
@@ -56,6 +58,8 @@ pub(crate) struct Core {
     /// Bytes of a stream that are kept so that it can be sent again.
     pub(super) replay_limit: usize,
     pub(crate) cache: ClientCache,
+    /// Whether somebody closes connections to instances that leave.
+    pub(super) closes_departed: AtomicBool,
 }
 
 /// One call on its way: whose, what, and within which limits.
@@ -316,6 +320,7 @@ impl Core {
                 let judge = Judge {
                     on_status: &settings.retry.on_status,
                     repeatable: &repeatable,
+                    tried: &Tried::default(),
                 };
                 Box::pin(policy.answer_for(call, &judge, within, answer)).await
             }
@@ -325,14 +330,13 @@ impl Core {
     /// Makes a call through retry, breaker, bulkhead and the rest inside them.
     pub(crate) async fn forward(&self, trip: &Trip<'_>, call: Call) -> Result<Response<Body>> {
         let outgoing = trip.outgoing;
+        self.close_departed();
+        let tried = Tried::of(call.hedge && call.repeatable, self.key_of(outgoing));
         let judge = Judge {
             on_status: &trip.settings.retry.on_status,
             repeatable: &|| outgoing.will_repeat(),
+            tried: &tried,
         };
-        let tried = Tried::of(
-            call.hedge && call.repeatable,
-            outgoing.options().affinity.clone(),
-        );
         let attempt =
             |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, trip.limits);
         let attempts = call.max_attempts.unwrap_or(trip.settings.retry.attempts());
@@ -341,6 +345,31 @@ impl Core {
             judge.mark(&mut result);
         }
         result
+    }
+
+    /// From the first call on, connections to instances that leave are closed.
+    fn close_departed(&self) {
+        if let Destination::Balanced(balanced) = &self.destination
+            && !self.closes_departed.load(Ordering::Relaxed)
+            && !self.closes_departed.swap(true, Ordering::Relaxed)
+        {
+            let departures = balanced.instances().departures();
+            self.transport.close_departed(departures);
+        }
+    }
+
+    /// Whom a call is about: as it says itself, or as its headers do where that is configured.
+    fn key_of(&self, outgoing: &Outgoing<'_>) -> Option<Arc<str>> {
+        if let Some(key) = &outgoing.options().affinity {
+            return Some(Arc::clone(key));
+        }
+        match &self.destination {
+            Destination::Balanced(balanced) => {
+                let config = balanced.instances().load_balancer();
+                key_of(config, outgoing.headers())
+            }
+            Destination::Fixed(_) => None,
+        }
     }
 
     /// The origin that a request leads to, as a URL; one that leads nowhere else where instances are balanced.

@@ -1,19 +1,22 @@
 //! Where the requests of a client go: to one place, or to whichever instance discovery picks.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_core::Result;
 use trunkline_discovery::{Instances, NoInstanceReason, PickRequest, Picked, ServiceInstance};
+use trunkline_resilience::Attempt;
 use trunkline_telemetry::metrics::{AttemptMetrics, HttpClientMetrics};
 
 use crate::limits::after;
 use crate::origin::Origin;
 
-/// Places remembered for one service; with more than this the memory is begun anew.
-const MOST_PEERS: usize = 4096;
+/// With more places than this, and than twice those that were left the last time, those of instances that have gone are
+/// forgotten.
+const MANY_PEERS: usize = 1024;
 
 /// How long the first answer of discovery is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,13 +34,18 @@ pub(crate) enum Destination {
     Balanced(Balanced),
 }
 
-type Peers = HashMap<usize, (Arc<ServiceInstance>, Arc<Peer>)>;
+/// What is known of places, by the address of the instance's description, which is kept with it and so stays its own.
+#[derive(Default)]
+struct Peers {
+    known: HashMap<usize, (Arc<ServiceInstance>, Arc<Peer>)>,
+    /// How many were left when those that have gone were forgotten.
+    left: usize,
+}
 
 /// Whichever instance discovery picks.
 pub(crate) struct Balanced {
     instances: Instances,
     metrics: HttpClientMetrics,
-    /// By the address of the instance's description, which is kept with it and so stays its own.
     peers: RwLock<Peers>,
 }
 
@@ -49,6 +57,8 @@ pub(crate) struct Tried {
     hedged: bool,
     /// Whom the call is about.
     key: Option<Arc<str>>,
+    /// Attempts, one bit each, that failed at an instance which the service does without.
+    dispensed_with: AtomicU64,
 }
 
 impl Peer {
@@ -103,17 +113,26 @@ impl Balanced {
     fn peer(&self, instance: &Arc<ServiceInstance>) -> Result<Arc<Peer>> {
         let address = Arc::as_ptr(instance).addr();
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, peer)) = peers.get(&address) {
+        if let Some((_, peer)) = peers.known.get(&address) {
             return Ok(Arc::clone(peer));
         }
         drop(peers);
         let peer = Peer::new(Origin::of_instance(instance)?, &self.metrics);
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() >= MOST_PEERS {
-            peers.clear();
-        }
         peers.insert(address, (Arc::clone(instance), Arc::clone(&peer)));
         Ok(peer)
+    }
+}
+
+impl Peers {
+    fn insert(&mut self, address: usize, peer: (Arc<ServiceInstance>, Arc<Peer>)) {
+        if self.known.len() >= MANY_PEERS.max(self.left.saturating_mul(2)) {
+            // What nobody else holds is in no list any more.
+            self.known
+                .retain(|_, (instance, _)| Arc::strong_count(instance) > 1);
+            self.left = self.known.len();
+        }
+        self.known.insert(address, peer);
     }
 }
 
@@ -137,9 +156,62 @@ impl Tried {
         }
     }
 
+    /// Notes whether the service does without the instance at which this attempt has failed.
+    pub(crate) fn dispense_with(&self, attempt: &Attempt, dispensed: bool) {
+        let bit = bit_of(attempt);
+        if dispensed {
+            self.dispensed_with.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.dispensed_with.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_dispensed_with(&self, attempt: &Attempt) -> bool {
+        self.dispensed_with.load(Ordering::Relaxed) & bit_of(attempt) != 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<ServiceInstance>>> {
         self.instances
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No bit for the attempts of a call that makes very many: they count as everybody's, as without any notes.
+fn bit_of(attempt: &Attempt) -> u64 {
+    const HEDGES: u32 = 4;
+    let at = attempt.number.saturating_sub(1).saturating_mul(HEDGES);
+    match attempt.hedge {
+        hedge if hedge < HEDGES => 1_u64.checked_shl(at.saturating_add(hedge)).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_discovery::ServiceName;
+    use trunkline_telemetry::Metrics;
+
+    use super::*;
+
+    #[test]
+    fn places_are_known_as_long_as_their_instances_are() {
+        let name = ServiceName::new("users").unwrap();
+        let instance = || Arc::new(ServiceInstance::new(name.clone(), "127.0.0.1", 80));
+        let known: Vec<_> = (0..MANY_PEERS * 3).map(|_| instance()).collect();
+        let origin = Origin::of_instance(&known[0]).unwrap();
+        let peer = Peer::new(origin, &Metrics::disabled().http_client("users"));
+        let mut peers = Peers::default();
+        let mut note = |instance: &Arc<ServiceInstance>| {
+            let address = Arc::as_ptr(instance).addr();
+            peers.insert(address, (Arc::clone(instance), Arc::clone(&peer)));
+            peers.known.len()
+        };
+        let most = known.iter().map(&mut note).max();
+        assert_eq!(most, Some(known.len()), "all of them are in use");
+        drop(known);
+        let most = (0..MANY_PEERS * 10).map(|_| note(&instance())).max();
+        assert!(most.unwrap() <= MANY_PEERS * 6);
+        assert!(note(&instance()) <= MANY_PEERS);
     }
 }

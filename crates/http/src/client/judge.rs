@@ -6,8 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use trunkline_core::{Clock, Error, ErrorKind, Retry, SystemClock};
-use trunkline_resilience::{Classify, Outcome, Standard};
+use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
 
+use super::destination::Tried;
 use crate::body::Body;
 use crate::pool::{PoolFull, PoolTimeout};
 
@@ -19,6 +20,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) on_status: &'a [u16],
     /// Whether the request can be sent once more: its body may have been a stream that has passed.
     pub(crate) repeatable: &'a (dyn Fn() -> bool + Send + Sync),
+    /// What the attempts have seen of the instances.
+    pub(crate) tried: &'a Tried,
 }
 
 /// What an answer says about the other side: 5xx and 429 speak against it, every other answer for it.
@@ -98,6 +101,10 @@ impl Classify<Answered> for Judge<'_> {
         ran_out_of_time(result)
     }
 
+    fn concerns_one_place(&self, attempt: &Attempt) -> bool {
+        self.tried.is_dispensed_with(attempt)
+    }
+
     fn is_overload(&self, result: &Answered) -> bool {
         match result {
             Ok(response) => matches!(response.status().as_u16(), 429 | 503 | 504),
@@ -175,10 +182,11 @@ mod tests {
 
     use super::*;
 
-    fn judge() -> Judge<'static> {
+    fn judge(tried: &Tried) -> Judge<'_> {
         Judge {
             on_status: &[429, 502, 503, 504],
             repeatable: &|| true,
+            tried,
         }
     }
 
@@ -191,6 +199,7 @@ mod tests {
 
     #[test]
     fn statuses_speak_for_or_against_the_other_side() {
+        let tried = Tried::default();
         for (status, outcome, retry) in [
             (200, Outcome::Success, Retry::Never),
             (304, Outcome::Success, Retry::Never),
@@ -203,13 +212,14 @@ mod tests {
             (503, Outcome::Failure, Retry::IfIdempotent),
             (504, Outcome::Failure, Retry::IfIdempotent),
         ] {
-            assert_eq!(judge().outcome(&answer(status)), outcome, "{status}");
-            assert_eq!(judge().retry(&answer(status)), retry, "{status}");
+            assert_eq!(judge(&tried).outcome(&answer(status)), outcome, "{status}");
+            assert_eq!(judge(&tried).retry(&answer(status)), retry, "{status}");
         }
     }
 
     #[test]
     fn errors_say_themselves_whether_to_repeat() {
+        let tried = Tried::default();
         for (kind, said, retry) in [
             (ErrorKind::Unavailable, Retry::Safe, Retry::Safe),
             (
@@ -221,11 +231,12 @@ mod tests {
             (ErrorKind::Invalid, Retry::Never, Retry::Never),
         ] {
             let result = Err(Error::new(kind, "failed").with_retry(said));
-            assert_eq!(judge().retry(&result), retry, "{kind}");
+            assert_eq!(judge(&tried).retry(&result), retry, "{kind}");
         }
         let passed = Judge {
             on_status: &[503],
             repeatable: &|| false,
+            tried: &tried,
         };
         assert_eq!(passed.retry(&answer(503)), Retry::Never);
     }

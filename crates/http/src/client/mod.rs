@@ -1,5 +1,6 @@
 //! The clients that users hold.
 
+mod affinity;
 mod attempt;
 mod builder;
 mod core;

@@ -95,6 +95,11 @@ impl<'a> Outgoing<'a> {
         &self.path
     }
 
+    /// The headers of the request itself.
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.draft.headers
+    }
+
     /// Sends these headers with every attempt, or none any more.
     #[cfg_attr(not(feature = "cache"), expect(dead_code, reason = "for the cache"))]
     pub(crate) fn ask_whether(&self, headers: Option<HeaderMap>) {

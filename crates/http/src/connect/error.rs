@@ -1,8 +1,9 @@
 //! Why there is no connection.
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
+use rustix::io::Errno;
 use trunkline_core::{BoxError, Error, Retry, duration};
 
 /// What was being done when it failed.
@@ -43,6 +44,8 @@ pub struct ConnectFailed {
     pub stage: ConnectStage,
     /// The limit that ended it, if one did.
     pub timeout: Option<Duration>,
+    /// Whether the reason lies here, such as too many open files, and not at the other side.
+    pub is_local: bool,
     /// The cause as text: what a system or TLS error says cannot be copied.
     cause: String,
 }
@@ -66,11 +69,13 @@ impl ConnectFailed {
         stage: ConnectStage,
         cause: impl Into<BoxError>,
     ) -> Error {
+        let cause = cause.into();
         let failed = Self {
             authority: authority.to_string(),
             stage,
             timeout: None,
-            cause: chain(cause.into().as_ref()),
+            is_local: is_local(cause.as_ref()),
+            cause: chain(cause.as_ref()),
         };
         Error::unavailable(format!("cannot connect to {}", failed.authority))
             .with_retry(Retry::Safe)
@@ -87,12 +92,28 @@ impl ConnectFailed {
             authority: authority.to_string(),
             stage,
             timeout: Some(limit),
+            is_local: false,
             cause: String::new(),
         };
         Error::timeout(format!("cannot connect to {} in time", failed.authority))
             .with_retry(Retry::Safe)
             .with_source(failed)
     }
+}
+
+/// Whether the system refused something to this process: files, ports or memory.
+fn is_local(error: &(dyn std::error::Error + 'static)) -> bool {
+    const OURS: [Errno; 6] = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::ACCESS,
+    ];
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut codes = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    codes.any(|code| OURS.iter().any(|ours| ours.raw_os_error() == code))
 }
 
 /// An error and its causes on one line, each said once.

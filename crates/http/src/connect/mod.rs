@@ -7,6 +7,7 @@ mod proxy;
 mod stream;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -31,10 +32,15 @@ pub(crate) enum Version {
     Two,
 }
 
+/// Whether somebody takes connections there; the connection is closed at once. The caller bounds the time.
+pub(crate) async fn reachable(host: &str, port: u16) -> Result<()> {
+    dial::tcp(host, port, false).await.map(drop)
+}
+
 /// How connections are made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    pub(crate) tls: Tls,
+    pub(crate) tls: Arc<Tls>,
     /// HTTP/2 without asking on connections that are not encrypted.
     pub(crate) prior_knowledge: bool,
     pub(crate) proxy: ProxyRules,

@@ -280,6 +280,11 @@ impl Pool {
         self.freed.notify_waiters();
     }
 
+    /// Nobody is to be found there any more.
+    pub(crate) fn retire(&self, origin: &Origin) {
+        self.with(|state, out| state.retire(origin, out));
+    }
+
     /// Hands nothing out any more and closes what is not in use.
     pub(crate) fn close(&self) {
         self.with(State::close);

@@ -4,7 +4,7 @@
 //! and the connection keeps it for as long as it lives. Nothing is dropped in here: a connection gives its place back
 //! when it is dropped, which needs the lock that guards this state, so what has to go is handed out in [`Discarded`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -15,6 +15,10 @@ use crate::origin::{CarriedHash, Origin};
 /// Once the first in the queue has waited this long, a connection that comes back is closed to make room for it, even
 /// if somebody further back could use that connection at once.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Origins that are remembered as left; with more than this the memory is begun anew, and what is in use there is kept for as
+/// long as anything without a request.
+const MOST_RETIRED: usize = 1024;
 
 /// The limits, all of them settled.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct State<X, S> {
     waiting: VecDeque<Waiter<X, S>>,
     /// Connections that were closed to make room and have not given their place back yet.
     leaving: usize,
+    /// Origins that nobody is to be found at any more: connections that are still in use are not kept.
+    retired: HashSet<Origin, CarriedHash>,
     /// Names the shared connections.
     counter: u64,
     closed: bool,
@@ -154,6 +160,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
             origins: HashMap::default(),
             waiting: VecDeque::new(),
             leaving: 0,
+            retired: HashSet::default(),
             counter: 0,
             closed: false,
         }
@@ -182,6 +189,10 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
     ) -> Checkout<X, S> {
         if self.closed {
             return Checkout::Granted(Grant::Closed);
+        }
+        // Somebody is there again.
+        if !self.retired.is_empty() {
+            self.retired.remove(origin);
         }
         let slot = self.slot(origin);
         if slot.shares.is_none() && !may_share {
@@ -228,7 +239,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         let starved = self.waiting.front().is_some_and(|first| {
             first.origin != *origin && now.saturating_duration_since(first.since) >= PATIENCE
         });
-        if self.closed || starved {
+        if self.closed || starved || self.is_retired(origin) {
             out.connections.push(connection);
             return;
         }
@@ -301,6 +312,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         now: Instant,
         out: &mut Discarded<X, S>,
     ) {
+        let retired = self.is_retired(origin);
         let closed = self.closed;
         let Some(slot) = self.origins.get_mut(origin) else {
             return;
@@ -312,7 +324,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         shared.active = shared.active.saturating_sub(1);
         shared.since = now;
         let unused = shared.active == 0;
-        if !alive || closed {
+        if !alive || closed || (unused && retired) {
             out.handles.push(slot.shared.swap_remove(at).handle);
         } else if unused {
             self.idle += 1;
@@ -352,6 +364,38 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
             !slot.is_empty()
         });
         self.idle > 0
+    }
+
+    /// Nobody is to be found there any more: closes what has no request, and what has one when that is over.
+    pub(crate) fn retire(&mut self, origin: &Origin, out: &mut Discarded<X, S>) {
+        if self.retired.len() >= MOST_RETIRED {
+            self.retired.clear();
+        }
+        let Some(slot) = self.origins.get_mut(origin) else {
+            // Connections that carry one request each are not known here while they do.
+            if self.open > 0 {
+                self.retired.insert(origin.clone());
+            }
+            return;
+        };
+        self.retired.insert(origin.clone());
+        self.idle -= slot.idle.len();
+        out.connections
+            .extend(slot.idle.drain(..).map(|kept| kept.connection));
+        let mut at = 0;
+        while at < slot.shared.len() {
+            if slot.shared[at].active == 0 {
+                self.idle -= 1;
+                out.handles.push(slot.shared.swap_remove(at).handle);
+            } else {
+                at += 1;
+            }
+        }
+        self.forget_if_empty(origin);
+    }
+
+    fn is_retired(&self, origin: &Origin) -> bool {
+        !self.retired.is_empty() && self.retired.contains(origin)
     }
 
     /// Closes the pool: nothing is handed out any more, what is in use goes on.

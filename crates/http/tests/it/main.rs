@@ -9,10 +9,12 @@ mod client;
 #[cfg(feature = "compression")]
 mod coding;
 mod deadline;
+mod departed;
 mod events;
 mod fallback;
 #[cfg(feature = "graphql")]
 mod graphql;
+mod grpc_probe;
 mod hedge;
 mod http2;
 mod limits;

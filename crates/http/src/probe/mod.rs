@@ -1,14 +1,17 @@
-//! Health checks over HTTP, for discovery.
+//! Health checks over HTTP, TCP and gRPC, for discovery.
+
+mod grpc;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use trunkline_core::{Error, Problem, Result};
-use trunkline_discovery::{Probe, ServiceInstance};
+use trunkline_discovery::{CheckKind, HealthCheckConfig, Probe, ServiceInstance};
 
 use crate::body::Body;
+use crate::connect;
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::transport::Transport;
@@ -16,10 +19,15 @@ use crate::transport::Transport;
 /// Bytes of an answer that are read so that its connection can carry the next check.
 const MOST_OF_AN_ANSWER: usize = 64 * 1024;
 
+/// Who asks.
+const AGENT: &str = "trunkline-health-check";
+
 /// Origins remembered; with more than this the memory is begun anew.
 const MOST_ORIGINS: usize = 4096;
 
-/// Asks `GET <health_check_path>` of an instance: any status from 200 to 399 says that it is well.
+/// Asks `GET <health_check_path>` of an instance: any status from 200 to 399 says that it is well. Where the settings say
+/// [`CheckKind::Tcp`], it is well when it can be connected to, past proxies; where they say [`CheckKind::Grpc`], when
+/// `grpc.health.v1.Health/Check` answers `SERVING`, over HTTP/2 without asking or, with `https`, as agreed on.
 ///
 /// ```
 /// use trunkline_discovery::Discovery;
@@ -33,6 +41,8 @@ const MOST_ORIGINS: usize = 4096;
 #[derive(Debug)]
 pub struct HttpProbe {
     transport: Transport,
+    /// For gRPC, made when it is needed.
+    http2: OnceLock<Transport>,
     origins: Mutex<HashMap<String, Origin>>,
 }
 
@@ -43,6 +53,7 @@ impl HttpProbe {
     pub fn new(transport: Transport) -> Self {
         Self {
             transport,
+            http2: OnceLock::new(),
             origins: Mutex::default(),
         }
     }
@@ -53,7 +64,11 @@ impl HttpProbe {
         if let Some(origin) = origins.get(&url) {
             return Ok(origin.clone());
         }
-        let origin = Origin::of_instance(instance)?;
+        let origin = match instance.protocol.as_str() {
+            "grpc" => Origin::http(&instance.host, instance.port)?,
+            "grpcs" => Origin::https(&instance.host, instance.port)?,
+            _ => Origin::of_instance(instance)?,
+        };
         if origins.len() >= MOST_ORIGINS {
             origins.clear();
         }
@@ -67,6 +82,23 @@ impl Probe for HttpProbe {
         let origin = self.origin(instance)?;
         let path = &instance.health_check_path;
         ask(&self.transport, &origin, path, HeaderMap::new()).await
+    }
+
+    async fn probe_by(
+        &self,
+        instance: &ServiceInstance,
+        settings: &HealthCheckConfig,
+    ) -> Result<()> {
+        match settings.kind {
+            CheckKind::Tcp => connect::reachable(&instance.host, instance.port).await,
+            CheckKind::Grpc => {
+                let origin = self.origin(instance)?;
+                let transport = self.http2.get_or_init(|| self.transport.beside_by_http2());
+                let service = settings.grpc_service.as_deref().unwrap_or_default();
+                grpc::ask(transport, &origin, service, settings.timeout).await
+            }
+            _ => self.probe(instance).await,
+        }
     }
 }
 
@@ -97,7 +129,7 @@ async fn ask(transport: &Transport, origin: &Origin, path: &str, headers: Header
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    let agent = HeaderValue::from_static("trunkline-health-check");
+    let agent = HeaderValue::from_static(AGENT);
     request.headers_mut().insert(USER_AGENT, agent);
     let response = transport.send(origin, request, &Limits::default()).await?;
     let status = response.status();
