@@ -96,7 +96,8 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
     fn subscribe(&self, subscribe: Subscribe) -> impl Future<Output = Result<Subscription>> + Send;
 
     /// Looks at stored messages without consuming them (capability `browse`): of a topic what is kept, of a queue what
-    /// is not done, those in the hands of consumers included. Expired messages are left out.
+    /// is not done, those in the hands of consumers included. Expired messages are left out. With `peek`, only what waits in
+    /// a queue.
     ///
     /// Errors: `Unsupported`, `NotFound` for a queue that does not exist, `Unavailable`. Cancel safe.
     fn browse(&self, browse: Browse) -> impl Future<Output = Result<BrowsePage>> + Send {
@@ -109,8 +110,8 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
         }
     }
 
-    /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`). One in
-    /// the hands of a consumer is removed as well; its settlement then fails with `Conflict`.
+    /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`, or `peek`).
+    /// One in the hands of a consumer is removed as well, not with `peek`; its settlement then fails with `Conflict`.
     ///
     /// Errors: as `browse`. Cancel safe: some may be removed.
     fn remove(

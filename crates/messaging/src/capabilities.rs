@@ -48,6 +48,10 @@ pub struct Capabilities {
     pub atomic_forward: bool,
     /// Stored messages can be looked at and removed without consuming them.
     pub browse: bool,
+    /// Of `browse`, the half that any queue allows: messages that wait in a queue can be looked at and removed. Those in the
+    /// hands of consumers are not seen, no consumer gets the others meanwhile, looking may count as a delivery, and queues
+    /// are not listed. A broker claims one of the two.
+    pub peek: bool,
     /// Order within a group.
     pub ordering: OrderingGuarantee,
     /// Largest message in bytes, counted as [`Message::size`](crate::Message::size).
@@ -74,6 +78,7 @@ impl Capabilities {
             lease_extension: false,
             atomic_forward: false,
             browse: false,
+            peek: false,
             ordering: OrderingGuarantee::None,
             max_message_size: None,
         }

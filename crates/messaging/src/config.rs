@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::claim::ClaimCheckConfig;
+use crate::cloudevents::CloudEventsMode;
+use crate::compression::CompressionConfig;
+use crate::protection::{EncryptionConfig, SigningConfig};
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Result};
 use trunkline_resilience::config::{
@@ -48,6 +52,21 @@ pub struct MessageBrokerConfig {
     /// How failed publishes and failed handlers are repeated, unless their topic says otherwise. Default: as in
     /// `policies.default`.
     pub retry: RetryConfig,
+    /// How messages are written as CloudEvents: `binary` (attributes are headers) or `structured` (one JSON object). Both are
+    /// read. Default `binary`.
+    pub cloudevents: CloudEventsMode,
+    /// Compression of payloads (feature `compression`). Default: none; what arrives compressed is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionConfig>,
+    /// Large payloads in files beside the broker. Default: none, they are in the messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_check: Option<ClaimCheckConfig>,
+    /// Encryption of payloads (feature `protection`). Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionConfig>,
+    /// Signatures of messages (feature `protection`). Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<SigningConfig>,
     /// Prefix of topics, queues and groups on this broker. Default: the prefix of the whole configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "prefix"))]
@@ -68,6 +87,11 @@ impl Default for MessageBrokerConfig {
             dead_letter_queue: true,
             prefetch_count: 10,
             retry: RetryConfig::default(),
+            cloudevents: CloudEventsMode::default(),
+            compression: None,
+            claim_check: None,
+            encryption: None,
+            signing: None,
             prefix: None,
             options: serde_json::Map::new(),
         }
@@ -86,6 +110,11 @@ impl fmt::Debug for MessageBrokerConfig {
             .field("dead_letter_queue", &self.dead_letter_queue)
             .field("prefetch_count", &self.prefetch_count)
             .field("retry", &self.retry)
+            .field("cloudevents", &self.cloudevents)
+            .field("compression", &self.compression)
+            .field("claim_check", &self.claim_check)
+            .field("encryption", &self.encryption)
+            .field("signing", &self.signing)
             .field("prefix", &self.prefix)
             .field("options", &self.options.keys())
             .finish()
@@ -212,6 +241,41 @@ impl MessageBrokerConfig {
         self
     }
 
+    /// Sets how messages are written as CloudEvents.
+    #[must_use]
+    pub fn with_cloudevents(mut self, mode: CloudEventsMode) -> Self {
+        self.cloudevents = mode;
+        self
+    }
+
+    /// Compresses large payloads.
+    #[must_use]
+    pub fn with_compression(mut self, compression: CompressionConfig) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Puts large payloads into files beside the broker.
+    #[must_use]
+    pub fn with_claim_check(mut self, claim_check: ClaimCheckConfig) -> Self {
+        self.claim_check = Some(claim_check);
+        self
+    }
+
+    /// Encrypts payloads.
+    #[must_use]
+    pub fn with_encryption(mut self, encryption: EncryptionConfig) -> Self {
+        self.encryption = Some(encryption);
+        self
+    }
+
+    /// Signs messages.
+    #[must_use]
+    pub fn with_signing(mut self, signing: SigningConfig) -> Self {
+        self.signing = Some(signing);
+        self
+    }
+
     /// Sets an option that only this system knows.
     #[must_use]
     pub fn with_option(
@@ -304,6 +368,10 @@ pub struct ConsumePolicy {
     pub request_timeout: Option<Duration>,
     /// When and how often a failed handler is tried again; then the message becomes a dead letter.
     pub retry: RetryConfig,
+    /// Deliveries beyond the attempts, for consumers that died or were stopped with the message in hand. Default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000))]
+    pub max_crashes: Option<u32>,
     /// When messages are held back for a while because their handler keeps failing. Default: never. It must be asked for
     /// here, as it holds back every message of the topic; what is left out comes from the policies.
     pub circuit_breaker: CircuitBreakerConfig,

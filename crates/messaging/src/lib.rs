@@ -43,7 +43,10 @@
 //! - [`TopicPolicies`] says which settings hold for which topic; [`Prefix`] keeps environments on one broker apart.
 //!
 //! # Features
-//! None: everything here is light. Brokers are crates of their own.
+//! - `protection`: [messages encrypted and signed](protection). Off by default.
+//! - `compression`: [payloads compressed](compression) by zstd and gzip. Off by default.
+//!
+//! Brokers are crates of their own.
 //!
 //! # Guarantees
 //! - **Delivery** is at least once on a broker with the capability `redelivery`. A handler sees a message again after a
@@ -65,9 +68,13 @@
 //! `trunkline-sqlite` (durable, shared by the processes of a machine), `trunkline-events` (the relay that publishes what
 //! was appended), `trunkline-testing` (the suites that every broker passes), `trunkline-resilience` (the policies).
 
+mod asyncapi;
 mod broker;
 mod capabilities;
+pub mod claim;
+pub mod cloudevents;
 pub mod codec;
+pub mod compression;
 mod config;
 mod dead_letters;
 mod delivery;
@@ -79,6 +86,7 @@ mod messaging;
 mod patterns;
 mod policies;
 mod prefix;
+pub mod protection;
 mod publisher;
 mod router;
 mod subscription;
@@ -86,11 +94,15 @@ pub mod supervisor;
 mod surroundings;
 mod topic;
 mod typed;
+mod wire;
 
+pub use asyncapi::AsyncApi;
 pub use broker::{Browse, BrowsePage, MessageBroker, QueueInfo, StoredMessage};
 pub use capabilities::{Capabilities, OrderingGuarantee};
 pub use config::{ConsumePolicy, MessageBrokerConfig, PublishPolicy, TopicPolicy};
-pub use dead_letters::{DeadLetter, DeadLetters, LetterFilter, LetterPage, Replay, ReplayReport};
+pub use dead_letters::{
+    DeadLetter, DeadLetters, Edit, LetterFilter, LetterPage, Replay, ReplayReport,
+};
 pub use delivery::{Delivery, DeliveryInfo, Settle, Settlement};
 pub use erased::AnyBroker;
 pub use message::{Message, Publish, Receipt, Routed};

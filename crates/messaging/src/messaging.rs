@@ -8,11 +8,16 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use trunkline_core::{Health, Lifecycle, Propagation, Result, SharedClock};
+use trunkline_core::size::ByteSize;
+use trunkline_core::{Error, Health, Lifecycle, Propagation, Result, SharedClock};
 use trunkline_telemetry::Metrics;
 
+use crate::asyncapi::AsyncApi;
 use crate::broker::MessageBroker;
+use crate::claim::{AnyObjectStore, ClaimCheck, ClaimCheckConfig, FileStore, ObjectStore};
+use crate::cloudevents::CloudEventsMode;
 use crate::codec::AnyCodec;
+use crate::compression::CompressionConfig;
 use crate::dead_letters::DeadLetters;
 use crate::erased::AnyBroker;
 use crate::inbox::AnyInbox;
@@ -20,6 +25,7 @@ use crate::message::Receipt;
 use crate::patterns::{EventBus, Requester};
 use crate::policies::TopicPolicies;
 use crate::prefix::Prefix;
+use crate::protection::{EncryptionConfig, SigningConfig};
 use crate::publisher::{Outgoing, Publisher};
 use crate::router::{AnyMiddleware, Middleware, Router, Subscribing};
 use crate::surroundings::Surroundings;
@@ -95,6 +101,13 @@ impl Messaging {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters::new(self.broker().clone())
+    }
+
+    /// Describes every handler that was begun, as a document of AsyncAPI 3.0 of this version of the service. What is published
+    /// and of which types messages are is added to it.
+    #[must_use]
+    pub fn asyncapi(&self, version: &str) -> AsyncApi {
+        AsyncApi::of(self, version)
     }
 
     /// Publishes a value and waits for the confirm; see [`Publisher::publish`].
@@ -210,6 +223,73 @@ impl MessagingBuilder {
     /// The format of payloads. Default JSON.
     pub fn codec(mut self, codec: AnyCodec) -> Self {
         self.around.codec = codec;
+        self
+    }
+
+    /// How events are written, unless a message says otherwise. Default: in binary mode. Both are read.
+    pub fn cloudevents(mut self, mode: CloudEventsMode) -> Self {
+        self.around.wire.cloudevents = mode;
+        self
+    }
+
+    /// Encrypts what is published and opens what arrives.
+    ///
+    /// # Errors
+    /// `Config` when a key cannot be used; `Unsupported` without the feature `protection`.
+    pub fn encryption(mut self, config: &EncryptionConfig) -> Result<Self> {
+        self.around.wire.keys.encrypt_by(config)?;
+        Ok(self)
+    }
+
+    /// Signs what is published and verifies what arrives.
+    ///
+    /// # Errors
+    /// As [`MessagingBuilder::encryption`].
+    pub fn signing(mut self, config: &SigningConfig) -> Result<Self> {
+        self.around.wire.keys.sign_by(config)?;
+        Ok(self)
+    }
+
+    /// Compresses large payloads, and bounds what becomes of those that arrive compressed.
+    ///
+    /// # Errors
+    /// `Unsupported` without the feature `compression`.
+    pub fn compression(mut self, config: &CompressionConfig) -> Result<Self> {
+        if !crate::compression::AVAILABLE {
+            return Err(Error::unsupported(
+                "this build cannot compress messages: it was made without the feature `compression`",
+            ));
+        }
+        self.around.wire.compression = Some(config.clone());
+        Ok(self)
+    }
+
+    /// Puts large payloads into files beside the broker, and gets those of others from there.
+    ///
+    /// # Errors
+    /// `Config` when a setting is wrong.
+    pub fn claim_check(self, config: &ClaimCheckConfig) -> Result<Self> {
+        if let Some((key, what)) = config.problems().into_iter().next() {
+            return Err(Error::config(format!("{key}: {what}")));
+        }
+        let clock = self.around.clock.clone();
+        let store = FileStore::with_clock(&config.directory, config.keep_for, clock);
+        Ok(self.object_store(store.erase(), config.above, config.largest))
+    }
+
+    /// Puts payloads of more bytes than `above` into a store beside the broker, and gets those of others from there; of at
+    /// most `largest` bytes.
+    pub fn object_store(
+        mut self,
+        store: AnyObjectStore,
+        above: ByteSize,
+        largest: ByteSize,
+    ) -> Self {
+        self.around.wire.claim_check = Some(ClaimCheck {
+            store,
+            above,
+            largest,
+        });
         self
     }
 

@@ -16,6 +16,10 @@ use crate::topic::{Destination, Source};
 pub struct ConsumeSettings {
     /// Attempts altogether, then the message becomes a dead letter. Default 3.
     pub max_attempts: u32,
+    /// Deliveries beyond those, for consumers that ended without settling the message: they died, were stopped, or lost
+    /// it. Their message was perhaps never handled, so that these are no failed attempts; a message that kills whoever handles
+    /// it is given up all the same. Default 3.
+    pub max_crashes: u32,
     /// Failed attempts that are repeated at once, before the waits of the schedule begin. Default 0.
     pub immediate_retries: u32,
     /// The waits between attempts. Default: 1 s, doubled up to 30 s, shortened at random by up to a half.
@@ -47,6 +51,7 @@ impl Default for ConsumeSettings {
         let retry = RetrySettings::default();
         Self {
             max_attempts: retry.attempts(),
+            max_crashes: 3,
             immediate_retries: 0,
             schedule: retry.schedule(),
             timeout: Duration::from_secs(30),

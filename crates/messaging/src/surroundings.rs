@@ -14,6 +14,7 @@ use crate::erased::AnyBroker;
 use crate::inbox::AnyInbox;
 use crate::policies::{SamePolicies, TopicPolicies};
 use crate::router::AnyMiddleware;
+use crate::wire::Wire;
 
 /// A broker and everything that goes with it.
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub(crate) struct Surroundings {
     pub(crate) propagation: Propagation,
     pub(crate) clock: SharedClock,
     pub(crate) codec: AnyCodec,
+    pub(crate) wire: Wire,
     pub(crate) policies: Arc<dyn TopicPolicies>,
     pub(crate) metrics: MessagingMetrics,
     pub(crate) health: Option<Health>,
@@ -48,6 +50,7 @@ impl Surroundings {
             propagation: Propagation::default(),
             clock: SystemClock::shared(),
             codec: AnyCodec::default(),
+            wire: Wire::default(),
             policies: Arc::new(SamePolicies::default()),
             health: None,
             inbox: None,

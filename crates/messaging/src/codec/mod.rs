@@ -47,7 +47,7 @@ pub struct Undecodable {
 }
 
 impl Undecodable {
-    fn error<T>(content_type: &str, source: impl Into<BoxError>) -> Error {
+    pub(crate) fn error<T>(content_type: &str, source: impl Into<BoxError>) -> Error {
         let cause = Self {
             wanted: std::any::type_name::<T>(),
             content_type: content_type.to_owned(),

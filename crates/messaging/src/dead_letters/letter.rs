@@ -13,7 +13,7 @@ use crate::topic::{Source, TopicName, TopicPattern};
 pub struct DeadLetter {
     /// Its place in the queue of dead letters.
     pub position: u64,
-    /// Why: `attempts`, `undecodable`, `handler`; `unknown` when it was not a router that put it there.
+    /// Why: `attempts`, `crashes`, `undecodable`, `untrusted`, `handler`; `unknown` when it was not a router that put it there.
     pub reason: String,
     /// The last error with its causes.
     pub error: String,

@@ -1,15 +1,17 @@
-//! Messages that no attempt could handle: looked at, tried again, removed.
+//! Messages that no attempt could handle: looked at, mended, tried again, removed.
 //!
 //! The dead letters of a group are in the queue `<group>.dlq`, those of a queue in `<queue>.dlq`. A dead letter that is
 //! tried again goes to the handler that gave it up, and to no other: to the retry queue of that handler, or back into
 //! the queue it came from. Other groups of the topic do not see it again.
 
+mod edit;
 mod letter;
 pub(crate) mod names;
 mod replay;
 
 use trunkline_core::{Error, Result};
 
+pub use edit::Edit;
 pub use letter::{DeadLetter, LetterFilter, LetterPage};
 pub use replay::{Replay, ReplayReport};
 
@@ -21,7 +23,7 @@ use names::dead_letter_queue;
 /// Messages fetched at a time.
 const PAGE: usize = 100;
 
-/// The dead letters of one broker. Needs its capability `browse`.
+/// The dead letters of one broker. Needs its capability `browse` or `peek`.
 ///
 /// ```
 /// use trunkline_messaging::memory::MemoryBroker;

@@ -107,6 +107,7 @@ impl MessageBroker for MemoryBroker {
             lease_extension: true,
             atomic_forward: true,
             browse: true,
+            peek: false,
             ordering: OrderingGuarantee::PerKey,
             max_message_size: Some(self.0.config.max_message_size.as_usize()),
         }

@@ -18,10 +18,11 @@ use trunkline_core::{Context, Error, ErrorKind, Id, Origin, Result, Retry};
 use crate::broker::MessageBroker;
 use crate::codec::{AnyCodec, Codec};
 use crate::message::{Message, Receipt, Routed};
-use crate::publisher::{Outgoing, Publisher};
+use crate::publisher::{Outgoing, Publisher, duplicate};
 use crate::subscription::{Subscribe, Subscription, SubscriptionState};
 use crate::topic::TopicName;
 use crate::typed::To;
+use crate::wire::Wire;
 
 /// Requests under way at most.
 const MOST_WAITING: usize = 10_000;
@@ -126,13 +127,22 @@ impl Requester {
         D: To<Q>,
     {
         let codec = self.0.publisher.around().codec;
-        let outgoing = self.0.publisher.to::<(), _>(Forgotten(to.destination()));
+        let to = to.destination();
+        // An answer is to be no less protected than a question from there would have to be.
+        let wire = &self.0.publisher.around().wire;
+        let demands = to
+            .as_ref()
+            .map(|to| wire.keys.demands(Some(to)))
+            .map_err(duplicate);
+        let outgoing = self.0.publisher.to::<(), _>(Forgotten(to));
         let written = codec.encode(question);
         async move {
             let context = self.0.publisher.around().propagation.current_or_new();
             let context = context.with_timeout(self.0.timeout);
             let outgoing = outgoing.context(context.clone());
             let answer = self.ask(outgoing, written, codec, &context).await?;
+            let wire = &self.0.publisher.around().wire;
+            let answer = wire.open(Wire::unfold(&answer), demands?).await?;
             read(&answer)
         }
     }

@@ -86,7 +86,7 @@ fn is_open(outcome: &Result<Receipt>) -> bool {
 }
 
 /// An error for each of several that failed for the same reason.
-pub(super) fn duplicate(error: &Error) -> Error {
+pub(crate) fn duplicate(error: &Error) -> Error {
     Error::new(error.kind(), error.message().to_owned())
         .with_retry(error.retry())
         .with_origin(error.origin())

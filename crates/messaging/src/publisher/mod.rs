@@ -1,7 +1,7 @@
 //! Typed publishing.
 //!
 //! A publisher adds to a value what every message should carry: content type, the running context, the sending service,
-//! the time, and the attributes of CloudEvents in binary mode. A header that the caller set stays as it is.
+//! the time, and the attributes of CloudEvents. A header that the caller set stays as it is.
 
 mod batch;
 mod outgoing;
@@ -18,14 +18,17 @@ use trunkline_core::names::{message_header as header, span, target};
 use trunkline_core::{Context, Error, Metadata, Result};
 use trunkline_resilience::Call;
 
-use batch::{Batch, duplicate};
+use batch::Batch;
+pub(crate) use batch::duplicate;
 pub use outgoing::Outgoing;
 use route::{Route, Routes};
 
 use crate::broker::MessageBroker;
+use crate::cloudevents::{self, CloudEventsMode};
 use crate::codec::Codec;
 use crate::erased::AnyBroker;
 use crate::message::{Message, Publish, Receipt, Routed};
+use crate::protection::Demands;
 use crate::surroundings::Surroundings;
 use crate::typed::To;
 
@@ -125,9 +128,17 @@ impl Publisher {
             .collect();
         async move {
             let context = self.0.around.propagation.current_or_new().child();
-            let completed = |publish: Result<Publish>| Ok(self.completed(publish?, &context));
-            let batch = batch.into_iter().map(completed).collect();
-            self.send_batch(batch, context).await
+            let mut packed = Vec::with_capacity(batch.len());
+            for publish in batch {
+                packed.push(match publish {
+                    Ok(publish) => {
+                        self.packed(publish, &context, None, Demands::default())
+                            .await
+                    }
+                    Err(error) => Err(error),
+                });
+            }
+            self.send_batch(packed, context).await
         }
     }
 
@@ -140,7 +151,9 @@ impl Publisher {
     /// As [`Publisher::publish`].
     pub async fn send(&self, publish: Publish) -> Result<Receipt> {
         let context = self.0.around.propagation.current_or_new().child();
-        let publish = self.completed(publish, &context);
+        let publish = self
+            .packed(publish, &context, None, Demands::default())
+            .await?;
         self.carry(publish, context).await
     }
 
@@ -161,17 +174,27 @@ impl Publisher {
             .propagation
             .inject(context, &mut IfAbsent(&mut message.headers));
         let at = *message.published_at.get_or_insert(around.clock.now());
-        let (at, id) = (at.to_string(), message.id.clone());
+        let at = at.to_string();
         let topic = publish.destination.name().to_string();
         let headers = &mut message.headers;
         headers.insert_if_absent(header::SERVICE, around.sender());
         headers.insert_if_absent(header::TIMESTAMP, at.as_str());
-        headers.insert_if_absent(header::CE_SPECVERSION, "1.0");
-        headers.insert_if_absent(header::CE_ID, id);
-        headers.insert_if_absent(header::CE_SOURCE, around.sender());
-        headers.insert_if_absent(header::CE_TYPE, topic);
-        headers.insert_if_absent(header::CE_TIME, at);
+        cloudevents::complete(message, around.sender(), topic, at);
         publish
+    }
+
+    /// Completes a message and makes it ready for the wire.
+    async fn packed(
+        &self,
+        publish: Publish,
+        context: &Context,
+        mode: Option<CloudEventsMode>,
+        demands: Demands,
+    ) -> Result<Publish> {
+        let publish = self.completed(publish, context);
+        let wire = &self.0.around.wire;
+        let mode = mode.unwrap_or(wire.cloudevents);
+        wire.pack(publish, mode, demands).await
     }
 
     /// Carries a message to the broker by the policy of its destination.

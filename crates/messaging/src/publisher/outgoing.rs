@@ -10,8 +10,10 @@ use serde::Serialize;
 use trunkline_core::{Context, MetadataValue, Result};
 
 use super::Publisher;
+use crate::cloudevents::{self, CloudEventsMode};
 use crate::codec::{AnyCodec, Codec};
 use crate::message::{Message, Publish, Receipt};
+use crate::protection::Demands;
 use crate::topic::Destination;
 
 /// A message that is being put together; see [`Publisher::to`].
@@ -25,6 +27,9 @@ pub struct Outgoing<'a, T: ?Sized> {
     delay: Option<Duration>,
     expires_in: Option<Duration>,
     mandatory: bool,
+    mode: Option<CloudEventsMode>,
+    demands: Demands,
+    attributes: Result<Vec<(String, String)>>,
     payload: PhantomData<fn(&T)>,
 }
 
@@ -48,6 +53,9 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
             delay: None,
             expires_in: None,
             mandatory: false,
+            mode: None,
+            demands: Demands::default(),
+            attributes: Ok(Vec::new()),
             payload: PhantomData,
         }
     }
@@ -67,6 +75,28 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
     /// Sets a header.
     pub fn header(mut self, name: &str, value: impl Into<MetadataValue>) -> Self {
         self.message.headers.insert(name, value);
+        self
+    }
+
+    /// Sets an attribute of CloudEvents, such as `subject`, `type`, or one of your own. Default: the type is the topic, the
+    /// source this service. A wrong name fails when it is sent.
+    pub fn attribute(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.attributes = self.attributes.and_then(|mut attributes| {
+            attributes.push((cloudevents::header_of(name)?, value.into()));
+            Ok(attributes)
+        });
+        self
+    }
+
+    /// Chooses how it is written as an event. Default: the publisher's.
+    pub fn cloudevents(mut self, mode: CloudEventsMode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Encrypts and signs it even where its destination does not ask for that.
+    pub(crate) fn protected(mut self, demands: Demands) -> Self {
+        self.demands = demands;
         self
     }
 
@@ -146,6 +176,9 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
             delay,
             expires_in,
             mandatory,
+            mode,
+            attributes,
+            demands,
             ..
         } = self;
         async move {
@@ -154,11 +187,14 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
                 .unwrap_or_else(|| publisher.around().propagation.current_or_new())
                 .child();
             (message.payload, message.content_type) = written?;
+            for (name, value) in attributes? {
+                message.headers.insert(name, value);
+            }
             let mut publish = Publish::new(destination?, message);
             publish.delay = delay;
             publish.expires_in = expires_in;
             publish.mandatory |= mandatory;
-            let publish = publisher.completed(publish, &context);
+            let publish = publisher.packed(publish, &context, mode, demands).await?;
             publisher.carry(publish, context).await
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_core::names::message_header as header;
 use trunkline_core::task::catch_panic;
-use trunkline_core::{Context, Error, Result};
+use trunkline_core::{Context, Error, Result, Retry};
 use trunkline_resilience::Outcome;
 
 use super::consumer::{Consumer, GiveBack};
@@ -20,7 +20,8 @@ use super::once::Leave;
 use crate::codec::Codec;
 use crate::delivery::Delivery;
 use crate::inbox::ClaimToken;
-use crate::topic::{Destination, TopicName};
+use crate::protection::{Demands, Untrusted};
+use crate::topic::{Destination, Source, TopicName};
 
 /// How an attempt ended.
 pub(super) enum Attempted {
@@ -115,6 +116,21 @@ impl Consumer {
         }
     }
 
+    /// What the message must be. A copy that says that it is of somewhere this handler does not listen to is not believed.
+    fn demands(&self, incoming: &Incoming) -> Demands {
+        let destination = incoming.destination();
+        let listens = match (&self.source, destination) {
+            (Source::Topics(pattern), Destination::Topic(name)) => pattern.matches(name),
+            (Source::Queue(queue), Destination::Queue(name)) => queue == name,
+            (Source::Topics(_), Destination::Queue(_))
+            | (Source::Queue(_), Destination::Topic(_)) => false,
+        };
+        self.around
+            .wire
+            .keys
+            .demands(listens.then_some(destination))
+    }
+
     /// Middleware and handler, in the context of the message, with a panic caught.
     async fn run(
         &self,
@@ -126,7 +142,16 @@ impl Consumer {
             rest: &self.middleware,
             handler: &self.handler,
         };
-        let work = async move { next.run(incoming).await };
+        let work = async move {
+            let demands = self.demands(&incoming);
+            let opened = self
+                .around
+                .wire
+                .open(incoming.shared_message(), demands)
+                .await;
+            let incoming = incoming.with_message(opened.map_err(unopened)?);
+            next.run(incoming).await
+        };
         catch_panic(context.scope(work)).await
     }
 
@@ -195,6 +220,7 @@ impl Consumer {
         let outgoing = self.publisher.to::<(), _>(Destination::Topic(to));
         let outgoing = outgoing
             .header(header::IN_REPLY_TO, incoming.message.id.as_str())
+            .protected(Demands::of(&incoming.message))
             .context(incoming.context.clone());
         let sent = outgoing
             .send_bytes(answer.payload, Some(answer.codec.content_type()))
@@ -224,6 +250,7 @@ impl Consumer {
         let outgoing = outgoing
             .header(header::IN_REPLY_TO, incoming.message.id.as_str())
             .header(header::REPLY_ERROR, kind)
+            .protected(Demands::of(&incoming.message))
             .context(incoming.context.clone());
         let text = bytes::Bytes::from(error.report());
         if let Err(error) = outgoing.send_bytes(text, Some("text/plain")).await {
@@ -250,6 +277,15 @@ async fn until(deadline: Option<Instant>) {
 fn reply_to(incoming: &Incoming) -> Option<TopicName> {
     let address = incoming.headers().get(header::REPLY_TO)?;
     TopicName::new(address).ok()
+}
+
+/// What becomes of a message that could not be opened: it is tried again only where that may help.
+fn unopened(error: Error) -> HandlerError {
+    match error.retry() {
+        _ if error.find::<Untrusted>().is_some() => HandlerError::Untrusted { error },
+        Retry::Never => HandlerError::Undecodable { error },
+        Retry::Safe | Retry::IfIdempotent => HandlerError::retry(error),
+    }
 }
 
 /// What a result says about what the handler depends on: a bad message says nothing about it.

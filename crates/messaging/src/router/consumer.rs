@@ -20,6 +20,7 @@ use super::handler::AnyHandler;
 use super::incoming::{About, Incoming};
 use super::intake::{Intake, Next};
 use super::middleware::AnyMiddleware;
+use crate::capabilities::OrderingGuarantee;
 use crate::delivery::Delivery;
 use crate::inbox::AnyInbox;
 use crate::message::{Message, Publish};
@@ -27,6 +28,7 @@ use crate::policies::ConsumeSettings;
 use crate::publisher::Publisher;
 use crate::surroundings::Surroundings;
 use crate::topic::{Destination, Source, TopicName};
+use crate::wire::Wire;
 
 /// Everything that the workers of one handler share.
 pub(super) struct Consumer {
@@ -84,14 +86,16 @@ impl Consumer {
             message_id = %delivery.message().id,
             correlation_id = %incoming.context().correlation_id(),
         );
-        let context = incoming.context().clone();
+        // The sender's deadline bounds the handler. What becomes of the message afterwards has all the time it needs: else one
+        // that overran could neither come again nor become a dead letter.
+        let context = incoming.context().clone().without_deadline();
         let process = self.process(delivery, incoming).instrument(span);
         context.scope(process).await;
     }
 
     /// What a delivery is to the handler: the copy in a retry queue is the message that it is a copy of.
     fn incoming(&self, delivery: &Delivery) -> Incoming {
-        let (message, info) = (delivery.message(), delivery.info());
+        let (message, info) = (Wire::unfold(&delivery.shared_message()), delivery.info());
         let mut destination = info.destination.clone();
         let mut attempt = info.attempt;
         let is_copy = self.is_copy(&destination);
@@ -111,7 +115,7 @@ impl Consumer {
             context.without_deadline()
         };
         Incoming {
-            message: delivery.shared_message(),
+            message,
             about: Arc::new(About {
                 destination,
                 group: self.group.clone(),
@@ -120,6 +124,14 @@ impl Consumer {
             attempt,
             context,
         }
+    }
+
+    /// Whether a copy may go to the group's own queue. Not where the broker keeps the order of keys: the next message of the
+    /// key would be handled before it, or beside it.
+    fn place_of_copies(&self, incoming: &Incoming) -> bool {
+        let ordering = self.around.capabilities.ordering;
+        let keeps_order = ordering != OrderingGuarantee::None && incoming.message.key.is_some();
+        self.retry_queue.is_some() && !keeps_order
     }
 
     fn is_copy(&self, destination: &Destination) -> bool {
@@ -134,17 +146,22 @@ impl Consumer {
         if incoming.attempt > 1 {
             self.metrics.redelivered();
         }
+        // A handler that fails in its last attempt makes a dead letter of the message there and then. What comes again after
+        // that was in the hands of somebody who died with it, or could not tell the broker.
+        let most = self
+            .settings
+            .max_attempts
+            .saturating_add(self.settings.max_crashes);
         loop {
-            if incoming.attempt > self.settings.max_attempts {
-                // Whoever had it before died with it, or could not tell the broker.
+            if incoming.attempt > most {
                 let error = HandlerError::retry(format!(
-                    "attempt {} of {}: earlier consumers did not settle it",
-                    incoming.attempt, self.settings.max_attempts
+                    "delivery {} of at most {most}: consumers before this one ended without settling it",
+                    incoming.attempt
                 ));
                 self.metrics
                     .processed(Processed::DeadLettered, began.elapsed());
                 return self
-                    .give_up(delivery, &incoming, Reason::Attempts, &error)
+                    .give_up(delivery, &incoming, Reason::Crashes, &error)
                     .await;
             }
             let error = match self.attempt(&delivery, &incoming).await {
@@ -168,7 +185,7 @@ impl Consumer {
                 incoming.attempt,
                 &self.settings,
                 &self.around.capabilities,
-                self.retry_queue.is_some(),
+                self.place_of_copies(&incoming),
             );
             self.metrics.processed(outcome(verdict), began.elapsed());
             match verdict {

@@ -11,8 +11,12 @@ use crate::policies::ConsumeSettings;
 pub(super) enum Reason {
     /// Every attempt failed.
     Attempts,
+    /// Too many consumers ended without settling it.
+    Crashes,
     /// It cannot be read.
     Undecodable,
+    /// It is not known to be genuine.
+    Untrusted,
     /// The handler said so.
     Handler,
 }
@@ -21,7 +25,9 @@ impl Reason {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Attempts => "attempts",
+            Self::Crashes => "crashes",
             Self::Undecodable => "undecodable",
+            Self::Untrusted => "untrusted",
             Self::Handler => "handler",
         }
     }
@@ -60,6 +66,7 @@ pub(super) fn decide(
 ) -> Verdict {
     let asked = match error {
         HandlerError::Undecodable { .. } => return Verdict::DeadLetter(Reason::Undecodable),
+        HandlerError::Untrusted { .. } => return Verdict::DeadLetter(Reason::Untrusted),
         HandlerError::DeadLetter { .. } => return Verdict::DeadLetter(Reason::Handler),
         HandlerError::Reject { .. } => return Verdict::Reject,
         HandlerError::Retry { after, .. } => *after,

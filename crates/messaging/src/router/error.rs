@@ -43,6 +43,11 @@ pub enum HandlerError {
         /// What is wrong with it.
         error: BoxError,
     },
+    /// It is not known to be genuine ([`Untrusted`](crate::protection::Untrusted)): it becomes a dead letter at once.
+    Untrusted {
+        /// What is wrong with it.
+        error: Error,
+    },
     /// The payload, or another argument of the handler, could not be read: the message becomes a dead letter at once.
     Undecodable {
         /// What is wrong with it.
@@ -89,7 +94,7 @@ impl HandlerError {
         match self {
             Self::Retry { error, .. } | Self::DeadLetter { error } => chain(error.as_ref()),
             Self::Reject { reason } => reason.clone(),
-            Self::Undecodable { error } => error.report().to_string(),
+            Self::Undecodable { error } | Self::Untrusted { error } => error.report().to_string(),
         }
     }
 }
@@ -129,7 +134,7 @@ impl From<HandlerError> for Error {
                 Self::from_boxed(error)
             }
             HandlerError::Reject { reason } => Self::invalid(reason),
-            HandlerError::Undecodable { error } => error,
+            HandlerError::Undecodable { error } | HandlerError::Untrusted { error } => error,
         }
     }
 }
@@ -141,6 +146,7 @@ impl fmt::Debug for HandlerError {
             Self::Reject { .. } => "Reject",
             Self::DeadLetter { .. } => "DeadLetter",
             Self::Undecodable { .. } => "Undecodable",
+            Self::Untrusted { .. } => "Untrusted",
         };
         write!(f, "{kind}({})", self.report())
     }

@@ -104,6 +104,12 @@ impl<'a, P: 'static> Subscribing<'a, P> {
         self
     }
 
+    /// Sets how many consumers beyond the attempts may end with the message unsettled before it is a dead letter.
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.settings.max_crashes = crashes;
+        self
+    }
+
     /// Sets how many failed attempts are repeated at once, before waits begin.
     pub fn immediate_retries(mut self, retries: u32) -> Self {
         self.settings.immediate_retries = retries;

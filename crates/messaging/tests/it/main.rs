@@ -3,11 +3,16 @@
 
 mod abandoning;
 mod batches;
+mod claiming;
+mod describing;
 mod edges;
 mod holding;
 mod lesser_broker;
 mod memory_broker;
 mod memory_inbox;
+mod mending;
 mod observing;
+#[cfg(feature = "protection")]
+mod protecting;
 mod router;
 mod supervisor;

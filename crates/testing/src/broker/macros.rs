@@ -140,6 +140,7 @@ macro_rules! broker_conformance {
             [
                 without_browse_looking_is_refused,
                 browsing_consumes_nothing,
+                positions_stay_what_they_were,
                 browsing_goes_page_by_page,
                 a_queue_shows_what_is_not_done,
                 removed_messages_are_gone,

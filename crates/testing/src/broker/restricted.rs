@@ -44,6 +44,7 @@ impl RestrictedBroker {
             (full.lease_extension, capabilities.lease_extension),
             (full.atomic_forward, capabilities.atomic_forward),
             (full.browse, capabilities.browse),
+            (full.browse || full.peek, capabilities.peek),
         ];
         assert!(
             pairs.iter().all(|(has, wants)| *has || !wants),
@@ -128,12 +129,14 @@ impl MessageBroker for RestrictedBroker {
     }
 
     async fn browse(&self, browse: Browse) -> Result<BrowsePage> {
-        self.require(true, self.capabilities.browse, "browsing")?;
+        let able = self.capabilities.browse || self.capabilities.peek;
+        self.require(true, able, "browsing")?;
         self.broker.browse(browse).await
     }
 
     async fn remove(&self, queue: TopicName, positions: Vec<u64>) -> Result<u64> {
-        self.require(true, self.capabilities.browse, "removing")?;
+        let able = self.capabilities.browse || self.capabilities.peek;
+        self.require(true, able, "removing")?;
         self.broker.remove(queue, positions).await
     }
 

@@ -32,6 +32,15 @@ macro_rules! router_conformance {
         $crate::__conformance_tests!(
             $crate::broker::run,
             $harness,
+            $crate::router::cases::eventing,
+            [
+                events_are_the_same_in_both_modes,
+                a_foreign_structured_event_is_read,
+            ]
+        );
+        $crate::__conformance_tests!(
+            $crate::broker::run,
+            $harness,
             $crate::router::cases::failing,
             [
                 a_failing_handler_is_tried_so_often_then_gives_up,
@@ -41,6 +50,8 @@ macro_rules! router_conformance {
                 a_handler_may_give_up_at_once,
                 a_rejected_message_is_gone,
                 one_failing_handler_repeats_nothing_for_others,
+                a_failed_message_stays_before_the_next_of_its_key,
+                who_overruns_the_senders_deadline_is_done_with,
                 a_dead_letter_tells_everything,
                 without_dead_letters_a_message_is_dropped,
                 a_retry_comes_no_earlier_than_asked,
@@ -68,6 +79,7 @@ macro_rules! router_conformance {
                 draining_finishes_what_runs,
                 draining_gives_back_what_does_not_finish,
                 draining_takes_nothing_new,
+                consumers_that_end_are_no_failures_of_the_handler,
                 readiness_waits_for_subscriptions,
             ]
         );

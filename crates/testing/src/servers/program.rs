@@ -107,8 +107,22 @@ pub static NPM: Program = Program {
     version_arguments: &["--version"],
 };
 
+/// `virtualenv`, which makes a place for what comes from PyPI, and brings Python.
+pub static VIRTUALENV: Program = Program {
+    name: "virtualenv",
+    package: "virtualenv",
+    version_arguments: &["--version"],
+};
+
+/// `kcat`, a client of Kafka for the command line.
+pub static KCAT: Program = Program {
+    name: "kcat",
+    package: "kcat",
+    version_arguments: &["-V"],
+};
+
 /// Programs that tests call but that do not serve.
-pub static TOOLS: &[&Program] = &[&PROMTOOL, &NODE, &NPM];
+pub static TOOLS: &[&Program] = &[&PROMTOOL, &NODE, &NPM, &VIRTUALENV, &KCAT];
 
 impl Program {
     /// Where the program is, if it is installed.

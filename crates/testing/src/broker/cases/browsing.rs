@@ -11,9 +11,11 @@ use crate::broker::fixture::{
     topic,
 };
 
+/// A queue that can be looked into with these messages, by a broker with `browse` or `peek`.
 async fn filled(broker: &AnyBroker, scope: &Scope, payloads: &[&str]) -> Option<TopicName> {
     let capabilities = broker.capabilities();
-    if !has(scope, capabilities.browse && capabilities.queues, "browse") {
+    let able = (capabilities.browse || capabilities.peek) && capabilities.queues;
+    if !has(scope, able, "browse or peek") {
         return None;
     }
     let name = topic(scope, "work");
@@ -22,6 +24,18 @@ async fn filled(broker: &AnyBroker, scope: &Scope, payloads: &[&str]) -> Option<
         send(broker, scope, to_queue(&name, payload)).await;
     }
     Some(name)
+}
+
+/// The same, by a broker with `browse` alone.
+async fn filled_to_browse(
+    broker: &AnyBroker,
+    scope: &Scope,
+    payloads: &[&str],
+) -> Option<TopicName> {
+    if !has(scope, broker.capabilities().browse, "browse") {
+        return None;
+    }
+    filled(broker, scope, payloads).await
 }
 
 async fn browse(broker: &AnyBroker, scope: &Scope, browse: Browse) -> BrowsePage {
@@ -47,14 +61,20 @@ fn positions(page: &BrowsePage) -> Vec<u64> {
 
 /// Without the capability, looking is refused.
 pub async fn without_browse_looking_is_refused(broker: &AnyBroker, scope: &Scope) {
-    if broker.capabilities().browse {
+    let capabilities = broker.capabilities();
+    if capabilities.browse {
         return;
     }
+    refused(broker.queues().await, ErrorKind::Unsupported);
     let name = topic(scope, "work");
+    let kept = Browse::new(Destination::Topic(name.clone()));
+    refused(broker.browse(kept).await, ErrorKind::Unsupported);
+    if capabilities.peek {
+        return;
+    }
     let queue = Browse::new(Destination::Queue(name.clone()));
     refused(broker.browse(queue).await, ErrorKind::Unsupported);
     refused(broker.remove(name, vec![1]).await, ErrorKind::Unsupported);
-    refused(broker.queues().await, ErrorKind::Unsupported);
 }
 
 /// Looking at a queue consumes nothing.
@@ -70,9 +90,44 @@ pub async fn browsing_consumes_nothing(broker: &AnyBroker, scope: &Scope) {
         assert_eq!(page.next, None);
     }
     let mut consumer = subscribe(broker, scope, Subscribe::queue(name)).await;
-    let first = next(scope, &mut consumer).await;
-    assert_eq!((text(&first).as_str(), first.attempt()), ("one", 1));
-    ack(scope, first).await;
+    for expected in ["one", "two", "three"] {
+        let delivery = next(scope, &mut consumer).await;
+        assert_eq!(text(&delivery), expected);
+        if broker.capabilities().browse {
+            assert_eq!(delivery.attempt(), 1);
+        }
+        ack(scope, delivery).await;
+    }
+    silent(scope, &mut consumer).await;
+}
+
+/// A message that another takes out of the queue meanwhile is missing from the next look, and positions stay what they were.
+pub async fn positions_stay_what_they_were(broker: &AnyBroker, scope: &Scope) {
+    // Two that carry the same are two.
+    let Some(name) = filled(broker, scope, &["one", "two", "two", "three"]).await else {
+        return;
+    };
+    let queue = Destination::Queue(name.clone());
+    let before = browse(broker, scope, Browse::new(queue.clone())).await;
+    assert_eq!(texts(&before), ["one", "two", "two", "three"]);
+    let mut ascending = positions(&before);
+    ascending.dedup();
+    assert!(
+        ascending.is_sorted() && ascending.len() == 4,
+        "{ascending:?}"
+    );
+    let removed = broker.remove(name.clone(), vec![positions(&before)[1]]);
+    assert_eq!(removed.await.expect("it can be removed"), 1);
+    send(broker, scope, to_queue(&name, "four")).await;
+    let after = browse(broker, scope, Browse::new(queue.clone())).await;
+    assert_eq!(texts(&after), ["one", "two", "three", "four"]);
+    let (before, after) = (positions(&before), positions(&after));
+    assert_eq!(after[..3], [before[0], before[2], before[3]]);
+    assert!(after[3] > before[3]);
+    let again = broker.remove(name.clone(), vec![before[1]]);
+    assert_eq!(again.await.expect("nothing is there any more"), 0);
+    let behind = browse(broker, scope, Browse::new(queue).after(before[2])).await;
+    assert_eq!(texts(&behind), ["three", "four"]);
 }
 
 /// A queue is looked at page by page.
@@ -105,7 +160,7 @@ pub async fn browsing_goes_page_by_page(broker: &AnyBroker, scope: &Scope) {
 
 /// A message in the hands of a consumer, or one to come again later, is still in its queue; one that is done is not.
 pub async fn a_queue_shows_what_is_not_done(broker: &AnyBroker, scope: &Scope) {
-    let Some(name) = filled(broker, scope, &["held", "done", "again"]).await else {
+    let Some(name) = filled_to_browse(broker, scope, &["held", "done", "again"]).await else {
         return;
     };
     let mut consumer = subscribe(broker, scope, Subscribe::queue(name.clone())).await;
@@ -153,7 +208,7 @@ pub async fn removed_messages_are_gone(broker: &AnyBroker, scope: &Scope) {
 
 /// A message may be removed from the hands of its consumer, which is told when it settles.
 pub async fn a_held_message_can_be_removed(broker: &AnyBroker, scope: &Scope) {
-    let Some(name) = filled(broker, scope, &["one", "two"]).await else {
+    let Some(name) = filled_to_browse(broker, scope, &["one", "two"]).await else {
         return;
     };
     let mut consumer = subscribe(broker, scope, Subscribe::queue(name.clone())).await;
@@ -191,7 +246,7 @@ pub async fn a_topic_shows_what_is_kept(broker: &AnyBroker, scope: &Scope) {
 
 /// Every queue is listed with its messages.
 pub async fn queues_are_listed(broker: &AnyBroker, scope: &Scope) {
-    let Some(name) = filled(broker, scope, &["one", "two"]).await else {
+    let Some(name) = filled_to_browse(broker, scope, &["one", "two"]).await else {
         return;
     };
     let queues = broker.queues().await.expect("queues can be listed");
@@ -202,7 +257,8 @@ pub async fn queues_are_listed(broker: &AnyBroker, scope: &Scope) {
 /// Looking at a queue that does not exist is an error.
 pub async fn a_missing_queue_cannot_be_browsed(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
-    if !has(scope, capabilities.browse && capabilities.queues, "browse") {
+    let able = (capabilities.browse || capabilities.peek) && capabilities.queues;
+    if !has(scope, able, "browse or peek") {
         return;
     }
     let missing = topic(scope, "missing");

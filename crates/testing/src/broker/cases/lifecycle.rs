@@ -126,9 +126,11 @@ pub async fn calls_after_disconnect_are_cancelled(harness: &dyn OpenBroker, scop
         if capabilities.queues {
             refused(broker.declare(queue.clone()).await, kind);
         }
-        if capabilities.browse {
+        if capabilities.browse || capabilities.peek {
             refused(broker.browse(Browse::new(queue.clone())).await, kind);
             refused(broker.remove(name.clone(), vec![1]).await, kind);
+        }
+        if capabilities.browse {
             refused(broker.queues().await, kind);
         }
     };

@@ -151,7 +151,7 @@ pub async fn an_expired_message_leaves_its_queue(broker: &AnyBroker, scope: &Sco
     send(broker, scope, to_queue(&name, "short").with_expiry(soon)).await;
     send(broker, scope, to_queue(&name, "kept")).await;
     tokio::time::sleep(soon * 2).await;
-    if capabilities.browse {
+    if capabilities.browse || capabilities.peek {
         let queue = trunkline_messaging::Destination::Queue(name.clone());
         let page = broker
             .browse(trunkline_messaging::Browse::new(queue))

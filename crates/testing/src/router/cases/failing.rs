@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_core::names::header::REQUEST_TIMEOUT_MS;
 use trunkline_core::names::message_header as header;
 use trunkline_core::{Error, Timestamp};
-use trunkline_messaging::{AnyBroker, Attempt, HandlerError, MessageBroker};
+use trunkline_messaging::{AnyBroker, Attempt, HandlerError, MessageBroker, OrderingGuarantee};
 use trunkline_resilience::breaker::BreakerSettings;
 
 use crate::Scope;
@@ -50,6 +51,60 @@ pub async fn a_failing_handler_is_tried_so_often_then_gives_up(broker: &AnyBroke
         seen.stays(scope, expected.len()).await;
         end(&messaging).await;
     }
+}
+
+/// Where the broker keeps the order of keys, a message that is tried again keeps its place.
+pub async fn a_failed_message_stays_before_the_next_of_its_key(broker: &AnyBroker, scope: &Scope) {
+    let keeps = broker.capabilities().ordering != OrderingGuarantee::None;
+    if !able(broker, scope) || !has(scope, keeps, "an order of keys") {
+        return;
+    }
+    let (messaging, name) = (messaging(broker, scope), topic(scope, "orders"));
+    let seen = Seen::new();
+    let record = seen.clone();
+    let handler = move |order: Order, Attempt(attempt): Attempt| {
+        record.push((order.id, attempt));
+        async move {
+            match (order.id, attempt) {
+                (1, 1 | 2) => Err(HandlerError::retry("not yet")),
+                _ => Ok(()),
+            }
+        }
+    };
+    let subscribing = messaging.subscribe(name.clone()).concurrency(4);
+    let subscribing = subscribing.max_attempts(3).retry_delay(SHORT / 4);
+    subscribing.handle(handler).await.expect("it begins");
+    ready(&messaging, scope).await;
+    for id in 0..4 {
+        let outgoing = messaging.to(&name).key("customer-7");
+        outgoing.send(&Order { id }).await.expect("published");
+    }
+    let all = seen.wait_for(scope, 6).await;
+    assert_eq!(all, [(0, 1), (1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]);
+    end(&messaging).await;
+}
+
+/// The time that a sender gives ends the handler. What becomes of the message is told all the same, and at once.
+pub async fn who_overruns_the_senders_deadline_is_done_with(broker: &AnyBroker, scope: &Scope) {
+    if !able(broker, scope) {
+        return;
+    }
+    let (messaging, name) = (messaging(broker, scope), topic(scope, "orders"));
+    let group = scope.name("mail");
+    let mut dead = Dead::of(broker, scope, &group).await;
+    let subscribing = messaging.subscribe(name.clone()).group(&group);
+    let subscribing = subscribing.max_attempts(1).lease(Duration::from_secs(120));
+    let handler = |_: Order| async {
+        std::future::pending::<()>().await;
+    };
+    subscribing.handle(handler).await.expect("it begins");
+    ready(&messaging, scope).await;
+    let outgoing = messaging.to(&name).header(header::REPLY_TO, "reply.nobody");
+    let outgoing = outgoing.header(REQUEST_TIMEOUT_MS, "60");
+    outgoing.send(&Order { id: 1 }).await.expect("published");
+    let letter = dead.next(scope).await;
+    assert_eq!(letter.headers.get(header::DEAD_REASON), Some("attempts"));
+    end(&messaging).await;
 }
 
 /// A panic ends an attempt, not the consumer.

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use trunkline_core::names::message_header as header;
 use trunkline_core::{ErrorKind, Health, Lifecycle};
-use trunkline_messaging::{AnyBroker, MessageBroker};
+use trunkline_messaging::{AnyBroker, Attempt, MessageBroker};
 
 use crate::Scope;
-use crate::router::fixture::{Order, Seen, builder, end, has, messaging, publish, ready, topic};
+use crate::router::fixture::{
+    Dead, Order, Seen, builder, end, has, messaging, publish, ready, topic,
+};
 
 fn able(broker: &AnyBroker, scope: &Scope) -> bool {
     has(scope, broker.capabilities().groups, "groups")
@@ -114,6 +117,59 @@ pub async fn draining_gives_back_what_does_not_finish(broker: &AnyBroker, scope:
         .expect("it begins");
     assert_eq!(seen.wait_for(scope, 2).await, ["stuck", "other"]);
     end(&other).await;
+}
+
+/// A message whose consumer ended with it in hand was perhaps never handled: with one attempt, the handler still has its
+/// one. One that ends every consumer is given up all the same.
+pub async fn consumers_that_end_are_no_failures_of_the_handler(broker: &AnyBroker, scope: &Scope) {
+    let capabilities = broker.capabilities();
+    let counts = capabilities.groups && capabilities.redelivery && capabilities.attempts;
+    if !has(scope, counts, "counted redelivery") {
+        return;
+    }
+    let name = topic(scope, "orders");
+    let group = scope.name("service");
+    let mut dead = Dead::of(broker, scope, &group).await;
+    let patient = Duration::from_secs(3600);
+    // Some brokers give again what a consumer held at its end only when its lease is over.
+    let lease = Duration::from_secs(5);
+    let seen = Seen::<u32>::new();
+    let ends = async |deliveries: usize| {
+        let stuck = messaging(broker, scope);
+        let record = seen.clone();
+        let handler = move |attempt: Attempt| {
+            record.push(attempt.0);
+            std::future::pending::<()>()
+        };
+        // A member that ends may have fetched the message and given it back without a word, which some brokers count.
+        let subscribing = stuck.subscribe(name.clone()).max_attempts(1).max_crashes(6);
+        let subscribing = subscribing.lease(lease).timeout(patient);
+        subscribing.handle(handler).await.expect("it begins");
+        ready(&stuck, scope).await;
+        if deliveries == 1 {
+            publish(&stuck, scope, &name, 1).await;
+        }
+        seen.wait_for(scope, deliveries).await;
+        let deadline = Instant::now() + Duration::from_millis(100);
+        stuck.drain(deadline).await.expect_err("it did not finish");
+    };
+    ends(1).await;
+    ends(2).await;
+    let last = messaging(broker, scope);
+    let record = seen.clone();
+    let handler = move |attempt: Attempt| {
+        record.push(attempt.0);
+        async {}
+    };
+    let subscribing = last.subscribe(name.clone()).max_attempts(1).max_crashes(1);
+    subscribing.handle(handler).await.expect("it begins");
+    ready(&last, scope).await;
+    let letter = dead.next(scope).await;
+    let reason = letter.headers.get(header::DEAD_REASON);
+    assert_eq!(reason, Some("crashes"));
+    let all = seen.all();
+    assert!(matches!(all[..], [1, again] if again > 1), "{all:?}");
+    end(&last).await;
 }
 
 /// A drained router takes no message and no handler; what is published meanwhile waits for the next one.

@@ -369,7 +369,7 @@ pub async fn a_prefix_keeps_environments_apart(broker: &AnyBroker, scope: &Scope
             .expect("answered");
         assert_eq!(answer, *name);
     }
-    if capabilities.browse {
+    if capabilities.browse || capabilities.peek {
         let (_, staging) = &environments[0];
         staging
             .publish("order.bad", &Order { id: 9 })
