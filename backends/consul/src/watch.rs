@@ -1,6 +1,7 @@
 //! Lists as they change: blocking queries, by Consul's rules for their index.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream;
 use trunkline_core::Result;
@@ -78,8 +79,13 @@ impl Watch {
     async fn ask(&mut self) -> Result<Seen> {
         let Shared { agent, asking, .. } = &*self.shared;
         self.pace.turn().await;
-        let (place, wait) = self.turn.place().await;
         let newer_than = self.index.newer_than();
+        // What is answered at once keeps nobody waiting, and waits for nobody: a service that is new must not stand behind
+        // those that are quiet.
+        let (place, wait) = match newer_than {
+            0 => (None, Duration::ZERO),
+            _ => self.turn.place().await,
+        };
         let seen = asking.service(agent, &self.service, newer_than, wait).await;
         drop(place);
         seen

@@ -1,5 +1,6 @@
 //! From records to instances.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -143,7 +144,8 @@ impl Targets {
     }
 }
 
-/// One instance for each address of each target. Only the best priority that has an address takes requests.
+/// One instance for each address of each target. Those of a worse priority are called when there is none left with a better
+/// one: the balancer knows the order.
 fn instances_of(
     config: &DnsConfig,
     service: &ServiceName,
@@ -155,31 +157,20 @@ fn instances_of(
             .get(&srv.target)
             .is_some_and(|found| !found.is_empty())
     };
-    let best = records
-        .iter()
-        .filter(reachable)
-        .map(|srv| srv.priority)
-        .min();
     let mut found: BTreeMap<String, ServiceInstance> = BTreeMap::new();
     for srv in records.iter().filter(reachable) {
         let addresses = known.get(&srv.target).map_or(&[][..], Vec::as_slice);
         for host in hosts(config, &srv.target, addresses) {
             let mut instance = instance(config, service, host, srv.port, &srv.target);
             // 0 is the least share in DNS, and none at all here.
-            let weight = if Some(srv.priority) == best {
-                u32::from(srv.weight).max(1)
-            } else {
-                0
-            };
-            instance.weight = weight;
+            instance.weight = u32::from(srv.weight).max(1);
             let priority = srv.priority.to_string();
-            instance
-                .metadata
-                .insert("dns.priority".to_owned(), priority);
+            instance.metadata.insert("priority".to_owned(), priority);
             let entry = found
                 .entry(instance.id.clone())
                 .or_insert_with(|| instance.clone());
-            if entry.weight < instance.weight {
+            let rank = |it: &ServiceInstance| (Reverse(it.priority()), it.weight);
+            if rank(entry) < rank(&instance) {
                 *entry = instance;
             }
         }
@@ -240,7 +231,11 @@ mod tests {
         }
     }
 
-    fn shown(records: &[Srv], known: &[(&str, &[&str])], protocol: &str) -> Vec<(String, u32)> {
+    fn shown(
+        records: &[Srv],
+        known: &[(&str, &[&str])],
+        protocol: &str,
+    ) -> Vec<(String, u32, u32)> {
         let mut config = DnsConfig::srv("{service}.test");
         config.protocol = protocol.to_owned();
         let names: Vec<(Name, Vec<IpAddr>)> = known
@@ -259,16 +254,19 @@ mod tests {
         let users = ServiceName::new("users").unwrap();
         let instances = instances_of(&config, &users, records, &known);
         let instances = instances.into_iter();
-        instances.map(|it| (it.base_url(), it.weight)).collect()
+        instances
+            .map(|it| (it.base_url(), it.weight, it.priority()))
+            .collect()
     }
 
     #[test]
-    fn only_the_best_priority_that_is_somewhere_takes_requests() {
+    fn priorities_are_the_order_of_failing_over() {
         let records = [
             srv(0, 5, 80, "nowhere.test."),
             srv(1, 0, 80, "a.test."),
             srv(1, 7, 81, "b.test."),
             srv(2, 9, 80, "c.test."),
+            srv(3, 60, 80, "a.test."),
         ];
         let known: &[(&str, &[&str])] = &[
             ("a.test.", &["10.0.0.1", "fd00::1"]),
@@ -278,14 +276,14 @@ mod tests {
         ];
         let shown = shown(&records, known, "http");
         let wanted = [
-            ("http://10.0.0.1:80", 1),
-            ("http://10.0.0.2:81", 7),
-            ("http://10.0.0.3:80", 0),
-            ("http://[fd00::1]:80", 1),
+            ("http://10.0.0.1:80", 1, 1),
+            ("http://10.0.0.2:81", 7, 1),
+            ("http://10.0.0.3:80", 9, 2),
+            ("http://[fd00::1]:80", 1, 1),
         ];
         let wanted: Vec<_> = wanted
             .iter()
-            .map(|(url, weight)| ((*url).to_owned(), *weight))
+            .map(|(url, weight, priority)| ((*url).to_owned(), *weight, *priority))
             .collect();
         assert_eq!(shown, wanted);
     }
@@ -311,7 +309,7 @@ mod tests {
     fn with_tls_the_name_stays() {
         let known: &[(&str, &[&str])] = &[("A.test.", &["10.0.0.1", "10.0.0.2"])];
         let shown = shown(&[srv(1, 3, 443, "A.test.")], known, "https");
-        assert_eq!(shown, [("https://a.test:443".to_owned(), 3)]);
+        assert_eq!(shown, [("https://a.test:443".to_owned(), 3, 1)]);
     }
 
     #[test]
@@ -320,7 +318,7 @@ mod tests {
         let records = [srv(2, 3, 80, "a.test."), srv(1, 1, 80, "b.test.")];
         assert_eq!(
             shown(&records, known, "http"),
-            [("http://10.0.0.1:80".to_owned(), 1)]
+            [("http://10.0.0.1:80".to_owned(), 1, 1)]
         );
     }
 

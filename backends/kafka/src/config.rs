@@ -19,6 +19,9 @@ const PORT: u16 = 9092;
 /// What a message may need beside body, key, id and headers.
 const FRAMING: u64 = 64 * 1024;
 
+/// How many messages the driver fetches ahead at least, unless their size bounds it before: its own default.
+const FETCHED_AHEAD: u64 = 100_000;
+
 /// Settings of librdkafka that are ours: what is guaranteed hangs on them.
 const OURS: [(&str, &str); 13] = [
     ("bootstrap.servers", "it is the broker's `host` and `port`"),
@@ -482,9 +485,13 @@ impl KafkaConfig {
         let config = &self.consumer_config;
         client.set("partition.assignment.strategy", "cooperative-sticky");
         client.set("fetch.min.bytes", config.fetch_min_bytes.to_string());
-        // What is fetched ahead of what is handed out, by count and by size.
-        client.set("queued.min.messages", config.max_poll_records.to_string());
+        // What is fetched ahead is bounded by size; what is taken of it and not done yet by `max_poll_records`. A bound by
+        // count as low as that is reached by one answer, and at a bound the driver does not look again for
+        // `fetch.queue.backoff.ms`: a second by its own default, in which nothing would come.
+        let ahead = config.max_poll_records.max(FETCHED_AHEAD);
+        client.set("queued.min.messages", ahead.to_string());
         client.set("queued.max.messages.kbytes", "16384");
+        client.set("fetch.queue.backoff.ms", "10");
         client.set(
             "topic.metadata.refresh.interval.ms",
             millis(self.topic_refresh.max(Duration::from_secs(1))),

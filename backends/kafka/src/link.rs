@@ -44,6 +44,8 @@ pub(crate) struct Link {
     config: KafkaConfig,
     state: watch::Sender<State>,
     doubt: Arc<Doubt>,
+    /// One question after the other: what the driver reports belongs to the question that it answers.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// What the driver has reported.
@@ -51,7 +53,8 @@ pub(crate) struct Link {
 struct Doubt {
     /// Something went wrong: ask.
     ask: Notify,
-    /// The servers do not let us in; what they say. The driver answers questions as if nobody was there.
+    /// The servers do not let us in; what they say. The driver answers questions as if nobody was there, and reports the
+    /// same refusal once in 30 seconds: it stands until the servers answer, or until something else is wrong.
     refused: Mutex<Option<String>>,
 }
 
@@ -68,8 +71,10 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "trunkline", broker = "kafka", %error, reason, "the driver reports an error");
-        if error.rdkafka_error_code().is_some_and(is_login) {
-            *self.0.refused() = Some(reason.to_owned());
+        match error.rdkafka_error_code() {
+            Some(code) if is_login(code) => *self.0.refused() = Some(reason.to_owned()),
+            Some(Code::BrokerTransportFailure | Code::Resolve) => *self.0.refused() = None,
+            _ => {}
         }
         self.0.ask.notify_one();
     }
@@ -104,6 +109,7 @@ impl Link {
             config,
             state: watch::Sender::new(State::Down(ErrorKind::Unavailable, reason)),
             doubt: Arc::default(),
+            asking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -172,13 +178,20 @@ impl Link {
 
     /// Asks whether the servers answer, and writes down what comes of it.
     pub(crate) async fn ask(self: &Arc<Self>, scout: &Arc<Scout>) -> Result<()> {
+        let _turn = self.asking.lock().await;
         let asked = ask(scout, |scout| {
             scout
                 .fetch_metadata(Some(NO_TOPIC), ANSWER_WITHIN)
                 .map(drop)
         });
         let outcome = asked.await?;
-        let refused = self.doubt.refused().take();
+        let refused = {
+            let mut refused = self.doubt.refused();
+            if outcome.is_ok() {
+                *refused = None;
+            }
+            refused.clone()
+        };
         let outcome = outcome.map_err(|error| match refused {
             Some(reason) => Error::new(
                 ErrorKind::Unauthenticated,

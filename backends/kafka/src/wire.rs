@@ -9,13 +9,14 @@
 //! | `ce_…` | `ce-…` of the message: the names that CloudEvents has on Kafka |
 //! | any other | a header of the message |
 //!
-//! Ours come first. A message of somebody else has the id of its `ce_id`, else of its topic, partition and offset; its time
+//! Ours come first. A message of somebody else has the id of the event in its headers, else of its topic, partition and offset; its time
 //! is the record's.
 
 use bytes::Bytes;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use trunkline_core::{Metadata, Timestamp};
 use trunkline_messaging::Message;
+use trunkline_messaging::cloudevents::message_id;
 
 const ID: &str = "trunkline-id";
 const CONTENT_TYPE: &str = "content-type";
@@ -70,7 +71,7 @@ pub(crate) fn decode(
     let mut message = Message::recorded("", Bytes::copy_from_slice(payload.unwrap_or_default()));
     message.key = key.map(Bytes::copy_from_slice);
     message.published_at = time;
-    let (mut given, mut event, mut expires) = (None, None, None);
+    let (mut given, mut expires) = (None, None);
     let mut own = Metadata::new();
     for header in headers.into_iter().flat_map(Headers::iter) {
         let value = header.value.unwrap_or_default();
@@ -85,10 +86,7 @@ pub(crate) fn decode(
                 message.published_at = micros.map(Timestamp::from_unix_micros).or(time);
             }
             (EXPIRES, Some(text)) if text.parse::<i64>().is_ok() => expires = text.parse().ok(),
-            (name, text) => {
-                if name == "ce_id" {
-                    event = text.map(str::to_owned);
-                }
+            (name, _) => {
                 let bytes = Bytes::copy_from_slice(value);
                 match name.strip_prefix("ce_") {
                     Some(attribute) => own.append(format!("ce-{attribute}"), bytes),
@@ -97,7 +95,7 @@ pub(crate) fn decode(
             }
         }
     }
-    message.id = given.or(event).unwrap_or_else(id);
+    message.id = given.or_else(|| message_id(&own)).unwrap_or_else(id);
     message.headers = own;
     Arrived { message, expires }
 }

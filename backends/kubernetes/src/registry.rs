@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::config::KubernetesConfig;
 use crate::endpoints::{Ports, instances};
 use crate::error::announces_nothing;
-use crate::follow::{Collection, list, snapshots};
+use crate::follow::{Collection, list, snapshots, try_list};
 use crate::message::{EndpointSlice, SERVICE_LABEL, Service};
 
 const KIND: &str = "kubernetes";
@@ -32,7 +32,7 @@ const CORE: &str = "/api/v1";
 /// ```no_run
 /// use trunkline_kubernetes::{KubernetesConfig, KubernetesRegistry};
 ///
-/// let mut config = KubernetesConfig::kubeconfig("/home/me/.kube/config");
+/// let mut config = KubernetesConfig::kubeconfig("/etc/trunkline/kubeconfig");
 /// config.namespaces = vec!["shop".to_owned(), "stock".to_owned()];
 /// let kubernetes = KubernetesRegistry::new(&config)?;
 /// # Ok::<(), trunkline_core::Error>(())
@@ -118,7 +118,7 @@ impl Registry for KubernetesRegistry {
         let asked = self.0.slices_of(&probe);
         let asked = asked
             .iter()
-            .map(|slices| list::<EndpointSlice>(&self.0.client, slices));
+            .map(|slices| try_list::<EndpointSlice>(&self.0.client, slices));
         let answers = try_join_all(asked).await;
         answers
             .map(drop)

@@ -13,7 +13,10 @@
 //! A header of the message stands there by its name and as it is, for whoever reads it. NATS keeps no order of headers and
 //! takes no bytes, so `Trunkline-Headers` lists the names in their order; a value that cannot stand in a header, follows its
 //! name there: `ce-id,tag,binary=%00%FF,tag`. A message of somebody else, without that list, has its headers by name.
+//!
+//! Values of `ce-…` are percent-encoded as CloudEvents' binding says: blanks, quotes, per cents, and all that is not ASCII.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::str::FromStr;
 
@@ -21,6 +24,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use trunkline_core::{Metadata, Timestamp};
 use trunkline_messaging::Message;
+use trunkline_messaging::cloudevents::message_id;
 
 const ID: &str = "Trunkline-Id";
 const KEY: &str = "Trunkline-Key";
@@ -73,11 +77,14 @@ pub(crate) fn encode(
             list.push(',');
         }
         list.push_str(&escape(name.as_bytes()));
-        let readable = plain(value.as_bytes()).filter(|_| !is_ours(name));
-        let pair = readable.and_then(|text| {
+        let readable = match value.as_str() {
+            Some(text) if is_attribute(name) => Some(Cow::Owned(escape_attribute(text))),
+            _ => plain(value.as_bytes()).map(Cow::Borrowed),
+        };
+        let pair = readable.filter(|_| !is_ours(name)).and_then(|text| {
             Some((
                 HeaderName::from_str(name).ok()?,
-                HeaderValue::from_str(text).ok()?,
+                HeaderValue::from_str(&text).ok()?,
             ))
         });
         match pair {
@@ -112,7 +119,7 @@ pub(crate) fn decode(
     let utf8 = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
     let given = unescaped(ID).and_then(utf8);
     let given = given.or_else(|| text(PUBLISH_ID).map(str::to_owned));
-    let mut message = Message::recorded(given.unwrap_or_else(id), payload);
+    let mut message = Message::recorded("", payload);
     message.key = unescaped(KEY).map(Bytes::from);
     message.content_type = text(CONTENT_TYPE)
         .map(str::to_owned)
@@ -122,6 +129,9 @@ pub(crate) fn decode(
     if let Some(map) = headers {
         message.headers = listed(map, text(LIST));
     }
+    // An event of somebody else has an id of its own, by which its repetition is recognised.
+    let given = given.or_else(|| message_id(&message.headers));
+    message.id = given.unwrap_or_else(id);
     Arrived {
         message,
         expires: text(EXPIRES).and_then(|millis| millis.parse().ok()),
@@ -151,7 +161,8 @@ fn listed(map: &HeaderMap, list: Option<&str>) -> Metadata {
                 let known = HeaderName::from_str(&name).ok();
                 let value = known.and_then(|known| map.get_all(known).nth(*at));
                 if let Some(value) = value {
-                    headers.append(name, value.as_str());
+                    let value = read(&name, value.as_str());
+                    headers.append(name, value.as_ref());
                 }
                 *at += 1;
             }
@@ -174,9 +185,36 @@ fn listed(map: &HeaderMap, list: Option<&str>) -> Metadata {
     // The map has none; a repetition must find the same.
     others.sort_by_key(|(name, _)| *name);
     for (name, value) in others {
-        headers.append(name, value);
+        headers.append(name, read(name, value).as_ref());
     }
     headers
+}
+
+/// Attributes of CloudEvents, which look the same from every client.
+fn is_attribute(name: &str) -> bool {
+    name.get(..3)
+        .is_some_and(|start| start.eq_ignore_ascii_case("ce-"))
+}
+
+fn escape_attribute(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'"' && byte != b'%' {
+            escaped.push(char::from(byte));
+        } else {
+            push_escaped(&mut escaped, byte);
+        }
+    }
+    escaped
+}
+
+/// What a header says. What was not encoded properly is taken as it is.
+fn read<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
+    if !is_attribute(name) || !value.contains('%') {
+        return Cow::Borrowed(value);
+    }
+    let text = unescape(value).and_then(|bytes| String::from_utf8(bytes).ok());
+    text.map_or(Cow::Borrowed(value), Cow::Owned)
 }
 
 /// Names with a meaning of their own, for the server or for us.
@@ -217,14 +255,18 @@ fn escape(bytes: &[u8]) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                let digit = char::from_digit(u32::from(digit), 16).unwrap_or('0');
-                text.push(digit.to_ascii_uppercase());
-            }
+            push_escaped(&mut text, byte);
         }
     }
     text
+}
+
+fn push_escaped(text: &mut String, byte: u8) {
+    text.push('%');
+    for digit in [byte >> 4, byte & 15] {
+        let digit = char::from_digit(u32::from(digit), 16).unwrap_or('0');
+        text.push(digit.to_ascii_uppercase());
+    }
 }
 
 fn unescape(text: &str) -> Option<Vec<u8>> {
@@ -312,6 +354,27 @@ mod tests {
             map.get("ce-type").map(HeaderValue::as_str),
             Some("order.created")
         );
+    }
+
+    #[test]
+    fn attributes_of_events_are_encoded_as_their_binding_says() {
+        let message = Message::new("p").with_header("ce-subject", "Grüße, 100 %");
+        let map = encode(&message, Timestamp::from_unix_micros(5), None);
+        assert_eq!(
+            map.get("ce-subject").map(HeaderValue::as_str),
+            Some("Gr%C3%BC%C3%9Fe,%20100%20%25")
+        );
+        let mut map = HeaderMap::new();
+        map.insert("ce-id", "event%207");
+        map.insert("ce-time", "2025-06-01T10%3A20%3A30Z");
+        map.insert("ce-broken", "100%");
+        map.insert("plain", "100%25");
+        let read = decode(Some(&map), Bytes::new(), || "none".to_owned(), None).message;
+        assert_eq!(read.id, "event 7");
+        let header = |name| read.headers.get(name);
+        assert_eq!(header("ce-time"), Some("2025-06-01T10:20:30Z"));
+        assert_eq!(header("ce-broken"), Some("100%"));
+        assert_eq!(header("plain"), Some("100%25"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use lapin::Channel;
 use lapin::options::{
     BasicQosOptions, ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions,
@@ -14,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use trunkline_core::{Clock as _, Context, Error, Result, Retry, SystemClock};
 use trunkline_messaging::supervisor::{Generation, LinkState};
 use trunkline_messaging::{
-    Capabilities, Destination, MessageBroker, MessageBrokerConfig, Publish, Receipt, Routed,
-    Subscribe, Subscription,
+    Browse, BrowsePage, Capabilities, Destination, MessageBroker, MessageBrokerConfig, Publish,
+    QueueInfo, Receipt, Routed, Subscribe, Subscription, TopicName,
 };
 
 use crate::config::RabbitMqConfig;
@@ -24,6 +25,7 @@ use crate::error::from_driver;
 use crate::link::{FAREWELL, Link};
 use crate::names;
 use crate::native::{Binding, Exchange, ExchangeKind, Queue, QueueStatus};
+use crate::peek::{self, Positions};
 use crate::pool::Pool;
 use crate::publisher::{Envelope, Outcome, Publisher};
 use crate::topology::{Item, Topology, look_at};
@@ -50,6 +52,10 @@ pub struct RabbitMqBroker {
     consumers: Consumers,
     /// For declarations and questions, one after the other.
     admin: tokio::sync::Mutex<Option<(Generation, Channel)>>,
+    /// What was looked at before.
+    positions: Positions,
+    /// One looks at a time: two would hide messages from each other.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for RabbitMqBroker {
@@ -86,6 +92,8 @@ impl RabbitMqBroker {
             pool,
             shared,
             admin: tokio::sync::Mutex::default(),
+            positions: Positions::default(),
+            looking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -297,6 +305,29 @@ impl RabbitMqBroker {
         }
     }
 
+    /// Looks into a queue on a channel of its own, within the caller's time. When that is over, or the look fails, the
+    /// channel is closed, and the server takes back what was fetched on it.
+    async fn look<T>(&self, work: impl AsyncFnOnce(&Channel) -> Result<T>) -> Result<T> {
+        if self.shared.is_closed() {
+            return Err(Error::cancelled("the broker was disconnected"));
+        }
+        let deadline = Context::current().and_then(|context| context.deadline());
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.request_timeout);
+        let looked = async {
+            let _turn = self.looking.lock().await;
+            let (link, _) = self.pool.publishing().connection().await?;
+            let channel = Closing(link.channel().await?);
+            link.or_gone(work(&channel.0)).await
+        };
+        match tokio::time::timeout_at(deadline, looked).await {
+            Ok(looked) => looked,
+            Err(_) => Err(
+                Error::timeout("the look into the queue was not over in time")
+                    .with_retry(Retry::IfIdempotent),
+            ),
+        }
+    }
+
     fn check_size(&self, size: usize) -> Result<()> {
         let largest = self.config.max_message_size;
         if size > largest.as_usize() {
@@ -351,6 +382,18 @@ impl RabbitMqBroker {
             destination,
         };
         Ok((envelope, asked))
+    }
+}
+
+/// Closes a channel, however its use ends.
+struct Closing(Channel);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if self.0.status().connected() {
+            // The driver takes it at the first poll.
+            drop(self.0.close(200, "done".into()).now_or_never());
+        }
     }
 }
 
@@ -422,6 +465,7 @@ impl MessageBroker for RabbitMqBroker {
         capabilities.delayed_publish = true;
         capabilities.expiry = true;
         capabilities.mandatory = true;
+        capabilities.peek = true;
         capabilities.max_message_size = Some(self.config.max_message_size.as_usize());
         capabilities
     }
@@ -515,5 +559,31 @@ impl MessageBroker for RabbitMqBroker {
             return Err(Error::cancelled("the broker was disconnected"));
         }
         self.consumers.subscribe(&self.pool, subscribe)
+    }
+
+    async fn browse(&self, browse: Browse) -> Result<BrowsePage> {
+        let Destination::Queue(queue) = &browse.destination else {
+            return Err(Error::unsupported(
+                "the rabbitmq broker cannot do this: browse a topic; queues keep messages, exchanges do not",
+            ));
+        };
+        let Browse { after, limit, .. } = browse;
+        self.look(async |channel: &Channel| {
+            peek::page(channel, queue, &self.positions, after, limit).await
+        })
+        .await
+    }
+
+    async fn remove(&self, queue: TopicName, positions: Vec<u64>) -> Result<u64> {
+        self.look(async |channel: &Channel| {
+            peek::remove(channel, &queue, &self.positions, positions).await
+        })
+        .await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueInfo>> {
+        Err(Error::unsupported(
+            "the rabbitmq broker cannot do this: list queues, for which AMQP has no word; name the queue or group",
+        ))
     }
 }

@@ -13,6 +13,7 @@ mod line;
 mod link;
 mod names;
 mod native;
+mod peek;
 mod pool;
 mod publisher;
 mod runtime;

@@ -5,11 +5,14 @@
 //! the table cannot say is said in headers of our own, which are written only where they are needed: the key, the exact
 //! time, and the order of headers where it is not the alphabetical one of the table or a name stands twice.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
 use trunkline_core::{Error, MetadataValue, Result, Timestamp};
 use trunkline_messaging::Message;
+use trunkline_messaging::cloudevents::message_id;
 
 /// The message's key.
 const KEY: &str = "trunkline-key";
@@ -29,6 +32,8 @@ const OURS: &str = "ce-";
 const BINDING: &str = "cloudEvents:";
 /// The other prefix that the binding allows.
 const BINDING_TOO: &str = "cloudEvents_";
+/// When an event happened.
+const TIME: &str = "ce-time";
 /// Short strings of AMQP are no longer.
 const LONGEST: usize = 255;
 /// Survives a restart of the server.
@@ -91,9 +96,6 @@ pub(crate) fn with_header(
 pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message {
     let id = properties.message_id().as_ref().map(ToString::to_string);
     let mut message = Message::new(payload);
-    if let Some(id) = id {
-        message.id = id;
-    }
     message.content_type = properties.content_type().as_ref().map(ToString::to_string);
     message.published_at = properties
         .timestamp()
@@ -102,10 +104,18 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message 
     if let Some(priority) = properties.priority() {
         message.headers.append(PRIORITY, priority.to_string());
     }
-    let Some(table) = properties.headers() else {
-        return message;
-    };
-    let table = table.inner();
+    if let Some(table) = properties.headers() {
+        read(table.inner(), &mut message);
+    }
+    // An event of somebody else has an id of its own, by which its repetition is recognised.
+    if let Some(id) = id.or_else(|| message_id(&message.headers)) {
+        message.id = id;
+    }
+    message
+}
+
+/// Reads the table of headers.
+fn read(table: &BTreeMap<ShortString, AMQPValue>, message: &mut Message) {
     if let Some(AMQPValue::LongLongInt(micros)) = table.get(PUBLISHED_AT) {
         message.published_at = Some(Timestamp::from_unix_micros(*micros));
     }
@@ -113,8 +123,12 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message 
     let mut headers = Vec::with_capacity(table.len());
     for (name, value) in table {
         if !is_own(name.as_str()) {
-            let name = unbound(name.as_str());
-            flatten(value, &mut |value| headers.push((name.clone(), value)));
+            let wire = name.as_str();
+            let name = unbound(wire);
+            match moment(value).filter(|_| name == TIME && name != wire) {
+                Some(at) => headers.push((name, at.to_string().into())),
+                None => flatten(value, &mut |value| headers.push((name.clone(), value))),
+            }
         }
     }
     if let Some(order) = table.get(ORDER).and_then(bytes_of) {
@@ -123,7 +137,6 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message 
     for (name, value) in headers {
         message.headers.append(name, value);
     }
-    message
 }
 
 /// A number among the headers, whatever its size.
@@ -177,6 +190,16 @@ fn value_of(bytes: &[u8]) -> AMQPValue {
         Ok(value) => text(value),
         Err(_) => AMQPValue::ByteArray(ByteArray::from(bytes)),
     }
+}
+
+/// The moment that CloudEvents' binding allows in place of text: milliseconds, or AMQP's own type, which counts seconds.
+fn moment(value: &AMQPValue) -> Option<Timestamp> {
+    let millis = match value {
+        AMQPValue::LongLongInt(millis) => *millis,
+        AMQPValue::Timestamp(seconds) => i64::try_from(*seconds).ok()?.checked_mul(1000)?,
+        _ => return None,
+    };
+    Some(Timestamp::from_unix_millis(millis))
 }
 
 /// A value as the header that it stands for; tables have no such.
@@ -344,13 +367,43 @@ mod tests {
             .with_timestamp(10);
         let message = message(&properties, Vec::new());
         assert_eq!(message.headers.get("ce-id"), Some("7"));
+        assert_eq!(message.id, "7");
         assert_eq!(message.headers.get("n"), Some("5"));
         assert!(!message.headers.contains("deep"));
         assert_eq!(
             message.published_at.map(Timestamp::unix_millis),
             Some(10_000)
         );
-        assert!(!message.id.is_empty(), "an id is made up");
+    }
+
+    #[test]
+    fn without_any_id_one_is_made_up() {
+        let message = message(&AMQPProperties::default(), Vec::new());
+        assert!(!message.id.is_empty());
+    }
+
+    #[test]
+    fn the_time_of_an_event_may_be_a_number() {
+        let millis = AMQPValue::LongLongInt(1_748_773_230_500);
+        let seconds = AMQPValue::Timestamp(1_748_773_230);
+        for (name, value, expected) in [
+            ("cloudEvents_time", &millis, "2025-06-01T10:20:30.5Z"),
+            ("cloudEvents:time", &seconds, "2025-06-01T10:20:30Z"),
+        ] {
+            let mut table = FieldTable::default();
+            table.insert(name.into(), value.clone());
+            table.insert("n".into(), AMQPValue::LongLongInt(5));
+            let properties = AMQPProperties::default().with_headers(table);
+            let message = message(&properties, Vec::new());
+            let time = message.headers.get("ce-time").unwrap();
+            let [seen, expected] = [time, expected].map(|text| text.parse::<Timestamp>().unwrap());
+            assert_eq!(seen, expected);
+            assert_eq!(
+                message.headers.get("n"),
+                Some("5"),
+                "any other number is one"
+            );
+        }
     }
 
     #[test]

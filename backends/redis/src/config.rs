@@ -13,7 +13,7 @@ const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// Options that are numbers or switches; from a URL they come as text.
-const NUMBERS: [&str; 2] = ["max_messages", "keep_messages"];
+const NUMBERS: [&str; 3] = ["max_messages", "keep_messages", "buffer_messages"];
 const SWITCHES: [&str; 1] = ["cluster"];
 
 /// Settings of Redis as a message broker, an inbox and a cache tier.
@@ -49,7 +49,8 @@ pub struct RedisConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub heartbeat: Duration,
-    /// Whether messages are kept (`streams`) or go to whoever listens (`pubsub`, refused by this version). Default `streams`.
+    /// Whether messages are kept (`streams`, at least once) or go to whoever listens (`pubsub`, at most once). Default
+    /// `streams`.
     pub mode: Mode,
     /// What every key and channel begins with. The braces keep all keys in one slot of a cluster. Default `{trunkline}:`.
     pub key_prefix: String,
@@ -83,6 +84,12 @@ pub struct RedisConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub claim_after: Duration,
+    /// Messages that one subscription of `mode: pubsub` may have waiting; what comes on top is dropped, as Redis holds
+    /// nothing back. Default 10000.
+    #[schemars(range(min = 1))]
+    pub buffer_messages: u64,
+    /// The bytes of those. Default `64MiB`.
+    pub buffer_size: ByteSize,
     /// The name of the master, when the hosts are sentinels that know where it is. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sentinel_master: Option<String>,
@@ -114,7 +121,7 @@ pub enum Mode {
     /// Streams with consumer groups: at least once.
     #[default]
     Streams,
-    /// Pub/Sub: at most once, to whoever listens. No broker of this version does that: opening it is refused.
+    /// Pub/Sub: at most once, to whoever listens.
     PubSub,
 }
 
@@ -134,6 +141,8 @@ impl Default for RedisConfig {
             max_age: None,
             poll_interval: Duration::from_secs(1),
             claim_after: Duration::from_secs(5 * 60),
+            buffer_messages: 10_000,
+            buffer_size: ByteSize::mib(64),
             sentinel_master: None,
             sentinel_username: None,
             sentinel_password: None,
@@ -287,8 +296,14 @@ impl RedisConfig {
                     .to_owned(),
             );
         }
-        if self.max_messages == 0 {
-            wrong.push("`max_messages` must be at least 1".to_owned());
+        for (name, number) in [
+            ("max_messages", self.max_messages),
+            ("buffer_messages", self.buffer_messages),
+            ("buffer_size", self.buffer_size.bytes()),
+        ] {
+            if number == 0 {
+                wrong.push(format!("`{name}` must be at least 1"));
+            }
         }
         for (name, time) in [
             ("heartbeat", self.heartbeat),

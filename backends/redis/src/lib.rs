@@ -1,4 +1,5 @@
-//! Redis as a message broker: Streams, with groups, leases, delays and order per key, that lose nothing.
+//! Redis as a message broker: Streams, with groups, leases, delays and order per key, that lose nothing; and Pub/Sub, which
+//! passes on to whoever listens.
 //!
 //! For services that have a Redis already. Who needs a log of months, or more messages than fit into memory, is better
 //! served by another broker: Redis keeps everything in memory.
@@ -20,7 +21,7 @@
 //! ```
 //!
 //! # Guarantees
-//! A confirmed message is delivered at least once to every group, also when server, connection or consumer die at any
+//! With Streams, a confirmed message is delivered at least once to every group, also when server, connection or consumer die at any
 //! moment. What survives the death of the *server* is up to its own settings: with `appendonly yes` what was confirmed
 //! survives the death of its process, with `appendfsync always` a power cut too. There is one owner of reconnection, the
 //! supervisor of `trunkline-messaging`; the driver repairs nothing.
@@ -30,16 +31,18 @@ mod config;
 mod error;
 mod inbox;
 mod link;
+mod pubsub;
 mod script;
 mod streams;
 mod wire;
 
-use trunkline_core::{Error, Result};
+use trunkline_core::Result;
 use trunkline_messaging::{AnyBroker, MessageBroker, MessageBrokerConfig};
 
 pub use cache::RedisCacheTier;
 pub use config::{Mode, RedisConfig};
 pub use inbox::RedisInbox;
+pub use pubsub::RedisPubSubBroker;
 pub use streams::RedisBroker;
 
 /// The broker of these settings; connects nothing.
@@ -50,8 +53,6 @@ pub fn open(config: &MessageBrokerConfig) -> Result<AnyBroker> {
     let config = RedisConfig::from_neutral(config)?;
     match config.mode {
         Mode::Streams => Ok(RedisBroker::new(config)?.erase()),
-        Mode::PubSub => Err(Error::unsupported(
-            "Redis Pub/Sub is not part of this version",
-        )),
+        Mode::PubSub => Ok(RedisPubSubBroker::new(config)?.erase()),
     }
 }

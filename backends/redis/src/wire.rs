@@ -2,7 +2,7 @@
 //!
 //! | field | what |
 //! |---|---|
-//! | `id` | the message's id; without it the entry's |
+//! | `id` | the message's id; without it that of an event in its headers, or else the entry's |
 //! | `payload` | the body |
 //! | `content-type` | its media type |
 //! | `key` | what keeps order |
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use redis::Value;
 use trunkline_core::{Error, Result, Timestamp};
 use trunkline_messaging::Message;
+use trunkline_messaging::cloudevents::message_id;
 
 use crate::error::unexpected;
 
@@ -82,6 +83,12 @@ impl Entry {
         let mut fields = fields.into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             entry.field(&bytes(name)?, bytes(value)?);
+        }
+        // An event of somebody else has an id of its own, by which its repetition is recognised.
+        if entry.message.id == entry.id
+            && let Some(event) = message_id(&entry.message.headers)
+        {
+            entry.message.id = event;
         }
         Ok(entry)
     }
@@ -211,6 +218,10 @@ mod tests {
         assert_eq!(entry.message.id, "5-1");
         assert_eq!(entry.message.payload, "{}");
         assert_eq!(entry.message.headers.get("trace"), Some("7"));
+        let event = ["h:ce-id", "event-7", "h:ce-source", "billing"]
+            .map(|text| Bytes::from(text.to_owned()));
+        let entry = Entry::read(Value::BulkString(b"5-2".to_vec()), as_redis(event.to_vec()));
+        assert_eq!(entry.unwrap().message.id, "billing/event-7");
         assert!(Entry::read(Value::Nil, Value::Nil).is_err());
     }
 }

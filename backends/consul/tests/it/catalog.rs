@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use trunkline_consul::{ActiveCheck, Consistency, ConsulConfig, ConsulRegistry};
 use trunkline_core::ErrorKind;
-use trunkline_discovery::{InstanceStatus, Registry, Resolver, ServiceInstance, ServiceName};
+use trunkline_discovery::{
+    Discovery, InstanceStatus, Registry, Resolver, ServiceInstance, ServiceName,
+};
 use trunkline_testing::servers::consul::{call, get};
 use trunkline_testing::servers::{self, CONSUL, Launch, Server};
 
@@ -306,6 +308,28 @@ fn certificates() -> (String, (String, String), (String, String)) {
     let server = leaf("localhost", ExtendedKeyUsagePurpose::ServerAuth);
     let client = leaf("client", ExtendedKeyUsagePurpose::ClientAuth);
     (ca, server, client)
+}
+
+#[tokio::test]
+async fn a_service_that_is_new_does_not_wait_for_those_that_are_quiet() {
+    let Some(address) = shared().await else {
+        return;
+    };
+    let mut settings = config(address);
+    settings.max_blocking_queries = 2;
+    // Nothing changes: whoever waits for a place waits longer than discovery does.
+    settings.wait = Duration::from_secs(300);
+    let registry = ConsulRegistry::new(&settings).unwrap();
+    let discovery = Discovery::builder()
+        .resolver(registry)
+        .request_timeout(Duration::from_secs(20))
+        .build();
+    for number in 0..8 {
+        let service = unique(&format!("quiet{number}"));
+        let found = discovery.discover_services(&service).await.unwrap();
+        assert!(found.is_empty());
+        assert!(discovery.instances(&service).snapshot().is_resolved());
+    }
 }
 
 #[tokio::test]

@@ -65,12 +65,28 @@ async fn weights_and_priorities_count_and_the_root_says_that_there_is_none() {
     update(server, changes).await;
     let dns = registry(server);
     let found = dns.resolve(&users).await.unwrap().instances;
-    let shown: Vec<(String, u32)> = found.iter().map(|it| (it.authority(), it.weight)).collect();
-    let wanted = [("10.0.0.1:80", 5), ("10.0.0.1:81", 1), ("10.0.0.2:80", 0)];
+    let shown = found
+        .iter()
+        .map(|it| (it.authority(), it.weight, it.priority()));
+    let shown: Vec<(String, u32, u32)> = shown.collect();
+    let wanted = [
+        ("10.0.0.1:80", 5, 1),
+        ("10.0.0.1:81", 1, 1),
+        ("10.0.0.2:80", 7, 2),
+    ];
     let wanted: Vec<_> = wanted
-        .map(|(place, weight)| (place.to_owned(), weight))
+        .map(|(place, weight, priority)| (place.to_owned(), weight, priority))
         .into();
     assert_eq!(shown, wanted);
+    // The one behind is called when those before it cannot be reached.
+    let instances = trunkline_discovery::Instances::fixed(users.clone(), found);
+    let mut called = Vec::new();
+    for _ in 0..3 {
+        let request = trunkline_discovery::PickRequest::excluding(&called);
+        let instance = std::sync::Arc::clone(instances.pick(&request).unwrap().instance());
+        called.push(instance);
+    }
+    assert_eq!(called[2].authority(), "10.0.0.2:80");
     let none = vec![Change::Clear(name.clone()), record(srv(0, 0, 0, ""))];
     update(server, none).await;
     assert!(dns.resolve(&users).await.unwrap().instances.is_empty());

@@ -42,6 +42,16 @@ async fn refused(config: KafkaConfig) {
     );
     let shown = format!("{} {broker:?}", error.report());
     assert!(!shown.contains("not-the-password"), "{shown}");
+    // The driver reports a refusal once and keeps silent about its repetitions; who asks later is told all the same.
+    for _ in 0..3 {
+        let again = broker.health_check().await.unwrap_err();
+        assert_eq!(
+            again.kind(),
+            ErrorKind::Unauthenticated,
+            "{}",
+            again.report()
+        );
+    }
     close(&broker).await;
 }
 

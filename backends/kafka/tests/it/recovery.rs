@@ -1,7 +1,7 @@
 //! What the broker and its server go through, and what is left afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use trunkline_core::{Context, ErrorKind, Retry};
@@ -61,6 +61,7 @@ async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
     insist(&broker, keyed(0, 0).0).await;
     take_all(&mut subscription, &BTreeSet::from(["0/0".to_owned()])).await;
     let (state, stop) = (subscription.state(), AtomicBool::new(false));
+    let rounds = AtomicUsize::new(0);
     let consume = async {
         let mut seen = Seen::default();
         loop {
@@ -88,6 +89,7 @@ async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
             });
             confirmed.extend(futures_util::future::join_all(round).await);
             number += 1;
+            rounds.fetch_add(1, Ordering::Relaxed);
         }
         insist(&broker, to_topic("order.created", "end")).await;
         confirmed
@@ -95,7 +97,11 @@ async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
     let disturb = async {
         let before = tasks();
         for round in 0..2 {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            let enough = rounds.load(Ordering::Relaxed) + 5;
+            eventually("load", async || {
+                (rounds.load(Ordering::Relaxed) >= enough).then_some(())
+            })
+            .await;
             place.server.kill().unwrap();
             let mut red = state.clone();
             let red = red.wait_for(|state| *state != SubscriptionState::Attached);
@@ -187,10 +193,11 @@ async fn a_first_publish_and_a_first_subscription_wait_for_a_server_that_comes_l
     let context = Context::new().with_timeout(Duration::from_secs(110));
     let publish = context.scope(broker.publish(to_topic("order.created", "early")));
     let start = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        // The publish has begun before, and finds nobody.
+        broker.health_check().await.unwrap_err();
         place.server.restart().unwrap();
     };
-    let (outcome, ()) = tokio::join!(publish, start);
+    let (outcome, ()) = tokio::join!(biased; publish, start);
     outcome.unwrap();
     attached(&subscription).await;
     insist(&broker, to_topic("order.created", "late")).await;

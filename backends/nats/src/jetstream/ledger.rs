@@ -237,7 +237,7 @@ impl Ledger {
         let held = self.book().take(id);
         if let Some(held) = held {
             held.inlet.settled();
-            self.tell(held.token.reply, Word::Nak(None));
+            self.tell(held.token.reply, Word::Nak(Some(LEAVING)));
         }
     }
 
@@ -308,6 +308,10 @@ struct Claimed {
     until: Instant,
     slot: Slot,
 }
+
+/// Who drops a delivery most often ends as a whole: by then it fetches no more. Else it would get the message once more
+/// itself, which counts as a delivery that nobody ever saw.
+const LEAVING: Duration = Duration::from_millis(250);
 
 /// A place among the unsettled ones, free when this is dropped.
 struct Slot(Arc<Inlet>);

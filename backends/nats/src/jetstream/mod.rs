@@ -397,7 +397,7 @@ impl MessageBroker for JetStreamBroker {
                 }
                 // "no message found", under one number or another.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if api::is(&error, &[10057]) => {}
+                Err(error) if api::is(&error, &[10043, 10057]) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
@@ -108,16 +108,29 @@ impl Intake {
 pub(super) struct Deliveries {
     pub(super) intake: Arc<Intake>,
     pub(super) dropped: CancellationToken,
+    /// Where the latest delivery came from.
+    pub(super) latest: Weak<Session>,
 }
 
 impl Stream for Deliveries {
     type Item = Delivery;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         loop {
-            let Some(arrived) = std::task::ready!(self.intake.poll(cx)) else {
-                return Poll::Ready(None);
+            let arrived = match self.intake.poll(cx) {
+                Poll::Ready(Some(arrived)) => arrived,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    // The server may be waiting for what was done, before it sends more.
+                    if let Some(session) = self.latest.upgrade() {
+                        session.tell_done();
+                    }
+                    return Poll::Pending;
+                }
             };
+            if !std::ptr::eq(self.latest.as_ptr(), Arc::as_ptr(&arrived.session)) {
+                self.latest = Arc::downgrade(&arrived.session);
+            }
             // What came too late for its session or has expired is nobody's.
             if let Some(delivery) = Session::hand_out(arrived) {
                 return Poll::Ready(Some(delivery));

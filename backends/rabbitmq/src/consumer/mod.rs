@@ -1,5 +1,6 @@
 //! Consuming: one task, one channel and one consumer for each subscription.
 
+mod acks;
 mod intake;
 mod session;
 mod task;
@@ -78,7 +79,13 @@ impl Consumers {
         // It outlives the call: the caller's deadline is not its own.
         self.scope
             .spawn("consuming", Context::new().scope(task.run()));
-        Ok(Subscription::new(Deliveries { intake, dropped }, watched))
+        let latest = std::sync::Weak::new();
+        let deliveries = Deliveries {
+            intake,
+            dropped,
+            latest,
+        };
+        Ok(Subscription::new(deliveries, watched))
     }
 
     /// Waits until every consumer has ended; says how many had to be ended by force.

@@ -1,7 +1,7 @@
 //! One consumer on one channel of one connection: what it hands out can be settled here and nowhere else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,12 +15,16 @@ use trunkline_messaging::{
 };
 
 use super::Shared;
+use super::acks::Acks;
 use super::intake::Arrived;
 use crate::error::from_driver;
 use crate::link::Link;
 use crate::names;
 use crate::publisher::{Envelope, Outcome};
 use crate::wire;
+
+/// Acknowledgements that are told at once at most.
+const LARGEST_BATCH: usize = 128;
 
 /// What a consumer is of, for as long as its subscription lives.
 pub(super) struct About {
@@ -38,17 +42,62 @@ pub(super) struct Session {
     held: AtomicUsize,
     /// Something was settled.
     pub(super) settled: Notify,
+    /// What is done, until the server is told.
+    acks: Mutex<Acks>,
+    /// Something is done since the server was told last.
+    pub(super) done: Notify,
+    has_news: AtomicBool,
+    /// So many done ones are told at once.
+    batch: usize,
 }
 
 impl Session {
-    pub(super) fn new(about: Arc<About>, link: Link, channel: Channel) -> Self {
+    pub(super) fn new(about: Arc<About>, link: Link, channel: Channel, prefetch: u16) -> Self {
         Self {
             about,
             link,
             channel,
             held: AtomicUsize::new(0),
             settled: Notify::new(),
+            acks: Mutex::default(),
+            done: Notify::new(),
+            has_news: AtomicBool::new(false),
+            batch: (usize::from(prefetch) / 4).clamp(1, LARGEST_BATCH),
         }
+    }
+
+    /// Notes that a delivery is done. The server is told of several at once: when there are enough of them, when the
+    /// consumer has nothing more to do, or soon after by the task. AMQP does not answer an acknowledgement: that it lies
+    /// here says as much as that it lies in a socket, and the message comes again when either is lost.
+    fn note_done(&self, tag: u64) {
+        let waiting = self.acks().done(tag);
+        self.has_news.store(true, Ordering::Release);
+        if waiting >= self.batch || self.about.shared.is_closed() {
+            self.tell_done();
+        } else if waiting == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    /// Tells the server what is done, without waiting.
+    pub(super) fn tell_done(&self) {
+        if !self.has_news.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        // Held while it is sent: one word after the other, and none before what was given back ahead of it.
+        let mut acks = self.acks();
+        for tell in acks.take() {
+            let options = BasicAckOptions {
+                multiple: tell.multiple,
+            };
+            let outcome = self.channel.basic_ack(tell.tag, options).now_or_never();
+            // When it failed the channel is gone, and the message comes again by itself.
+            drop(outcome);
+        }
+    }
+
+    fn acks(&self) -> MutexGuard<'_, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn held(&self) -> usize {
@@ -77,7 +126,7 @@ impl Session {
         } = delivery;
         let expires = wire::number(&properties, wire::EXPIRES_AT);
         if expires.is_some_and(|at| SystemClock.now().unix_millis() >= at) {
-            session.send_now(delivery_tag, Now::Forget);
+            session.note_done(delivery_tag);
             return None;
         }
         let topic =
@@ -105,23 +154,16 @@ impl Session {
         Some(Delivery::new(message, info, handle))
     }
 
-    /// Sends without waiting: the driver takes it at the first poll.
-    pub(super) fn send_now(&self, tag: u64, what: Now) {
-        let outcome = match what {
-            Now::Forget => self
-                .channel
-                .basic_ack(tag, BasicAckOptions::default())
-                .now_or_never(),
-            Now::GiveBack => {
-                let options = BasicNackOptions {
-                    multiple: false,
-                    requeue: true,
-                };
-                self.channel.basic_nack(tag, options).now_or_never()
-            }
+    /// Gives back without waiting: the driver takes it at the first poll.
+    pub(super) fn give_back(&self, tag: u64) {
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: true,
         };
+        let outcome = self.channel.basic_nack(tag, options).now_or_never();
         // When it failed the channel is gone, and the message comes again by itself.
         drop(outcome);
+        self.acks().told(tag);
     }
 
     fn release(&self) {
@@ -130,19 +172,11 @@ impl Session {
     }
 }
 
-/// What becomes of a delivery in one step.
+/// What is told to the server of one delivery by itself.
 #[derive(Clone, Copy)]
 enum Told {
-    Done,
     Reject,
     Again,
-}
-
-/// What is told to the server without waiting.
-#[derive(Clone, Copy)]
-pub(super) enum Now {
-    Forget,
-    GiveBack,
 }
 
 impl About {
@@ -198,12 +232,15 @@ impl Held {
     async fn settle_so(self, settlement: Settlement) -> Result<()> {
         self.check()?;
         match settlement {
-            Settlement::Ack => self.tell(Told::Done).await,
+            Settlement::Ack => {
+                self.session.note_done(self.tag);
+                Ok(())
+            }
             Settlement::Reject => self.tell(Told::Reject).await,
             Settlement::Requeue { delay: None } => self.tell(Told::Again).await,
             Settlement::Requeue { delay: Some(delay) } => self.put_off(delay).await,
             other => {
-                self.session.send_now(self.tag, Now::GiveBack);
+                self.session.give_back(self.tag);
                 Err(Error::unsupported(format!(
                     "RabbitMQ cannot do this in one step: {}",
                     word(&other)
@@ -216,10 +253,6 @@ impl Held {
         let channel = &self.session.channel;
         let told = async {
             let told = match what {
-                Told::Done => {
-                    let options = BasicAckOptions::default();
-                    channel.basic_ack(self.tag, options).await
-                }
                 Told::Reject => {
                     let options = BasicRejectOptions { requeue: false };
                     channel.basic_reject(self.tag, options).await
@@ -235,7 +268,9 @@ impl Held {
             told.map_err(|error| from_driver("settle", error))
         };
         let told = self.session.link.or_gone(told).await;
-        told.map_err(|error| self.failed(error))
+        told.map_err(|error| self.failed(error))?;
+        self.session.acks().told(self.tag);
+        Ok(())
     }
 
     /// A copy comes to the queue when the delay is over; when the server has it, the message is done. A crash in between
@@ -243,13 +278,19 @@ impl Held {
     async fn put_off(self, delay: Duration) -> Result<()> {
         let outcome = self.copy(delay).await;
         match outcome {
-            Ok(Outcome::Routed) => self.tell(Told::Done).await,
+            Ok(Outcome::Routed) => {
+                if !self.session.is_open() {
+                    return Err(lost());
+                }
+                self.session.note_done(self.tag);
+                Ok(())
+            }
             Ok(Outcome::Unroutable) => {
-                self.session.send_now(self.tag, Now::GiveBack);
+                self.session.give_back(self.tag);
                 Err(Error::unavailable("the queue for the delay is gone"))
             }
             Err(error) => {
-                self.session.send_now(self.tag, Now::GiveBack);
+                self.session.give_back(self.tag);
                 Err(error)
             }
         }
@@ -297,7 +338,7 @@ impl Settle for Held {
 
     fn abandon(self: Box<Self>) {
         if self.session.is_open() {
-            self.session.send_now(self.tag, Now::GiveBack);
+            self.session.give_back(self.tag);
         }
     }
 }

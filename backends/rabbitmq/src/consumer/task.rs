@@ -18,7 +18,7 @@ use trunkline_core::{Error, ErrorKind, Result};
 use trunkline_messaging::{Source, SubscriptionState};
 
 use super::intake::{Arrived, Intake};
-use super::session::{About, Now, Session};
+use super::session::{About, Session};
 use crate::config::QueueType;
 use crate::error::from_driver;
 use crate::link::Link;
@@ -30,6 +30,8 @@ use crate::wire::short;
 
 /// How long deliveries may lie without anybody asking for them while others could have them.
 const NEGLECTED: Duration = Duration::from_millis(500);
+/// How long what is done may wait for more of it, before the server is told.
+const LINGER: Duration = Duration::from_millis(5);
 /// Wait before the next attempt to attach, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -124,7 +126,8 @@ impl Task {
         let limited = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         let limited = limited.await;
         limited.map_err(|error| from_driver("limit deliveries", error))?;
-        let session = Arc::new(Session::new(Arc::clone(&self.about), link.clone(), channel));
+        let about = Arc::clone(&self.about);
+        let session = Arc::new(Session::new(about, link.clone(), channel, self.prefetch));
         let consumer = Some(self.consume(&session).await?);
         Ok(Attached { session, consumer })
     }
@@ -161,6 +164,8 @@ impl Task {
         let mut gone = pin!(link.gone());
         let mut watch = tokio::time::interval(NEGLECTED);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut lingers = false;
         loop {
             let Attached { session, consumer } = attached;
             let is_resting = consumer.is_none();
@@ -174,6 +179,14 @@ impl Task {
                 biased;
                 () = self.dropped.cancelled() => return End::Over,
                 () = closed.cancelled() => return End::Over,
+                () = linger.as_mut(), if lingers => {
+                    lingers = false;
+                    session.tell_done();
+                }
+                () = session.done.notified(), if !lingers => {
+                    lingers = true;
+                    linger.as_mut().reset(Instant::now() + LINGER);
+                }
                 arrived = arrived => match arrived {
                     Some(Ok(delivery)) => {
                         let session = Arc::clone(session);
@@ -225,10 +238,10 @@ impl Task {
             .basic_cancel(tag, BasicCancelOptions::default())
             .await;
         for arrived in self.intake.take_back() {
-            session.send_now(arrived.delivery.delivery_tag, Now::GiveBack);
+            session.give_back(arrived.delivery.delivery_tag);
         }
         while let Some(Ok(delivery)) = consumer.next().await {
-            session.send_now(delivery.delivery_tag, Now::GiveBack);
+            session.give_back(delivery.delivery_tag);
         }
         ended.map_err(|error| from_driver("end a consumer", error))
     }
@@ -240,12 +253,13 @@ impl Task {
             drop(self.intake.take_back());
             return;
         }
+        session.tell_done();
         let farewell = async {
             if let (Some(consumer), End::Over) = (consumer, end) {
                 self.cancel(&session, consumer).await?;
             } else {
                 for arrived in self.intake.take_back() {
-                    session.send_now(arrived.delivery.delivery_tag, Now::GiveBack);
+                    session.give_back(arrived.delivery.delivery_tag);
                 }
             }
             let is_own =
@@ -270,6 +284,7 @@ impl Task {
         if matches!(end, End::Over) {
             self.outlive(&session).await;
         }
+        session.tell_done();
         let closed = session.channel.close(200, "done".into());
         drop(tokio::time::timeout(FAREWELL, closed).await);
     }
@@ -279,6 +294,7 @@ impl Task {
         let closed = &self.about.shared.closed;
         self.intake.close();
         while session.held() > 0 && session.is_open() {
+            session.tell_done();
             let look_again = tokio::time::sleep_until(Instant::now() + NEGLECTED);
             tokio::select! {
                 () = session.settled.notified() => {}

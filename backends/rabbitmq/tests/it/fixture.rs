@@ -132,17 +132,34 @@ pub(crate) async fn receive(subscription: &mut Subscription) -> String {
 
 /// The consumers of a queue, as the server says.
 pub(crate) fn consumers(server: &Server, queue: &str) -> usize {
-    let listed = rabbitmq::control(server.site(), &["list_consumers", "queue_name"]).unwrap();
-    listed.lines().filter(|line| line.trim() == queue).count()
+    let all = "rabbit_amqqueue:consumers_all(<<\"/\">>)";
+    let name = format!("{{resource,<<\"/\">>,queue,<<\"{queue}\">>}}");
+    count(
+        server,
+        &format!("[C || C <- {all}, lists:member({{queue_name,{name}}}, C)]"),
+    )
 }
 
 /// The connections and channels that the server has.
 pub(crate) fn connections(server: &Server) -> (usize, usize) {
-    let count = |what: &str| {
-        let listed = rabbitmq::control(server.site(), &[what, "pid"]).unwrap();
-        listed.lines().filter(|line| line.contains('<')).count()
-    };
-    (count("list_connections"), count("list_channels"))
+    (
+        count(server, "rabbit_networking:connections()"),
+        count(server, "rabbit_channel:list()"),
+    )
+}
+
+/// The length of a list that the server works out.
+fn count(server: &Server, list: &str) -> usize {
+    let length = rabbitmq::ask(server.site(), &format!("length({list})")).unwrap();
+    length.parse().unwrap()
+}
+
+/// The messages of a queue that nobody has settled, those in the hands of consumers included.
+pub(crate) fn unsettled(server: &Server, queue: &str) -> usize {
+    let words = ["list_queues", "name", "messages"];
+    let listed = rabbitmq::control(server.site(), &words).unwrap();
+    let line = listed.lines().find_map(|line| line.strip_prefix(queue));
+    line.unwrap().trim().parse().unwrap()
 }
 
 /// Waits until a new quorum queue survives the death of its server.

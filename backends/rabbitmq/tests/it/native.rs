@@ -8,9 +8,11 @@ use trunkline_messaging::{
     Destination, Message, MessageBroker as _, Publish, Routed, Subscribe, TopicName,
 };
 use trunkline_rabbitmq::{Binding, Exchange, ExchangeKind, Queue, QueueType};
+use trunkline_testing::servers::rabbitmq;
 
 use crate::fixture::{
-    attached, connected, disconnect, name, receive, to_topic, with_server, within,
+    attached, connected, disconnect, group, name, queue_of, receive, to_topic, unsettled, until,
+    with_server, within,
 };
 
 fn queue(text: &str) -> TopicName {
@@ -250,6 +252,61 @@ fn a_delayed_message_that_expires_while_it_waits_does_not_come() {
         let due = to_topic(&topic, "due").with_delay(soon).with_expiry(later);
         broker.publish(due).await.unwrap();
         assert_eq!(receive(&mut listener).await, "due");
+        disconnect(&broker).await;
+    });
+}
+
+/// Acknowledgements are told to the server together; what is not done must not be among them, however late it is.
+#[test]
+fn what_is_held_while_others_are_done_comes_again() {
+    with_server(async |server| {
+        let broker = connected(server).await;
+        let topic = name("orders");
+        let mut consumer = broker
+            .subscribe(group(&topic).with_prefetch(40))
+            .await
+            .unwrap();
+        attached(&consumer).await;
+        let batch = (0..200)
+            .map(|number| to_topic(&topic, &number.to_string()))
+            .collect();
+        for outcome in within("a batch", broker.publish_batch(batch)).await {
+            outcome.unwrap();
+        }
+        let mut held = Vec::new();
+        for number in 0..200 {
+            let delivery = within("a delivery", consumer.next()).await.unwrap();
+            assert_eq!(delivery.message().id, number.to_string());
+            if number % 50 == 7 {
+                held.push(delivery);
+            } else if number % 50 == 8 {
+                delivery.reject().await.unwrap();
+            } else {
+                delivery.ack().await.unwrap();
+            }
+        }
+        // Those that are done are gone for good, those in hand are not, when the connection goes with all of it.
+        until("the acknowledgements", async || {
+            unsettled(server, &queue_of(&topic)) == held.len()
+        })
+        .await;
+        rabbitmq::control(server.site(), &["close_all_connections", "test"]).unwrap();
+        let mut again = Vec::new();
+        for _ in 0..held.len() {
+            let delivery = within("a repetition", consumer.next()).await.unwrap();
+            assert!(delivery.attempt() >= 2);
+            again.push(delivery.message().id.clone());
+            delivery.ack().await.unwrap();
+        }
+        assert_eq!(again, ["7", "57", "107", "157"]);
+        for late in held {
+            let error = late.ack().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.report());
+        }
+        until("an empty queue", async || {
+            unsettled(server, &queue_of(&topic)) == 0
+        })
+        .await;
         disconnect(&broker).await;
     });
 }

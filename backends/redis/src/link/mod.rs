@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use trunkline_core::task::Scope;
 use trunkline_core::{Context, Error, Result, Retry};
 use trunkline_messaging::supervisor::{Connect, Reconnect, Supervisor, in_flight};
 
-use crate::config::RedisConfig;
+use crate::config::{Mode, RedisConfig};
 use crate::error::{is_elsewhere, is_no_script, mapped};
 use crate::script::Script;
 
@@ -221,6 +223,10 @@ impl Link {
 
     /// Makes sure that it is a server to work with, and teaches it the scripts.
     async fn prepare(&self, config: &RedisConfig) -> Result<()> {
+        if config.mode == Mode::PubSub {
+            // Nothing is kept and no script is run, which the user may not be allowed to.
+            return Ok(());
+        }
         let deadline = Instant::now() + config.connection_timeout;
         self.teach(deadline).await?;
         // Whether it may be asked depends on the user.
@@ -300,6 +306,49 @@ impl Link {
         match answer {
             Ok(Ok(Value::ServerError(error))) => Err(self.answered(error.into())),
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if error.is_unrecoverable_error() || error.is_io_error() => {
+                Err(Failure::Lost(in_flight(mapped(error))))
+            }
+            Ok(Err(error)) => Err(self.answered(error)),
+            Err(_) => {
+                let error = Error::timeout("Redis has not answered in time; it may have been done");
+                Err(Failure::Lost(error.with_retry(Retry::IfIdempotent)))
+            }
+        }
+    }
+
+    /// Sends several commands, one behind the other and nothing between them, and waits for all answers: as many, in their
+    /// order.
+    pub(crate) async fn ask_all(
+        &self,
+        commands: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        if self.0.gone.is_cancelled() {
+            let error = Error::unavailable("the connection to Redis was lost before");
+            return Err(Failure::Lost(error.with_retry(Retry::Safe)));
+        }
+        let mut connection = self.0.connection.clone();
+        let asking = connection.send_packed_commands(commands, 0, commands.len());
+        let answers = tokio::select! {
+            answers = timeout_at(deadline, asking) => answers,
+            () = self.gone() => {
+                let error = Error::unavailable("Redis has closed the connection");
+                return Err(Failure::Lost(in_flight(error)));
+            }
+        };
+        match answers {
+            Ok(Ok(values)) if values.len() == commands.len() => {
+                let each = values.into_iter().map(|value| match value {
+                    Value::ServerError(error) => Err(self.answered(error.into())),
+                    value => Ok(value),
+                });
+                Ok(each.collect())
+            }
+            Ok(Ok(_)) => Err(Failure::Lost(
+                crate::error::unexpected("the answers to several commands")
+                    .with_retry(Retry::IfIdempotent),
+            )),
             Ok(Err(error)) if error.is_unrecoverable_error() || error.is_io_error() => {
                 Err(Failure::Lost(in_flight(mapped(error))))
             }

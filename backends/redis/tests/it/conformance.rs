@@ -1,7 +1,7 @@
-//! The conformance suites over Redis Streams.
+//! The conformance suites over Redis Streams and Pub/Sub.
 
 use trunkline_messaging::{AnyBroker, MessageBroker};
-use trunkline_redis::RedisBroker;
+use trunkline_redis::{RedisBroker, RedisPubSubBroker};
 use trunkline_testing::Scope;
 use trunkline_testing::broker::BrokerHarness;
 
@@ -34,4 +34,21 @@ mod streams {
     mod router {
         trunkline_testing::router_conformance!(super::super::Streams);
     }
+}
+
+struct PubSub;
+
+impl BrokerHarness for PubSub {
+    async fn open(&self, scope: &Scope) -> Option<AnyBroker> {
+        let broker = RedisPubSubBroker::new(config_named(scope.unique())?);
+        Some(broker.unwrap().erase())
+    }
+
+    fn system(&self) -> &'static str {
+        "redis"
+    }
+}
+
+mod pubsub {
+    trunkline_testing::broker_conformance!(super::PubSub);
 }

@@ -6,5 +6,6 @@ mod conformance;
 mod groups;
 mod inbox;
 mod place;
+mod pubsub;
 mod reaching;
 mod recovery;

@@ -5,6 +5,7 @@ mod conformance;
 mod database;
 mod directory;
 mod disk;
+mod edges;
 mod ending;
 mod events;
 mod files;
