@@ -322,6 +322,28 @@ pub(crate) enum Dlq {
         /// The message id.
         id: String,
     },
+    /// Change a dead letter, so that it can be replayed; it goes behind the others.
+    #[command(
+        after_help = "Example:\n  trunkline dlq edit embedded:///var/lib/app notifications 01a1fd2c-483b-701a-9a48-320199aa285a --payload '{\"id\":7}'"
+    )]
+    Edit {
+        #[command(flatten)]
+        source: DlqSource,
+        /// The message id.
+        id: String,
+        /// Another payload; `-` reads it from the standard input.
+        #[arg(long)]
+        payload: Option<String>,
+        /// Another media type of the payload.
+        #[arg(long)]
+        content_type: Option<String>,
+        /// Set a header: NAME=VALUE. May be repeated.
+        #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
+        headers: Vec<(String, String)>,
+        /// Remove a header. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        remove_header: Vec<String>,
+    },
     /// Send dead letters back to the group they came from, in their order.
     #[command(
         after_help = "Example:\n  trunkline dlq replay embedded:///var/lib/app notifications --reason timeout --rate 10"

@@ -203,7 +203,20 @@ impl Surroundings<'_> {
             .propagation(self.propagation.clone())
             .metrics(self.metrics, name)
             .health(self.health.clone())
+            .cloudevents(settings.cloudevents)
             .policies(policies);
+        if let Some(compression) = &settings.compression {
+            messaging = messaging.compression(compression)?;
+        }
+        if let Some(claim_check) = &settings.claim_check {
+            messaging = messaging.claim_check(claim_check)?;
+        }
+        if let Some(encryption) = &settings.encryption {
+            messaging = messaging.encryption(encryption)?;
+        }
+        if let Some(signing) = &settings.signing {
+            messaging = messaging.signing(signing)?;
+        }
         if let Some(service) = &self.config.service.name {
             messaging = messaging.service(service);
         }
@@ -302,7 +315,11 @@ fn discovery(
     note_security(config, &part);
     let (component, discovery) = match made(|| backends.discovery(&settings)) {
         Ok(opened) => {
-            let (registry, resolver) = prefixed(config, opened.registry, opened.resolver);
+            let (registry, resolver) = if only_finds(&settings.kind) {
+                (opened.registry, opened.resolver)
+            } else {
+                prefixed(config, opened.registry, opened.resolver)
+            };
             if let Some(several) = &opened.several {
                 builder = builder.several(several);
             }
@@ -327,6 +344,12 @@ fn discovery(
     };
     components.push(component);
     discovery
+}
+
+/// Whether services are called there as others named them, who know nothing of a prefix: `staging.users` would be the
+/// service `staging` of the namespace `users`.
+fn only_finds(kind: &str) -> bool {
+    matches!(kind, "kubernetes" | "dns")
 }
 
 fn prefixed(

@@ -132,6 +132,7 @@ impl TopicPolicies for Configured {
             .unwrap_or_default();
         for (_, policy) in patterns {
             settings.prefetch = policy.consume.prefetch_count.unwrap_or(settings.prefetch);
+            settings.max_crashes = policy.consume.max_crashes.unwrap_or(settings.max_crashes);
             settings.dead_letters = policy
                 .consume
                 .dead_letter_queue

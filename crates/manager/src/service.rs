@@ -125,14 +125,18 @@ impl CommunicationManager {
         } else {
             router
         };
-        let mut app = MicroserviceApp::builder(name)
+        let app = MicroserviceApp::builder(name);
+        let app = match self.0.config.drain_delay {
+            Some(delay) => app.drain_delay(delay),
+            None => app,
+        };
+        let mut app = app
             .config(server)
             .router(router)
             .version(self.0.config.service.version.clone())
             .health(self.0.health.clone())
             .metrics(self.0.metrics.clone())
             .propagation(self.0.propagation.clone())
-            .drain_delay(self.0.config.drain_delay)
             .brokers(move |broker: &str| {
                 let messaging = manager.messaging_on(broker)?;
                 Ok(messaging.publisher().clone())
@@ -221,6 +225,12 @@ impl trunkline_server::Registration for SelfRegistration {
             *self.current() = Some(registration);
             Ok(())
         })
+    }
+
+    fn drain(&self) {
+        if let Some(registration) = &*self.current() {
+            registration.set_draining();
+        }
     }
 
     fn deregister(&self) -> BoxFuture<'_, Result<()>> {

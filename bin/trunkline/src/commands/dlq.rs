@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use trunkline::Timestamp;
-use trunkline::messaging::{DeadLetter, DeadLetters, LetterFilter, Replay, TopicPattern};
+use trunkline::messaging::{DeadLetter, DeadLetters, Edit, LetterFilter, Replay, TopicPattern};
 
 use super::subscribe::{Line, line, text_of};
 use crate::cli::{Dlq, DlqFilter, DlqSource};
@@ -33,6 +33,7 @@ pub(crate) async fn run(command: Dlq, output: &Output) -> anyhow::Result<ExitCod
     let source = match &command {
         Dlq::List { source, .. }
         | Dlq::Show { source, .. }
+        | Dlq::Edit { source, .. }
         | Dlq::Replay { source, .. }
         | Dlq::Purge { source, .. } => source,
     };
@@ -51,6 +52,25 @@ async fn carry_out(
     match command {
         Dlq::List { source, filter } => list(letters, source, filter, output).await,
         Dlq::Show { source, id } => show(letters, source, id, output).await,
+        Dlq::Edit {
+            source,
+            id,
+            payload,
+            content_type,
+            headers,
+            remove_header,
+        } => {
+            let mut change = Edit::default();
+            change.payload = payload
+                .as_deref()
+                .map(read_payload)
+                .transpose()?
+                .map(Into::into);
+            change.content_type = content_type.clone();
+            change.set = headers.clone();
+            change.removed = remove_header.clone();
+            edit(letters, source, id, &change, output).await
+        }
         Dlq::Replay {
             source,
             filter,
@@ -98,13 +118,7 @@ async fn show(
     id: &str,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
-    let mut filter = LetterFilter::default();
-    filter.id = Some(id.to_owned());
-    let page = letters.list(&source.group, &filter, 0, 1).await?;
-    let Some(found) = page.letters.into_iter().next() else {
-        let missing = format!("the group {} has no dead letter {id}", source.group);
-        return Err(trunkline::Error::not_found(missing).into());
-    };
+    let found = by_id(letters, source, id).await?;
     output.result(&letter(found), |letter| {
         let headers = letter
             .message
@@ -125,6 +139,41 @@ async fn show(
         lines.join("\n")
     })?;
     Ok(ExitCode::Done)
+}
+
+async fn by_id(letters: &DeadLetters, source: &DlqSource, id: &str) -> anyhow::Result<DeadLetter> {
+    let mut filter = LetterFilter::default();
+    filter.id = Some(id.to_owned());
+    let page = letters.list(&source.group, &filter, 0, 1).await?;
+    let found = page.letters.into_iter().next();
+    found.ok_or_else(|| {
+        let missing = format!("the group {} has no dead letter {id}", source.group);
+        trunkline::Error::not_found(missing).into()
+    })
+}
+
+async fn edit(
+    letters: &DeadLetters,
+    source: &DlqSource,
+    id: &str,
+    change: &Edit,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let found = by_id(letters, source, id).await?;
+    letters.edit(&source.group, found.position, change).await?;
+    let shown = serde_json::json!({ "edited": id });
+    output.result(&shown, |_| format!("changed letter {id}"))?;
+    Ok(ExitCode::Done)
+}
+
+/// A payload as it is given, or from the standard input.
+fn read_payload(given: &str) -> anyhow::Result<Vec<u8>> {
+    if given != "-" {
+        return Ok(given.as_bytes().to_vec());
+    }
+    let mut payload = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::stdin(), &mut payload)?;
+    Ok(payload)
 }
 
 async fn replay(

@@ -274,3 +274,22 @@ async fn what_is_typed_wrong_is_exit_2() {
         place.run(args).await.refused(2, says);
     }
 }
+
+#[tokio::test]
+async fn an_edited_letter_is_handled_as_it_is_now() {
+    let place = graveyard(&[("user.created", "wrong")]).await;
+    let (url, letters) = (place.url(), listed(&place, &[]).await);
+    let id = letters[0]["id"].as_str().unwrap();
+    let edit = ["dlq", "edit", &url, GROUP, id];
+    for wrong in [&[][..], &["--payload", "no JSON"], &["--header", "nothing"]] {
+        let failed = place.run(&[&edit, wrong].concat()).await;
+        assert_ne!(failed.code, Some(0), "{wrong:?}");
+    }
+    let change = ["--payload", "\"mended\"", "--header", "note=by hand"];
+    let told = place.run(&[&edit[..], &change].concat()).await.done();
+    assert_eq!(told.text(), format!("changed letter {id}\n"));
+    let shown = place.run(&["dlq", "show", &url, GROUP, id]).await.done();
+    assert!(shown.text().contains("note: by hand"), "{}", shown.text());
+    place.run(&["dlq", "replay", &url, GROUP]).await.done();
+    assert_eq!(handled(&place, 1).await, ["mended"]);
+}

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use trunkline_testing::servers::{self, System};
 
 use crate::place::Place;
-#[cfg(feature = "rabbitmq")]
+#[cfg(any(feature = "rabbitmq", feature = "redis"))]
 use crate::place::eventually;
 
 /// The URL of a server that tests share; nothing where it is not installed.
@@ -32,6 +32,88 @@ async fn rabbitmq_works_by_url() {
         "{line}"
     );
     subscriber.stop(Signal::INT).await.done();
+}
+
+/// Dead letters as a service's router leaves them, in the queue of its group.
+#[cfg(feature = "rabbitmq")]
+#[tokio::test]
+async fn rabbitmq_has_its_dead_letters_looked_at_and_tried_again() {
+    use trunkline::messaging::{HandlerError, LetterFilter, MessageBroker as _, Messaging};
+
+    let Some(url) = shared(&servers::RABBITMQ).await else {
+        return;
+    };
+    let place = Place::new();
+    let group = format!("mail-{}", trunkline::Id::new());
+    let topic = format!("order-{}.created", trunkline::Id::new());
+    let broker = trunkline::backends::open_broker(
+        &trunkline::messaging::MessageBrokerConfig::from_url(&url).unwrap(),
+    );
+    let messaging = Messaging::new(broker.unwrap());
+    messaging.broker().connect().await.unwrap();
+    let refuse = async |reason: String| Err::<(), _>(HandlerError::dead_letter(reason));
+    let subscribing = messaging.subscribe(&*topic).group(&group).handle(refuse);
+    let handler = subscribing.await.unwrap();
+    eventually(async || {
+        let sent = messaging.publish(&*topic, &"poison".to_owned()).await;
+        let letters = messaging.dead_letters();
+        let page = letters.list(&group, &LetterFilter::default(), 0, 10).await;
+        (sent.is_ok() && page.is_ok_and(|page| !page.letters.is_empty())).then_some(())
+    })
+    .await;
+    drop(handler);
+    let soon = tokio::time::Instant::now() + crate::place::SOON;
+    messaging.broker().disconnect(soon).await.unwrap();
+
+    let list = ["dlq", "list", &url, &group, "--output", "json"];
+    let letters: Vec<serde_json::Value> = place.run(&list).await.done().json();
+    assert!(!letters.is_empty());
+    let id = letters[0]["id"].as_str().unwrap().to_owned();
+    let shown = place.run(&["dlq", "show", &url, &group, &id]).await.done();
+    assert!(shown.text().contains("poison"), "{}", shown.text());
+    let replay = ["dlq", "replay", &url, &group, "--id", &id];
+    let replayed = place.run(&replay).await.done();
+    assert_eq!(replayed.text(), "replayed 1 letter(s)\n");
+    let left: Vec<serde_json::Value> = place.run(&list).await.done().json();
+    assert_eq!(left.len(), letters.len() - 1);
+    place
+        .run(&["dlq", "purge", &url, &group, "--all"])
+        .await
+        .ended(0);
+    let left: Vec<serde_json::Value> = place.run(&list).await.done().json();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn redis_passes_on_by_url() {
+    let Some(url) = shared(&servers::REDIS).await else {
+        return;
+    };
+    let place = Place::new();
+    let url = format!("{url}?mode=pubsub&key_prefix=");
+    let topic = format!("price-{}", trunkline::Id::new());
+    let pattern = format!("{topic}.*");
+    let mut subscriber = place.start(&["subscribe", &url, &pattern]);
+    // Whoever is not there yet misses it.
+    let topic = format!("{topic}.changed");
+    let publish = ["publish", &url, &topic, "17"];
+    let line = async {
+        let again = async {
+            loop {
+                place.run(&publish).await.ended(0);
+            }
+        };
+        tokio::select! {
+            line = subscriber.line() => line,
+            () = again => String::new(),
+        }
+    }
+    .await;
+    assert!(line.contains(&topic) && line.contains("17"), "{line}");
+    subscriber.stop(Signal::INT).await.done();
+    let group = ["subscribe", &url, &topic, "--group", "audit"];
+    place.run(&group).await.refused(2, "groups");
 }
 
 #[cfg(feature = "kafka")]

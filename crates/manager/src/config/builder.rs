@@ -221,9 +221,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the pause between withdrawing the own registration and refusing new work.
+    /// Sets how long a service that stops goes on answering after it has said so.
     pub fn drain_delay(mut self, delay: Duration) -> Self {
-        self.config.drain_delay = delay;
+        self.config.drain_delay = Some(delay);
         self
     }
 

@@ -90,10 +90,14 @@ pub struct CommunicationConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub drain_timeout: Duration,
-    /// Pause between withdrawing the own registration and refusing new work, so that callers notice. Default `0s`.
-    #[serde(with = "trunkline_core::duration")]
-    #[schemars(with = "trunkline_core::duration::Text")]
-    pub drain_delay: Duration,
+    /// How long a service that stops goes on answering after it has said so, so that callers notice. Default: `1s` where it
+    /// is registered, else nothing.
+    #[serde(
+        with = "trunkline_core::duration::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<trunkline_core::duration::Text>")]
+    pub drain_delay: Option<Duration>,
     /// Logs every step of the manager in detail; can be switched while running. Default false.
     pub debug_mode: bool,
     /// Keeps metrics with more labels; can be switched while running. Default false.
@@ -140,7 +144,7 @@ impl Default for CommunicationConfig {
             embedded: EmbeddedConfig::default(),
             startup_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(25),
-            drain_delay: Duration::ZERO,
+            drain_delay: None,
             debug_mode: false,
             detailed_metrics: false,
             enable_health_checks: true,

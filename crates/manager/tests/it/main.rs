@@ -6,6 +6,8 @@ mod alone;
 mod callbacks;
 #[cfg(feature = "http")]
 mod calls;
+#[cfg(feature = "full")]
+mod capabilities;
 #[cfg(feature = "http")]
 mod clients;
 mod components;

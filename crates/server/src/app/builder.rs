@@ -32,7 +32,7 @@ pub struct MicroserviceAppBuilder {
     announce: Announce,
     startup: Vec<Hook>,
     shutdown: Vec<Hook>,
-    drain_delay: Duration,
+    drain_delay: Option<Duration>,
 }
 
 /// Where the service announces itself.
@@ -66,7 +66,7 @@ pub(super) struct Plan {
     pub(super) registration: Option<Arc<dyn Registration>>,
     pub(super) startup: Hooks,
     pub(super) shutdown: Hooks,
-    pub(super) drain_delay: Duration,
+    pub(super) drain_delay: Option<Duration>,
 }
 
 /// Hooks that run once.
@@ -94,7 +94,7 @@ impl MicroserviceAppBuilder {
             announce: Announce::Nowhere,
             startup: Vec::new(),
             shutdown: Vec::new(),
-            drain_delay: Duration::ZERO,
+            drain_delay: None,
         }
     }
 
@@ -186,10 +186,11 @@ impl MicroserviceAppBuilder {
         self
     }
 
-    /// Sets how long requests are still taken after the service has said that it is not ready and has deregistered, so
-    /// that callers and load balancers see it first. Default: not at all.
+    /// Sets how long requests are still taken after the service has said that it is not ready and drains, so that callers and
+    /// load balancers see it first; half of the time there is to stop at the most. Default: a second where it is registered,
+    /// else not at all.
     pub fn drain_delay(mut self, delay: Duration) -> Self {
-        self.drain_delay = delay;
+        self.drain_delay = Some(delay);
         self
     }
 

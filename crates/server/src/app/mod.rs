@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use trunkline_core::health::Gate;
 use trunkline_core::{BoxFuture, Error, Lifecycle, Result};
 use trunkline_discovery::ServiceInstance;
@@ -27,14 +27,18 @@ const TARGET: &str = "trunkline::server";
 /// Most of the grace time that is kept for the shutdown hooks.
 const MOST_FOR_HOOKS: Duration = Duration::from_secs(5);
 
+/// How long a service that is registered goes on answering after it has said that it stops: so long a registry takes to
+/// tell everybody.
+const DRAIN_DELAY: Duration = Duration::from_secs(1);
+
 /// What runs at the start or the end.
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
 
 /// A service with an HTTP side: context, deadlines, problem documents, log lines and metrics around your axum router,
 /// and `/health`, `/health/live`, `/health/ready` and `/metrics` beside it. Clones are the same app.
 ///
-/// It starts in this order: bind, startup hooks, serve, ready, register. It stops in this one: not ready, deregister,
-/// the drain delay, no new connections, running requests finish, shutdown hooks.
+/// It starts in this order: bind, startup hooks, serve, ready, register. It stops in this one: not ready and draining, the
+/// drain delay, deregister, no new connections, running requests finish, shutdown hooks.
 ///
 /// ```
 /// use std::time::Duration;
@@ -214,12 +218,23 @@ impl MicroserviceApp {
 
     async fn close(&self, state: &mut State, deadline: Instant) -> Result<()> {
         self.0.gate.close("draining");
+        let registration = self.0.plan.registration.as_ref();
+        let registration = registration.filter(|_| state.registered);
+        if let Some(registration) = registration {
+            registration.drain();
+        }
+        if let Some(serving) = &state.serving {
+            serving.shed();
+            let usual = registration.map_or(Duration::ZERO, |_| DRAIN_DELAY);
+            let delay = self.0.plan.drain_delay.unwrap_or(usual);
+            // What runs needs time as well.
+            let left = deadline.saturating_duration_since(Instant::now());
+            sleep(delay.min(left / 2)).await;
+        }
         self.withdraw(state, deadline).await;
         let Some(serving) = &state.serving else {
             return Ok(());
         };
-        serving.shed();
-        sleep_until(deadline.min(Instant::now() + self.0.plan.drain_delay)).await;
         let cut_off = serving.stop(deadline).await;
         state.serving = None;
         if cut_off > 0 {
@@ -287,7 +302,7 @@ impl Lifecycle for MicroserviceApp {
         }
     }
 
-    /// Readiness off, deregistered, the drain delay, no new connections, running requests finish.
+    /// Readiness off, announced as draining, the drain delay, deregistered, no new connections, running requests finish.
     ///
     /// Errors: `Timeout` when requests had to be cut off.
     async fn drain(&self, deadline: Instant) -> Result<()> {

@@ -19,6 +19,10 @@ pub trait Registration: Send + Sync + 'static {
     /// When it can never stand.
     fn register(&self, instance: ServiceInstance) -> BoxFuture<'_, Result<()>>;
 
+    /// Tells callers to send nothing new; what runs may finish. Comes before [`Registration::deregister`]. Default: nothing
+    /// is told.
+    fn drain(&self) {}
+
     /// Withdraws it.
     ///
     /// # Errors
@@ -60,6 +64,13 @@ impl Registration for ThroughDiscovery {
             self.replace(Some(registration));
             Ok(())
         })
+    }
+
+    fn drain(&self) {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(registration) = &*current {
+            registration.set_draining();
+        }
     }
 
     fn deregister(&self) -> BoxFuture<'_, Result<()>> {

@@ -8,7 +8,9 @@ use axum::routing::get;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, ErrorKind, Health, Lifecycle, Result};
-use trunkline_discovery::{Discovery, MemoryRegistry, PickRequest, ServiceInstance, ServiceName};
+use trunkline_discovery::{
+    Discovery, InstanceStatus, MemoryRegistry, PickRequest, ServiceInstance, ServiceName,
+};
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, Registration, ServerConfig};
 use trunkline_telemetry::Metrics;
 
@@ -265,7 +267,19 @@ async fn discovery_knows_the_service_while_it_runs() {
         app.local_addr().unwrap().to_string()
     );
     drop(picked);
-    app.drain(soon()).await.unwrap();
+    // Callers are told first, and for a moment it goes on answering.
+    let told = async {
+        let draining = async || {
+            let set = instances.snapshot();
+            let mut known = set.instances();
+            known.any(|it| it.status == InstanceStatus::Draining)
+        };
+        eventually("it is announced as draining", draining).await;
+        let address = app.local_addr().unwrap();
+        assert!(Raw::open_or_refused(address).await.is_some());
+    };
+    let (drained, ()) = tokio::join!(app.drain(soon()), told);
+    drained.unwrap();
     eventually("it is withdrawn", async || instances.snapshot().is_empty()).await;
     app.shutdown(soon()).await.unwrap();
     discovery.shutdown(soon()).await.unwrap();

@@ -1,6 +1,7 @@
 //! Brokers, registry and event store: whether this build serves them, and whether their settings fit together.
 
 use trunkline_core::Connection;
+use trunkline_discovery::{CheckKind, HealthCheckConfig};
 use trunkline_messaging::MessageBrokerConfig;
 
 use super::meaning::Found;
@@ -44,13 +45,10 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             "service_discovery.cache.snapshot_max_age",
             discovery.cache.snapshot_max_age,
         );
-        found.positive(
-            "service_discovery.health_check.interval",
-            discovery.health_check.interval,
-        );
-        found.positive(
-            "service_discovery.health_check.timeout",
-            discovery.health_check.timeout,
+        check_instances(
+            "service_discovery.health_check",
+            &discovery.health_check,
+            found,
         );
     }
     if let Some(store) = &config.event_store {
@@ -67,6 +65,18 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             }
             check_broker_name(config, "event_store.relay.broker", &relay.broker, found);
         }
+    }
+}
+
+/// How instances are checked.
+pub(super) fn check_instances(path: &str, check: &HealthCheckConfig, found: &mut Found<'_>) {
+    found.positive(&join(path, "interval"), check.interval);
+    found.positive(&join(path, "timeout"), check.timeout);
+    if check.grpc_service.is_some() && check.kind != CheckKind::Grpc {
+        let message = "only checks of gRPC ask about a service within the server";
+        found
+            .warning(&join(path, "grpc_service"), message)
+            .allow("`type: grpc` beside it, or nothing");
     }
 }
 
@@ -140,11 +150,45 @@ fn check_connection(path: &str, kind: &str, connection: &Connection, found: &mut
     }
 }
 
+/// Keys of messages: whether they can be used, and whether this build can use them.
+fn check_protection(path: &str, broker: &MessageBrokerConfig, found: &mut Found<'_>) {
+    let encryption = broker.encryption.as_ref();
+    let signing = broker.signing.as_ref();
+    for (section, problems) in [
+        ("encryption", encryption.map(|config| config.problems())),
+        ("signing", signing.map(|config| config.problems())),
+    ] {
+        let Some(problems) = problems else {
+            continue;
+        };
+        let path = join(path, section);
+        if !trunkline_messaging::protection::AVAILABLE {
+            let message =
+                "this build was made without the feature `protection`; the broker cannot be used";
+            found.warning(&path, message);
+        }
+        for (key, message) in problems {
+            found.error(&format!("{path}.{key}"), message);
+        }
+    }
+}
+
 fn check_broker(path: &str, broker: &MessageBrokerConfig, found: &mut Found<'_>) {
     found.positive(
         &format!("{path}.connection_timeout"),
         broker.connection_timeout,
     );
+    check_protection(path, broker, found);
+    if broker.compression.is_some() && !trunkline_messaging::compression::AVAILABLE {
+        let message =
+            "this build was made without the feature `compression`; the broker cannot be used";
+        found.warning(&join(path, "compression"), message);
+    }
+    if let Some(claim_check) = &broker.claim_check {
+        for (key, message) in claim_check.problems() {
+            found.error(&format!("{path}.claim_check.{key}"), message);
+        }
+    }
     let port = format!("{path}.connection.port");
     match (
         broker.kind.as_str(),

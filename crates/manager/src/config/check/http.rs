@@ -8,6 +8,9 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
     cache::check(config, found);
     for (name, service) in &config.services {
         let path = join("services", name.as_str());
+        if let Some(check) = &service.instance_check {
+            super::backends::check_instances(&join(&path, "instance_check"), check, found);
+        }
         if service.host.is_none() {
             for key in ["port", "protocol", "base_path"] {
                 let path = format!("{path}.{key}");
@@ -283,13 +286,22 @@ mod gateway {
         found.positive("gateway.header_timeout", gateway.header_timeout);
         found.positive("gateway.keepalive_expiry", gateway.keepalive_expiry);
         for (name, service) in &gateway.services {
-            if service.load_balancer.is_some() {
+            let said = [
+                ("load_balancer", service.load_balancer.is_some(), "chosen"),
+                (
+                    "instance_check",
+                    service.instance_check.is_some(),
+                    "checked",
+                ),
+            ];
+            for (key, _, done) in said.iter().filter(|(_, is_said, _)| *is_said) {
                 let path = join("gateway.services", name.as_str());
-                let message = "how instances are chosen is said once for the whole process";
+                let message =
+                    format!("how instances are {done} is said once for the whole process");
                 let place = join("services", name.as_str());
                 found
-                    .error(&format!("{path}.load_balancer"), message)
-                    .allow(format!("{place}.load_balancer"));
+                    .error(&format!("{path}.{key}"), message)
+                    .allow(format!("{place}.{key}"));
             }
         }
         for (index, route) in gateway.routes.iter().enumerate() {

@@ -194,11 +194,16 @@ fn range(bounds: schema::Bounds, otherwise: &str) -> String {
     }
 }
 
+/// A word as it is compared: case does not matter, nor whether parts are joined by `-` or `_`.
+fn spelled(word: &str) -> String {
+    word.to_ascii_lowercase().replace('-', "_")
+}
+
 fn word(text: &str, name: &str, schema: &Value) -> Result<Value, Refused> {
-    let folded = text.to_ascii_lowercase().replace('-', "_");
+    let folded = spelled(text);
     let known = schema::Scalar::words(schema);
     let meant = words::value(name, &folded).unwrap_or(&folded);
-    if let Some(word) = known.iter().find(|word| word.to_ascii_lowercase() == meant) {
+    if let Some(word) = known.iter().find(|word| spelled(word) == meant) {
         return Ok(Value::from(*word));
     }
     Err(Refused {

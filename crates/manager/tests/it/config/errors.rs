@@ -351,3 +351,14 @@ fn limits_have_short_forms() {
     );
     assert_eq!(users.chaos.enabled, Some(true));
 }
+
+/// Words that are written with hyphens are known, and keys of messages are looked at.
+#[test]
+fn keys_of_messages_are_checked() {
+    let lines = check_yaml(
+        "message_broker:\n  encryption:\n    keys:\n      k: {algorithm: chacha20-poly1305, key: c2hvcnQ=}\n",
+    );
+    let told = |what: &str| lines.iter().any(|line| line.contains(what));
+    assert!(told("keys.k.key") && told("32 bytes"), "{lines:#?}");
+    assert!(!told("is not known"), "{lines:#?}");
+}
