@@ -18,6 +18,7 @@ pub mod instance;
 pub mod load;
 mod machine;
 pub mod member;
+mod peers;
 pub mod proofs;
 pub mod questions;
 pub mod race;

@@ -59,6 +59,13 @@ TRUNKLINE_REQUIRE_LIVE=redis,promtool (or all) it makes them fail.",
         run: release::doc,
     },
     Command {
+        name: "capability-table",
+        arguments: "",
+        about: "writes what each broker declares into the guide; a test fails when that is out of date",
+        details: "",
+        run: release::capability_table,
+    },
+    Command {
         name: "servers",
         arguments: "list | install [NAME…] | up NAME… | down [NAME…] | status | env NAME",
         about: "real servers for tests: install, start, stop",

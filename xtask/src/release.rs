@@ -28,6 +28,23 @@ pub(crate) fn doc(workspace: &Workspace, arguments: Arguments) -> Result<()> {
     process::run(&mut command)
 }
 
+/// `cargo xtask capability-table`.
+pub(crate) fn capability_table(workspace: &Workspace, arguments: Arguments) -> Result<()> {
+    arguments.finish()?;
+    // Whoever writes it is the test that compares it.
+    let words = [
+        "test",
+        "--package=trunkline-manager",
+        "--features=full",
+        "--test=it",
+        "--",
+        "--exact",
+        "--ignored",
+        "capabilities::write_the_table",
+    ];
+    process::run(&mut cargo::command(workspace, words))
+}
+
 /// `cargo xtask features`.
 pub(crate) fn features(workspace: &Workspace, mut arguments: Arguments) -> Result<()> {
     let mut packages = Vec::new();

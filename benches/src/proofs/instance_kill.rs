@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
 use trunkline::backends;
 use trunkline::discovery::{Discovery, Instances, ServiceDiscoveryConfig, ServiceName};
-use trunkline::http::EnhancedHttpClient;
+use trunkline::http::{EnhancedHttpClient, HttpClientConfig};
 
 use super::services::{Call, Calls, Process};
 use crate::entry::{Entry, Options};
@@ -115,7 +115,14 @@ fn watch(retries: bool, deaths: usize) -> Result<Seen> {
         .resolver(resolver)
         .build();
     let instances = discovery.instances(&ServiceName::new(SERVICE)?);
+    let mut config = HttpClientConfig::default();
+    if !retries {
+        // Else a request whose connection breaks off before an answer is sent again at once: that is no retry, but what
+        // RFC 9110 (9.2.2) allows for what is idempotent.
+        config.retry.methods = Some(Vec::new());
+    }
     let client = EnhancedHttpClient::builder()
+        .config(config)
         .service(SERVICE)
         .discovery(&discovery)
         .retry_enabled(retries)

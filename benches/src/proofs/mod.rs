@@ -12,6 +12,7 @@ mod http_faults;
 mod instance_kill;
 mod kill_anything;
 mod messaging_chaos;
+mod messaging_interop;
 mod messaging_late_start;
 pub(crate) mod registries;
 mod retry_storm;
@@ -38,6 +39,7 @@ pub static ALL: &[&Entry] = &[
     &discovery_chaos::ON_EMBEDDED,
     &discovery_chaos::ON_CONSUL,
     &discovery_chaos::ON_ETCD,
+    &messaging_interop::ENTRY,
     &messaging_late_start::ENTRY,
     &messaging_chaos::ON_REDIS,
     &messaging_chaos::ON_NATS,

@@ -7,6 +7,7 @@ mod embedded_broker;
 mod footprint;
 mod http_cache;
 mod http_pipeline;
+mod messaging;
 mod policies;
 
 use crate::entry::Entry;
@@ -16,6 +17,10 @@ pub static ALL: &[&Entry] = &[
     &breaker::ENTRY,
     &policies::ENTRY,
     &embedded_broker::ENTRY,
+    &messaging::ON_RABBITMQ,
+    &messaging::ON_KAFKA,
+    &messaging::ON_REDIS,
+    &messaging::ON_NATS,
     &http_pipeline::ENTRY,
     &http_cache::ENTRY,
     &discovery::ENTRY,

@@ -275,10 +275,7 @@ fn callers(stage: &Stage) -> Result<Discovery> {
 }
 
 fn client(callers: &Discovery) -> Result<EnhancedHttpClient> {
-    // The circuit is that of the whole service: requests that die together with one busy instance can open it.
-    let client = EnhancedHttpClient::builder()
-        .service(SERVICE)
-        .circuit_breaker_enabled(false);
+    let client = EnhancedHttpClient::builder().service(SERVICE);
     Ok(client.discovery(callers).build()?)
 }
 

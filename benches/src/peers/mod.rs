@@ -1,0 +1,4 @@
+//! Programs of others that are compared with, or spoken to.
+
+pub(crate) mod go;
+pub(crate) mod python;
