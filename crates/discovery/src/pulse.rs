@@ -103,6 +103,13 @@ pub(crate) enum Heard {
 }
 
 impl Listener {
+    /// Why the registry is taken to be silent now, if it is.
+    pub(crate) fn silent(&self) -> Option<Error> {
+        let beat = self.heard.borrow();
+        let (kind, why) = beat.silent.as_ref()?;
+        Some(Error::new(*kind, String::from(&**why)))
+    }
+
     /// Something went wrong: it is asked now, not only when it is time.
     pub(crate) fn ask_now(&self) {
         self.ask_now.notify_one();
@@ -116,8 +123,8 @@ impl Listener {
                 return std::future::pending().await;
             }
             let beat = self.heard.borrow_and_update().clone();
-            if let Some((kind, why)) = beat.silent {
-                return Heard::Silent(Error::new(kind, String::from(&*why)));
+            if let Some(error) = self.silent() {
+                return Heard::Silent(error);
             }
             if beat.returns > self.returns {
                 self.returns = beat.returns;

@@ -1,8 +1,11 @@
 //! Keeps one service current: list, then watch, then list again whenever something may have been missed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::catch_panic;
@@ -163,14 +166,21 @@ impl Follow {
         // Not all services at the same moment.
         let mut resync = ticks(resync.mul_f64(0.5 + fastrand::f64() / 2.0), resync);
         let mut unused = ticks(self.config.idle_expiry, self.config.idle_expiry);
+        // Beside the watch: a question that takes its time holds no news up.
+        let lists = AtomicU64::new(0);
+        let mut asked = std::pin::pin!(Fuse::terminated());
         loop {
             tokio::select! {
                 next = next(&mut watch) => match next {
-                    Some(Ok(list)) => self.answered(list),
+                    Some(Ok(list)) => {
+                        lists.fetch_add(1, Ordering::Relaxed);
+                        self.answered(list);
+                    }
                     Some(Err(error)) => return Ended::Broken(error),
                     None => return Ended::Broken(Error::unavailable("the watch ended")),
                 },
-                _ = resync.tick() => if let Err(error) = self.resync().await {
+                _ = resync.tick(), if asked.is_terminated() => asked.set(self.resync(&lists).fuse()),
+                outcome = &mut asked => if let Err(error) = outcome {
                     return Ended::Broken(error);
                 },
                 heard = pulse.next() => match heard {
@@ -185,8 +195,9 @@ impl Follow {
     }
 
     /// Asks for the whole list, should the watch have missed something or be dead without saying so.
-    async fn resync(&self) -> Result<()> {
+    async fn resync(&self, lists: &AtomicU64) -> Result<()> {
         let begun = Instant::now();
+        let heard = lists.load(Ordering::Relaxed);
         let answer = timeout(self.request_timeout, self.resolver.resolve(&self.service)).await;
         let answer = answer.unwrap_or_else(|_| Err(self.too_slow()));
         self.pool
@@ -194,7 +205,11 @@ impl Follow {
             .resolved(answer.is_ok(), begun.elapsed());
         let list = answer?;
         // The watch may be ahead of an answer that was on its way.
-        if list.revision == 0 || list.revision >= self.pool.revision() {
+        let is_news = match list.revision {
+            0 => lists.load(Ordering::Relaxed) == heard,
+            revision => revision >= self.pool.revision(),
+        };
+        if is_news {
             self.answered(list);
         }
         Ok(())

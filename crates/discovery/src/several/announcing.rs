@@ -3,32 +3,52 @@
 //! Each registry is told by a task of its own, which nobody's waiting ends: a call that is dropped half way may leave an
 //! announcement behind that nobody can withdraw.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use trunkline_core::{Error, ErrorKind, Result};
 
 use super::gather::{Answers, gather};
-use super::{ById, PATIENCE, Purpose, Several, lock};
+use super::{ById, PATIENCE, Purpose, Several, answer_of, lock, no_answer_yet};
+use crate::backoff::Backoff;
 use crate::instance::ServiceInstance;
 use crate::registry::{Lease, Registry};
 
 /// Questions about one announcement that may wait for a registry.
 const MOST_WAITING: usize = 128;
 
+/// Longest wait before a registry that did not take it is told again.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// What takes longer is no answer to whether a registry works.
+const HEALTH_WITHIN: Duration = Duration::from_millis(1500);
+
 /// What was announced here, by id: the youngest announcement of each.
 #[derive(Default)]
 pub(super) struct Announcements {
     by_id: ById<(String, Arc<Announcement>)>,
     count: u64,
+    /// Whoever registers an id holds its turn: which of two is the younger one must be the same everywhere.
+    turns: ById<Arc<AsyncMutex<()>>>,
+}
+
+impl Announcements {
+    fn turn(&mut self, id: &str) -> Arc<AsyncMutex<()>> {
+        // Those that nobody waits for or holds.
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(self.turns.entry(id.to_owned()).or_default())
+    }
 }
 
 struct Announcement {
     ttl: Duration,
+    /// What is to be known now.
+    wanted: Mutex<ServiceInstance>,
     /// Nobody wants it any more: what is still on its way is taken back.
-    withdrawn: AtomicBool,
+    withdrawn: CancellationToken,
     /// How it stands with each registry. Whoever tells one holds its lock.
     slots: Vec<Arc<AsyncMutex<Slot>>>,
 }
@@ -36,6 +56,10 @@ struct Announcement {
 #[derive(Default)]
 struct Slot {
     lease: Option<Lease>,
+    /// It took what it was told last.
+    stands: bool,
+    /// It did not, and is told again until it does.
+    retried: bool,
     /// It announces nothing; it is not asked again.
     unsupported: bool,
 }
@@ -48,20 +72,21 @@ enum Told {
 }
 
 impl Announcement {
-    fn new(members: usize, ttl: Duration) -> Arc<Self> {
+    fn new(members: usize, instance: ServiceInstance, ttl: Duration) -> Arc<Self> {
         Arc::new(Self {
             ttl,
-            withdrawn: AtomicBool::new(false),
+            wanted: Mutex::new(instance),
+            withdrawn: CancellationToken::new(),
             slots: (0..members).map(|_| Arc::default()).collect(),
         })
     }
 
     fn is_withdrawn(&self) -> bool {
-        self.withdrawn.load(Ordering::Acquire)
+        self.withdrawn.is_cancelled()
     }
 
     fn withdraw(&self) {
-        self.withdrawn.store(true, Ordering::Release);
+        self.withdrawn.cancel();
     }
 
     /// Less than what a supervisor waits, so that one that hangs does not spoil what the others did.
@@ -92,7 +117,9 @@ impl Registry for Several {
         if ttl.is_zero() {
             return Err(Error::invalid("a registration must last longer than 0 s"));
         }
-        let announcement = Announcement::new(self.0.members.len(), ttl);
+        let turn = lock(&self.0.announcements).turn(&instance.id);
+        let _turn = turn.lock().await;
+        let announcement = Announcement::new(self.0.members.len(), instance.clone(), ttl);
         let mut unless = Unless(Some(&announcement));
         let everywhere = 0..self.0.members.len();
         let told = self.tell(&announcement, &instance, everywhere).await;
@@ -103,7 +130,10 @@ impl Registry for Several {
         announcements.count += 1;
         let token = announcements.count.to_string();
         let entry = (token.clone(), Arc::clone(&announcement));
-        announcements.by_id.insert(id.clone(), entry);
+        if let Some((_, older)) = announcements.by_id.insert(id.clone(), entry) {
+            // The younger one has taken its place everywhere: nothing is tried again for it.
+            older.withdraw();
+        }
         Ok(Lease::new(id, token, ttl))
     }
 
@@ -116,6 +146,7 @@ impl Registry for Several {
                 "a renewal must be of the instance that was registered",
             ));
         }
+        *lock(&announcement.wanted) = instance.clone();
         let everywhere = 0..self.0.members.len();
         let told = self.tell(&announcement, instance, everywhere).await;
         let stands = told
@@ -182,7 +213,12 @@ impl Registry for Several {
     async fn health_check(&self) -> Result<()> {
         self.check_open()?;
         let members = self.0.members.iter().enumerate();
-        let questions = members.map(|(at, member)| (at, member.registry.health_check()));
+        let questions = members.map(|(at, member)| {
+            let answer = timeout(HEALTH_WITHIN, member.registry.health_check());
+            (at, async {
+                answer.await.unwrap_or_else(|_| Err(no_answer_yet()))
+            })
+        });
         let answers = gather(questions.collect::<Vec<_>>(), PATIENCE).await;
         let mut errors = Vec::new();
         let mut works = false;
@@ -251,7 +287,7 @@ impl Several {
     async fn tell_one(
         &self,
         at: usize,
-        announcement: &Announcement,
+        announcement: &Arc<Announcement>,
         mut slot: OwnedMutexGuard<Slot>,
         instance: &ServiceInstance,
     ) -> Result<Told> {
@@ -300,11 +336,58 @@ impl Several {
             Err(error) if !slot.unsupported => self.went(at, Purpose::Announcing, Some(error)),
             _ => self.went(at, Purpose::Announcing, None),
         }
+        slot.stands = matches!(told, Ok(Told::Stands));
+        if !slot.stands && !slot.unsupported && !slot.retried {
+            slot.retried = true;
+            self.try_again(at, announcement);
+        }
         if announcement.is_withdrawn() {
             // Withdrawn, or given up by whoever waited, while it was on its way.
             self.withdraw_from(at, &mut slot).await?;
         }
         told
+    }
+
+    /// Tells one registry again until it takes the announcement, without waiting for the next renewal.
+    fn try_again(&self, at: usize, announcement: &Arc<Announcement>) {
+        let Some(member) = self.0.members.get(at) else {
+            return;
+        };
+        let mut pulse = member.listen(&self.0.scope);
+        pulse.ask_now();
+        let (shared, stop) = (Arc::downgrade(&self.0), self.0.scope.token());
+        let announcement = Arc::clone(announcement);
+        self.0.scope.spawn("discovery-announcement", async move {
+            let mut backoff = Backoff::new(LONGEST_WAIT.min(announcement.ttl / 3));
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = announcement.withdrawn.cancelled() => return,
+                    () = pulse.back() => backoff.reset(),
+                    () = sleep(backoff.next()) => {}
+                }
+                let (Some(shared), Some(slot)) = (shared.upgrade(), announcement.slots.get(at))
+                else {
+                    return;
+                };
+                let mut slot = Arc::clone(slot).lock_owned().await;
+                // Somebody may have told it meanwhile.
+                if slot.stands || slot.unsupported || announcement.is_withdrawn() {
+                    slot.retried = false;
+                    return;
+                }
+                let wanted = lock(&announcement.wanted).clone();
+                let several = Self(shared);
+                match several.tell_one(at, &announcement, slot, &wanted).await {
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(
+                        target: "trunkline::discovery",
+                        registry = %several.name(at), instance = wanted.id, error = %error.report(),
+                        "the registry still does not take the registration"
+                    ),
+                }
+            }
+        });
     }
 
     async fn withdraw_from(&self, at: usize, slot: &mut Slot) -> Result<()> {
@@ -341,7 +424,7 @@ impl Several {
         let Some((at, error)) = errors.into_iter().next() else {
             return Ok(());
         };
-        let name = self.0.members.get(at).map_or("", |member| &member.name);
+        let name = self.name(at);
         let text = format!("not withdrawn from {name}: {error}");
         Err(Error::new(error.kind(), text).with_source(error))
     }
@@ -367,16 +450,6 @@ impl Several {
         }
         Err(self.none_could(what, errors))
     }
-}
-
-/// The answer of a task; one that was stopped has none.
-async fn answer_of<T>(answered: oneshot::Receiver<Result<T>>) -> Result<T> {
-    let stopped = |_| Err(Error::cancelled("the registries were shut down"));
-    answered.await.unwrap_or_else(stopped)
-}
-
-fn no_answer_yet() -> Error {
-    Error::timeout("it has not answered yet")
 }
 
 fn forgotten(lease: &Lease) -> Error {

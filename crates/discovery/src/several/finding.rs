@@ -1,18 +1,28 @@
 //! Finding in several registries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream, SelectAll};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
 use trunkline_core::{Error, Result};
 
-use super::gather::gather;
-use super::known::Source;
+use super::gather::gather_each;
+use super::known::{Asked, Source};
 use super::lists::lists;
-use super::{PATIENCE, Purpose, Several};
+use super::{PATIENCE, Purpose, Several, answer_of, lock, no_answer_yet};
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::resolver::{InstanceList, InstanceWatch, Resolver};
+
+/// How long one is waited for that is known to be late, or of which a watch knows anyhow what it says.
+const MOMENT: Duration = Duration::from_millis(100);
+/// How long a question may go on.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Questions to one registry that may be under way.
+const MOST_QUESTIONS: usize = 64;
 
 impl Resolver for Several {
     fn kind(&self) -> &'static str {
@@ -21,16 +31,24 @@ impl Resolver for Several {
 
     async fn resolve(&self, service: &ServiceName) -> Result<InstanceList> {
         self.check_open()?;
+        let asked = self.known().asks(service);
         let members = self.0.members.iter().enumerate();
-        let questions = members.map(|(at, member)| (at, member.resolver.resolve(service)));
-        let answers = gather(questions.collect::<Vec<_>>(), PATIENCE).await;
+        let questions = members.map(|(at, _)| {
+            let worth_it = self.known().is_worth_waiting_for(service, at);
+            let patience = if worth_it { PATIENCE } else { MOMENT };
+            (at, patience, self.question(service, at, asked))
+        });
+        let answers = gather_each(questions.collect::<Vec<_>>()).await;
         let mut errors = Vec::new();
         let mut answered = false;
         for (at, answer) in answers {
-            let answer = answer.unwrap_or_else(|| Err(Error::timeout("it has not answered yet")));
-            match self.heard(service, at, answer, Source::Question) {
-                Ok(()) => answered = true,
-                Err(error) => errors.push((at, error)),
+            match answer {
+                Some(Ok(())) => {
+                    self.known().is_in_time(service, at);
+                    answered = true;
+                }
+                Some(Err(error)) => errors.push((at, error)),
+                None => errors.push((at, self.is_late(service, at))),
             }
         }
         if !answered {
@@ -42,21 +60,34 @@ impl Resolver for Several {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.check_open()?;
         let members = self.0.members.iter().enumerate();
-        let questions = members.map(|(at, member)| (at, member.resolver.services()));
-        let answers = gather(questions.collect::<Vec<_>>(), PATIENCE).await;
+        let questions = members.map(|(at, member)| {
+            let patience = if member.listen(&self.0.scope).silent().is_some() {
+                MOMENT
+            } else {
+                PATIENCE
+            };
+            (at, patience, member.resolver.services())
+        });
+        let answers = gather_each(questions.collect::<Vec<_>>()).await;
         let mut errors = Vec::new();
         let mut names = BTreeSet::new();
         let mut answered = false;
         for (at, answer) in answers {
-            let answer = answer.unwrap_or_else(|| Err(Error::timeout("it has not answered yet")));
+            let answer = answer.unwrap_or_else(|| Err(no_answer_yet()));
             self.went(at, Purpose::Finding, answer.as_ref().err());
+            let Some(member) = self.0.members.get(at) else {
+                continue;
+            };
+            let mut listed = lock(&member.listed);
             match answer {
                 Ok(some) => {
                     answered = true;
-                    names.extend(some);
+                    *listed = some;
                 }
                 Err(error) => errors.push((at, error)),
             }
+            // What it listed last counts while it is away.
+            names.extend(listed.iter().cloned());
         }
         if !answered {
             return Err(self.none_could("be asked", errors));
@@ -68,7 +99,8 @@ impl Resolver for Several {
         self.check_open()?;
         let members = self.0.members.iter().enumerate();
         let streams = members.map(|(at, member)| {
-            lists(member.resolver.clone(), service.clone())
+            let pulse = member.listen(&self.0.scope);
+            lists(member.resolver.clone(), service.clone(), pulse)
                 .map(move |list| (at, list))
                 .boxed()
         });
@@ -90,6 +122,59 @@ impl Resolver for Several {
 }
 
 impl Several {
+    /// Asks one of them. It goes on when nobody waits any more: what it says then is there for the next time.
+    fn question(
+        &self,
+        service: &ServiceName,
+        at: usize,
+        asked: Asked,
+    ) -> impl Future<Output = Result<()>> + 'static {
+        let (answer, answered) = oneshot::channel();
+        if let Some(member) = self.0.members.get(at) {
+            // Not ever more questions for one that hangs.
+            if Arc::strong_count(&member.questions) > MOST_QUESTIONS {
+                drop(answer.send(Err(no_answer_yet())));
+            } else {
+                let (several, service) = (self.clone(), service.clone());
+                let (one_more, stop) = (Arc::clone(&member.questions), self.0.scope.token());
+                self.0.scope.spawn("discovery-question", async move {
+                    let told = tokio::select! {
+                        told = several.ask(&service, at, asked) => told,
+                        () = stop.cancelled() => Err(Error::cancelled("the registries were shut down")),
+                    };
+                    drop(one_more);
+                    // Nobody may wait for the answer any more.
+                    drop(answer.send(told));
+                });
+            }
+        }
+        answer_of(answered)
+    }
+
+    async fn ask(&self, service: &ServiceName, at: usize, asked: Asked) -> Result<()> {
+        let Some(member) = self.0.members.get(at) else {
+            return Err(Error::internal("a registry is missing"));
+        };
+        let answer = timeout(ANSWER_WITHIN, member.resolver.resolve(service)).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer_yet()));
+        self.heard(service, at, answer, Source::Question(asked))
+    }
+
+    /// Whoever asked waits no longer for one of them.
+    fn is_late(&self, service: &ServiceName, at: usize) -> Error {
+        let error = no_answer_yet();
+        let waited_for = {
+            let mut known = self.known();
+            let waited_for = known.is_worth_waiting_for(service, at);
+            known.is_slow(service, at);
+            waited_for
+        };
+        if waited_for {
+            self.went(at, Purpose::Finding, Some(&error));
+        }
+        error
+    }
+
     /// Takes in what one of them answered.
     fn heard(
         &self,
@@ -98,19 +183,17 @@ impl Several {
         answer: Result<InstanceList>,
         from: Source,
     ) -> Result<()> {
-        self.went(at, Purpose::Finding, answer.as_ref().err());
         let names = self.names();
         let mut known = self.known();
-        let heard = match answer {
-            Ok(list) => {
-                known.says(service, at, list, from);
-                Ok(())
-            }
-            Err(error) => {
-                known.is_away(service, at);
-                Err(error)
-            }
-        };
+        let heard = answer.map(|list| known.says(service, at, list, from));
+        let failed = heard.as_ref().err();
+        // A question that failed beside a watch that stands says nothing; the pulse tells whether the registry is there.
+        let believed = failed.is_none_or(|_| known.is_away(service, at, from));
+        if believed {
+            self.went(at, Purpose::Finding, failed);
+        } else if let Some(member) = self.0.members.get(at) {
+            member.listen(&self.0.scope).ask_now();
+        }
         if let Some(differing) = known.differing_now(service, &names)
             && let Some(reporter) = self.0.reporter.get()
         {
@@ -214,9 +297,10 @@ impl Watching {
         for (at, standing) in self.standing.iter_mut().enumerate() {
             if *standing == Standing::Unheard {
                 *standing = Standing::Fails;
-                let slow = Error::timeout("it has not answered yet");
+                let slow = no_answer_yet();
                 self.several.went(at, Purpose::Finding, Some(&slow));
-                self.several.known().is_away(&self.service, at);
+                let mut known = self.several.known();
+                known.is_away(&self.service, at, Source::Watch);
             }
         }
     }

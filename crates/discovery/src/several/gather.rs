@@ -20,16 +20,31 @@ pub(super) async fn gather<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
+    let questions = questions.into_iter();
+    gather_each(questions.map(|(at, question)| (at, patience, question))).await
+}
+
+/// As [`gather`], with a patience for each.
+pub(super) async fn gather_each<T, F>(
+    questions: impl IntoIterator<Item = (usize, Duration, F)>,
+) -> Answers<T>
+where
+    F: Future<Output = Result<T>>,
+{
     let mut answers: Answers<T> = Vec::new();
+    let mut waiting: Vec<(usize, Duration)> = Vec::new();
     let mut asked: FuturesUnordered<_> = questions
         .into_iter()
-        .map(|(at, question)| {
+        .map(|(at, patience, question)| {
             answers.push((at, None));
+            waiting.push((at, patience));
             async move { (at, question.await) }
         })
         .collect();
-    let mut until: Option<Instant> = None;
+    let mut first: Option<Instant> = None;
     loop {
+        let longest = waiting.iter().map(|(_, patience)| *patience).max();
+        let until = first.map(|first| first + longest.unwrap_or_default());
         let patient = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -44,9 +59,10 @@ where
             },
             () = patient => return answers,
         };
-        if answer.is_ok() && until.is_none() {
-            until = Some(Instant::now() + patience);
+        if answer.is_ok() {
+            first.get_or_insert_with(Instant::now);
         }
+        waiting.retain(|(of, _)| *of != at);
         if let Some(kept) = answers.iter_mut().find(|(of, _)| *of == at) {
             kept.1 = Some(answer);
         }

@@ -40,6 +40,12 @@ struct Said {
     list: Option<InstanceList>,
     /// It failed since.
     away: bool,
+    /// A watch has said it and stands: it knows better than a question that fails.
+    watched: bool,
+    /// It let somebody wait for longer than they would.
+    slow: bool,
+    /// From when it is, by the clock.
+    at: u64,
 }
 
 /// Where a list comes from.
@@ -47,9 +53,13 @@ struct Said {
 pub(super) enum Source {
     /// It is the newest that there is.
     Watch,
-    /// A watch may be ahead of it.
-    Question,
+    /// A watch, or who asked later, may be ahead of it.
+    Question(Asked),
 }
+
+/// When a question was asked, by the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked(u64);
 
 impl Known {
     pub(super) fn new(members: usize, rule: ResolveRule) -> Self {
@@ -63,17 +73,57 @@ impl Known {
         }
     }
 
+    /// A question is asked now.
+    pub(super) fn asks(&mut self, name: &ServiceName) -> Asked {
+        self.service(name);
+        Asked(self.clock)
+    }
+
+    /// Whether a registry is worth waiting for: neither is it known to be late, nor does a watch know anyhow what it says.
+    pub(super) fn is_worth_waiting_for(&self, name: &ServiceName, at: usize) -> bool {
+        let said = self.services.get(name).and_then(|it| it.said.get(at));
+        said.is_none_or(|said| !(said.away || said.watched || said.slow))
+    }
+
+    /// A registry has not answered in time, and may yet.
+    pub(super) fn is_slow(&mut self, name: &ServiceName, at: usize) {
+        if let Some(said) = self.service(name).said.get_mut(at) {
+            said.slow = true;
+            said.away |= !said.watched;
+        }
+        self.combine(name);
+    }
+
     /// A registry has said who the instances are.
     pub(super) fn says(&mut self, name: &ServiceName, at: usize, list: InstanceList, from: Source) {
         let service = self.service(name);
+        let (watches, used) = (service.watches, service.used);
         let Some(said) = service.said.get_mut(at) else {
             return;
         };
         said.away = false;
-        if let Some(before) = &said.list {
-            let behind = list.revision > 0 && list.revision < before.revision;
-            if from == Source::Question && service.watches > 0 && behind {
-                return self.combine(name);
+        match from {
+            Source::Watch => {
+                said.watched = true;
+                said.slow = false;
+                said.at = used;
+            }
+            Source::Question(Asked(asked)) => {
+                if let Some(before) = &said.list {
+                    let counted = list.revision > 0 && before.revision > 0;
+                    let lower = list.revision < before.revision;
+                    let older = asked < said.at;
+                    // A registry that lost its data counts anew.
+                    let behind = if counted {
+                        lower && (watches > 0 || older)
+                    } else {
+                        older
+                    };
+                    if behind {
+                        return self.combine(name);
+                    }
+                }
+                said.at = said.at.max(asked);
             }
         }
         let before = said.list.take().unwrap_or_default().instances;
@@ -90,12 +140,29 @@ impl Known {
         self.combine(name);
     }
 
-    /// A registry cannot be asked about a service.
-    pub(super) fn is_away(&mut self, name: &ServiceName, at: usize) {
+    /// A registry has answered a question, and was not late.
+    pub(super) fn is_in_time(&mut self, name: &ServiceName, at: usize) {
         if let Some(said) = self.service(name).said.get_mut(at) {
-            said.away = true;
+            said.slow = false;
+        }
+    }
+
+    /// A registry cannot be asked about a service; says whether that is believed. A question that fails is not, while a
+    /// watch stands: it may have been that question alone.
+    pub(super) fn is_away(&mut self, name: &ServiceName, at: usize, from: Source) -> bool {
+        let mut believed = false;
+        if let Some(said) = self.service(name).said.get_mut(at) {
+            believed = match from {
+                Source::Watch => true,
+                Source::Question(Asked(asked)) => !said.watched && said.at <= asked,
+            };
+            if believed {
+                said.away = true;
+                said.watched = false;
+            }
         }
         self.combine(name);
+        believed
     }
 
     /// What all of them make together.
@@ -111,6 +178,12 @@ impl Known {
     pub(super) fn watch_ends(&mut self, name: &ServiceName) {
         if let Some(service) = self.services.get_mut(name) {
             service.watches = service.watches.saturating_sub(1);
+            if service.watches == 0 {
+                service
+                    .said
+                    .iter_mut()
+                    .for_each(|said| said.watched = false);
+            }
         }
     }
 

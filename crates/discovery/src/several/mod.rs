@@ -15,11 +15,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, ErrorKind, Result};
 
 use crate::erased::{AnyRegistry, AnyResolver};
 use crate::instance::ServiceName;
+use crate::pulse::{Listener, Pulse};
 use crate::registry::Registry;
 use crate::report::{Reporter, Weight};
 use crate::resolver::Resolver;
@@ -44,11 +46,15 @@ pub enum ResolveRule {
 
 /// Several registries as one: registers in all of them, and finds by their order or merged.
 ///
-/// - An announcement stands when one registry took it. The others are told at every renewal until they took it as well;
-///   registries that announce nothing ([`Unsupported`](ErrorKind::Unsupported)) are not asked again.
+/// - An announcement stands when one registry took it. Each of the others is tried again by itself until it took it as well,
+///   and told at every renewal; registries that announce nothing ([`Unsupported`](ErrorKind::Unsupported)) are not asked
+///   again.
 /// - A registry that is away counts with what it said last, behind those that answer. What a registry that answers has seen
 ///   to go is not kept for one that does not.
-/// - Waiting ends a second after the first answer; a slow registry answers for the next time.
+/// - Each is asked every two seconds whether it is there: one that accepts and never answers is away a few seconds later, and
+///   is asked anew as soon as it is back.
+/// - Waiting ends a second after the first answer, and at once for one that was late before or is watched; what a slow
+///   registry says then is there for the next time. A question that fails moves nothing while the watch stands.
 ///
 /// Clones are one.
 ///
@@ -86,8 +92,28 @@ struct Member {
     name: Arc<str>,
     registry: AnyRegistry,
     resolver: AnyResolver,
+    /// Whether it answers at all.
+    pulse: Arc<Pulse>,
+    /// Counts questions that are under way.
+    questions: Arc<()>,
+    /// The services that it listed last.
+    listed: Mutex<Vec<ServiceName>>,
     /// What it could not do when it was last asked to.
     problems: Mutex<BTreeMap<Purpose, String>>,
+}
+
+impl Member {
+    /// Listens to whether it answers; from the first time on it is asked now and then.
+    fn listen(&self, scope: &Scope) -> Listener {
+        self.pulse.listen(scope)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody listens any more.
+        self.scope.stop();
+    }
 }
 
 /// What a registry was asked for.
@@ -152,8 +178,11 @@ impl SeveralBuilder {
         let members: Vec<Member> = members
             .map(|(name, registry, resolver)| Member {
                 name,
+                pulse: Pulse::new(Some(registry.clone())),
                 registry,
                 resolver,
+                questions: Arc::default(),
+                listed: Mutex::default(),
                 problems: Mutex::default(),
             })
             .collect();
@@ -218,6 +247,10 @@ impl Several {
         members.map(|member| Arc::clone(&member.name)).collect()
     }
 
+    fn name(&self, at: usize) -> &str {
+        self.0.members.get(at).map_or("", |member| &member.name)
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.0.known)
     }
@@ -265,12 +298,7 @@ impl Several {
         errors.sort_by_key(|(at, error)| (error.kind() == ErrorKind::Unsupported, *at));
         let mut told = Vec::new();
         for (at, error) in &errors {
-            let name = self
-                .0
-                .members
-                .get(*at)
-                .map(|member| Arc::clone(&member.name));
-            told.push(format!("{}: {error}", name.unwrap_or_default()));
+            told.push(format!("{}: {error}", self.name(*at)));
         }
         let told = told.join("; ");
         match errors.into_iter().next() {
@@ -294,6 +322,16 @@ impl fmt::Debug for Several {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The answer of a task; one that was stopped has none.
+async fn answer_of<T>(answered: oneshot::Receiver<Result<T>>) -> Result<T> {
+    let stopped = |_| Err(Error::cancelled("the registries were shut down"));
+    answered.await.unwrap_or_else(stopped)
+}
+
+fn no_answer_yet() -> Error {
+    Error::timeout("it has not answered yet")
 }
 
 /// By the id of what was announced.

@@ -117,6 +117,26 @@ async fn a_watch_that_is_dead_without_saying_so_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_that_takes_its_time_neither_holds_news_up_nor_takes_them_back() {
+    let scripted = Scripted::with(vec![instance("0")]);
+    scripted.count_nothing();
+    let discovery = over(&scripted);
+    let users = discovery.instances(&name());
+    users.ready(soon()).await.unwrap();
+    // Slower than news come, and not too slow to be believed.
+    scripted.set_taking(Duration::from_secs(4));
+    for n in 1..300 {
+        sleep(Duration::from_millis(500)).await;
+        let id = n.to_string();
+        scripted.change(vec![instance(&id)]);
+        settle().await;
+        assert_eq!(ids(&discovery), [id]);
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(ids(&discovery), ["299"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_is_away_is_asked_ever_more_rarely() {
     let scripted = Scripted::default();
     scripted.set_away(true);

@@ -13,6 +13,7 @@ mod instance;
 mod registration;
 mod scripted;
 mod several;
+mod several_slow;
 mod snapshot;
 mod static_list;
 mod sticky;

@@ -29,6 +29,10 @@ struct State {
     present: Mutex<Vec<ServiceInstance>>,
     away: Mutex<bool>,
     hangs: Mutex<bool>,
+    /// How long each answer takes; what it says is from when it was asked.
+    takes: Mutex<Duration>,
+    /// Lists are not counted.
+    counts_nothing: Mutex<bool>,
     panics: Mutex<bool>,
     /// Questions that were asked under a deadline.
     deadlines: AtomicU32,
@@ -62,6 +66,21 @@ impl Scripted {
 
     pub(crate) fn set_hanging(&self, hangs: bool) {
         *self.0.hangs.lock().unwrap() = hangs;
+    }
+
+    pub(crate) fn set_taking(&self, takes: Duration) {
+        *self.0.takes.lock().unwrap() = takes;
+    }
+
+    pub(crate) fn count_nothing(&self) {
+        *self.0.counts_nothing.lock().unwrap() = true;
+    }
+
+    fn revision(&self) -> u64 {
+        if *self.0.counts_nothing.lock().unwrap() {
+            return 0;
+        }
+        u64::from(self.0.revision.load(Ordering::SeqCst) + 1)
     }
 
     pub(crate) fn set_panicking(&self, panics: bool) {
@@ -116,11 +135,13 @@ impl Scripted {
         if *self.0.away.lock().unwrap() {
             return Err(Error::unavailable("the registry is away"));
         }
-        let revision = self.0.revision.load(Ordering::SeqCst) + 1;
-        Ok(InstanceList::new(
-            self.0.present.lock().unwrap().clone(),
-            u64::from(revision),
-        ))
+        let revision = self.revision();
+        let list = InstanceList::new(self.0.present.lock().unwrap().clone(), revision);
+        let takes = *self.0.takes.lock().unwrap();
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
+        }
+        Ok(list)
     }
 }
 
@@ -152,8 +173,8 @@ impl Resolver for Scripted {
             }
             let item = match receiver.recv().await? {
                 Item::List(list) => {
-                    let revision = scripted.0.revision.load(Ordering::SeqCst) + 1;
-                    Ok(InstanceList::new(list, u64::from(revision)))
+                    let revision = scripted.revision();
+                    Ok(InstanceList::new(list, revision))
                 }
                 Item::Fail => Err(Error::unavailable("the watch broke")),
                 Item::Panic => panic!("as the test says"),

@@ -18,16 +18,16 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
 }
 
-async fn settle() {
+pub(crate) async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
 /// Another place for each, so that ids alone do not tell them apart.
-fn at(id: &str, port: u16) -> ServiceInstance {
+pub(crate) fn at(id: &str, port: u16) -> ServiceInstance {
     ServiceInstance::new(name(), "10.0.0.9", port).with_id(id)
 }
 
-fn finding(rule: ResolveRule, one: &Scripted, two: &Scripted) -> Several {
+pub(crate) fn finding(rule: ResolveRule, one: &Scripted, two: &Scripted) -> Several {
     Several::builder()
         .rule(rule)
         .member("one", Recording::default(), one.clone())
@@ -35,19 +35,19 @@ fn finding(rule: ResolveRule, one: &Scripted, two: &Scripted) -> Several {
         .build()
 }
 
-fn announcing(one: &Recording, two: &Recording) -> Several {
+pub(crate) fn announcing(one: &Recording, two: &Recording) -> Several {
     Several::builder()
         .member("one", one.clone(), Scripted::default())
         .member("two", two.clone(), Scripted::default())
         .build()
 }
 
-async fn found(several: &Several) -> Vec<String> {
+pub(crate) async fn found(several: &Several) -> Vec<String> {
     let list = several.resolve(&name()).await.unwrap();
     list.instances.into_iter().map(|it| it.id).collect()
 }
 
-async fn next(watch: &mut InstanceWatch) -> Vec<String> {
+pub(crate) async fn next(watch: &mut InstanceWatch) -> Vec<String> {
     let list = watch.next().await.unwrap().unwrap();
     list.instances.into_iter().map(|it| it.id).collect()
 }
