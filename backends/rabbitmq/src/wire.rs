@@ -24,6 +24,10 @@ const ORDER: &str = "trunkline-header-order";
 pub(crate) const TOPIC: &str = "trunkline-topic";
 /// How often a message had been delivered before it waited for a delay.
 pub(crate) const DELIVERIES: &str = "trunkline-deliveries";
+/// How often a quorum queue delivered a message before.
+pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
+/// The same where the server does not count among them what was given back, as newer ones do.
+pub(crate) const ACQUIRED_COUNT: &str = "x-acquired-count";
 /// When a message that waited for a delay expires, in milliseconds since 1970.
 pub(crate) const EXPIRES_AT: &str = "trunkline-expires-at";
 
@@ -252,8 +256,9 @@ fn is_own(name: &str) -> bool {
             | TOPIC
             | DELIVERIES
             | EXPIRES_AT
+            | DELIVERY_COUNT
+            | ACQUIRED_COUNT
             | "x-death"
-            | "x-delivery-count"
     ) || name.starts_with("x-first-death-")
         || name.starts_with("x-last-death-")
 }

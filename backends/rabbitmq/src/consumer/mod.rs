@@ -4,6 +4,7 @@ mod acks;
 mod intake;
 mod session;
 mod task;
+mod unread;
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::publisher::Publisher;
 use intake::{Deliveries, Intake};
 use session::About;
 use task::Task;
+use unread::Unread;
 
 /// What all consumers of a broker share.
 pub(crate) struct Shared {
@@ -69,6 +71,7 @@ impl Consumers {
                 group: subscribe.group,
                 queue,
                 shared: Arc::clone(&self.shared),
+                unread: Unread::default(),
             }),
             prefetch: u16::try_from(subscribe.prefetch.max(1)).unwrap_or(u16::MAX),
             place: pool.place(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
+use lapin::protocol::basic::AMQPProperties;
 use lapin::types::AMQPValue;
 use tokio::sync::Notify;
 use trunkline_core::{BoxFuture, Clock as _, Error, ErrorKind, Result, SystemClock};
@@ -17,6 +18,7 @@ use trunkline_messaging::{
 use super::Shared;
 use super::acks::Acks;
 use super::intake::Arrived;
+use super::unread::Unread;
 use crate::error::from_driver;
 use crate::link::Link;
 use crate::names;
@@ -32,6 +34,8 @@ pub(super) struct About {
     pub(super) group: Option<String>,
     pub(super) queue: String,
     pub(super) shared: Arc<Shared>,
+    /// What came to this subscription and went back before anybody had it.
+    pub(super) unread: Unread,
 }
 
 pub(super) struct Session {
@@ -113,6 +117,7 @@ impl Session {
         let Arrived { delivery, session } = arrived;
         if !session.is_open() {
             // It comes again on the next connection.
+            session.note_unread(&delivery);
             return None;
         }
         let lapin::message::Delivery {
@@ -132,13 +137,16 @@ impl Session {
         let topic =
             wire::header(&properties, wire::TOPIC).unwrap_or_else(|| routing_key.to_string());
         let destination = session.about.destination(exchange.as_str(), &topic);
-        let before = wire::number(&properties, wire::DELIVERIES).unwrap_or(0);
-        let before = u32::try_from(before).unwrap_or(0);
-        let attempt = before.saturating_add(1 + u32::from(redelivered));
+        let before = deliveries_before(&properties, redelivered);
+        let message = Arc::new(wire::message(&properties, data));
+        let unread = match before {
+            0 => 0,
+            _ => session.about.unread.of(&message.id),
+        };
+        let attempt = before.saturating_sub(unread).saturating_add(1);
         let info = DeliveryInfo::new(destination)
             .with_group(session.about.group.clone())
             .with_attempt(attempt);
-        let message = Arc::new(wire::message(&properties, data));
         session.held.fetch_add(1, Ordering::AcqRel);
         let handle = Held {
             session,
@@ -146,12 +154,21 @@ impl Session {
             message: Arc::clone(&message),
             topic,
             attempt,
+            was_unread: unread > 0,
             expires_in: properties
                 .expiration()
                 .as_ref()
                 .and_then(|text| text.as_str().parse().ok()),
         };
         Some(Delivery::new(message, info, handle))
+    }
+
+    /// Notes that a message goes back, or is lost with the connection, before anybody had it.
+    pub(super) fn note_unread(&self, delivery: &lapin::message::Delivery) {
+        // Without an id of its sender's it cannot be told from others, and counts as the server says.
+        if let Some(id) = delivery.properties.message_id() {
+            self.about.unread.add(id.to_string());
+        }
     }
 
     /// Gives back without waiting: the driver takes it at the first poll.
@@ -166,10 +183,34 @@ impl Session {
         self.acks().told(tag);
     }
 
+    /// The same with what nobody had.
+    pub(super) fn give_back_unread(&self, delivery: &lapin::message::Delivery) {
+        self.note_unread(delivery);
+        self.give_back(delivery.delivery_tag);
+    }
+
     fn release(&self) {
         self.held.fetch_sub(1, Ordering::AcqRel);
         self.settled.notify_one();
     }
+}
+
+/// How often a message was delivered before, in this queue and in those where it was before it waited for a delay.
+fn deliveries_before(properties: &AMQPProperties, redelivered: bool) -> u32 {
+    let count = |name| {
+        let number = wire::number(properties, name).unwrap_or(0);
+        u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+    };
+    // Queues that count say how often; others only that it was. Without that word the number is none of this queue's: it
+    // came with the message, from somebody who read it elsewhere and published it again with all its headers.
+    let here = match redelivered {
+        true => {
+            let counts = [wire::DELIVERY_COUNT, wire::ACQUIRED_COUNT].map(count);
+            counts.into_iter().fold(1, u32::max)
+        }
+        false => 0,
+    };
+    count(wire::DELIVERIES).saturating_add(here)
 }
 
 /// What is told to the server of one delivery by itself.
@@ -207,6 +248,8 @@ struct Held {
     message: Arc<trunkline_messaging::Message>,
     topic: String,
     attempt: u32,
+    /// It came before without being handed out.
+    was_unread: bool,
     /// The milliseconds that the message may wait, as its sender said.
     expires_in: Option<i64>,
 }
@@ -233,10 +276,14 @@ impl Held {
         self.check()?;
         match settlement {
             Settlement::Ack => {
+                self.forget_unread();
                 self.session.note_done(self.tag);
                 Ok(())
             }
-            Settlement::Reject => self.tell(Told::Reject).await,
+            Settlement::Reject => {
+                self.forget_unread();
+                self.tell(Told::Reject).await
+            }
             Settlement::Requeue { delay: None } => self.tell(Told::Again).await,
             Settlement::Requeue { delay: Some(delay) } => self.put_off(delay).await,
             other => {
@@ -246,6 +293,13 @@ impl Held {
                     word(&other)
                 )))
             }
+        }
+    }
+
+    /// What comes under its id from now on is counted anew by the server.
+    fn forget_unread(&self) {
+        if self.was_unread {
+            self.session.about.unread.forget(&self.message.id);
         }
     }
 
@@ -282,6 +336,7 @@ impl Held {
                 if !self.session.is_open() {
                     return Err(lost());
                 }
+                self.forget_unread();
                 self.session.note_done(self.tag);
                 Ok(())
             }
@@ -354,5 +409,36 @@ fn word(settlement: &Settlement) -> &'static str {
     match settlement {
         Settlement::Forward(_) => "acknowledge and publish",
         _ => "this settlement",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::types::FieldTable;
+
+    use super::*;
+
+    fn with(headers: &[(&str, i64)]) -> AMQPProperties {
+        let mut table = FieldTable::default();
+        for (name, number) in headers {
+            table.insert((*name).into(), AMQPValue::LongLongInt(*number));
+        }
+        AMQPProperties::default().with_headers(table)
+    }
+
+    #[test]
+    fn deliveries_are_counted_as_well_as_the_queue_does() {
+        let quorum = with(&[(wire::DELIVERY_COUNT, 4)]);
+        assert_eq!(deliveries_before(&quorum, true), 4);
+        // What somebody published again with the headers that it had elsewhere.
+        assert_eq!(deliveries_before(&quorum, false), 0);
+        assert_eq!(deliveries_before(&with(&[]), true), 1);
+        let newer = with(&[(wire::DELIVERY_COUNT, 0), (wire::ACQUIRED_COUNT, 3)]);
+        assert_eq!(deliveries_before(&newer, true), 3);
+        let waited = with(&[(wire::DELIVERIES, 2), (wire::DELIVERY_COUNT, 3)]);
+        assert_eq!(deliveries_before(&waited, true), 5);
+        assert_eq!(deliveries_before(&waited, false), 2);
+        let absurd = with(&[(wire::DELIVERIES, i64::MAX), (wire::DELIVERY_COUNT, -1)]);
+        assert_eq!(deliveries_before(&absurd, true), u32::MAX);
     }
 }

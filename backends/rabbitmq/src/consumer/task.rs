@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::Consumer;
 use lapin::options::{
     BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions,
@@ -238,10 +238,10 @@ impl Task {
             .basic_cancel(tag, BasicCancelOptions::default())
             .await;
         for arrived in self.intake.take_back() {
-            session.give_back(arrived.delivery.delivery_tag);
+            session.give_back_unread(&arrived.delivery);
         }
         while let Some(Ok(delivery)) = consumer.next().await {
-            session.give_back(delivery.delivery_tag);
+            session.give_back_unread(&delivery);
         }
         ended.map_err(|error| from_driver("end a consumer", error))
     }
@@ -250,7 +250,15 @@ impl Task {
     async fn leave(&self, attached: Attached, end: &End) {
         let Attached { session, consumer } = attached;
         if !session.is_open() {
-            drop(self.intake.take_back());
+            for arrived in self.intake.take_back() {
+                session.note_unread(&arrived.delivery);
+            }
+            let mut rest = consumer;
+            while let Some(Some(Ok(delivery))) =
+                rest.as_mut().and_then(|rest| rest.next().now_or_never())
+            {
+                session.note_unread(&delivery);
+            }
             return;
         }
         session.tell_done();
@@ -259,7 +267,7 @@ impl Task {
                 self.cancel(&session, consumer).await?;
             } else {
                 for arrived in self.intake.take_back() {
-                    session.give_back(arrived.delivery.delivery_tag);
+                    session.give_back_unread(&arrived.delivery);
                 }
             }
             let is_own =

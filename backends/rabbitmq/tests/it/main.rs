@@ -2,6 +2,7 @@
 //! Tests of RabbitMQ on the real server.
 
 mod conformance;
+mod crashes;
 mod fixture;
 mod native;
 mod recovery;

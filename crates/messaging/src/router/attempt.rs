@@ -238,7 +238,7 @@ impl Consumer {
     /// Tells whoever asked that there will be no answer, once that is certain.
     async fn refuse(&self, incoming: &Incoming, error: &HandlerError) {
         let is_retried = matches!(error, HandlerError::Retry { .. })
-            && incoming.attempt < self.settings.max_attempts;
+            && incoming.failures.saturating_add(1) < self.settings.max_attempts;
         let (Some(to), false) = (reply_to(incoming), is_retried) else {
             return;
         };

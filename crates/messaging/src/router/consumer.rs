@@ -98,11 +98,18 @@ impl Consumer {
         let (message, info) = (Wire::unfold(&delivery.shared_message()), delivery.info());
         let mut destination = info.destination.clone();
         let mut attempt = info.attempt;
+        // Who counts the failures: the broker with all deliveries, or the copies alone. Then what comes again without being
+        // a copy of its own was in the hands of somebody who ended with it, or gave it back.
+        let mut failures = match self.around.capabilities.attempts {
+            true => attempt.saturating_sub(1),
+            false => 0,
+        };
         let is_copy = self.is_copy(&destination);
         if is_copy {
             let made = message.headers.get(header::ATTEMPTS);
             let made: u32 = made.and_then(|made| made.parse().ok()).unwrap_or(0);
             attempt = attempt.saturating_add(made);
+            failures = failures.saturating_add(made);
             if let Some(origin) = message.headers.get(header::ORIGIN) {
                 destination = read_destination(origin).unwrap_or(destination);
             }
@@ -122,6 +129,7 @@ impl Consumer {
                 handler: Arc::clone(&self.name),
             }),
             attempt,
+            failures,
             context,
         }
     }
@@ -182,7 +190,7 @@ impl Consumer {
             self.log_failure(&incoming, &error, began);
             let verdict = decide(
                 &error,
-                incoming.attempt,
+                incoming.failures.saturating_add(1),
                 &self.settings,
                 &self.around.capabilities,
                 self.place_of_copies(&incoming),
@@ -209,10 +217,10 @@ impl Consumer {
                                 if self.hold(&delivery, span).await.is_err() {
                                     return;
                                 }
-                                incoming.attempt += 1;
+                                incoming.fail();
                             }
                         },
-                        Way::Here => incoming.attempt += 1,
+                        Way::Here => incoming.fail(),
                     }
                 }
             }
@@ -311,7 +319,8 @@ impl Consumer {
         let queue = self.retry_queue.clone()?;
         let mut message = message.clone();
         let headers = &mut message.headers;
-        headers.insert(header::ATTEMPTS, incoming.attempt.to_string());
+        let failures = incoming.failures.saturating_add(1);
+        headers.insert(header::ATTEMPTS, failures.to_string());
         headers.insert(header::ORIGIN, incoming.destination().to_string());
         let fits = self.fits(&message);
         fits.then(|| Publish::new(Destination::Queue(queue), message))

@@ -13,6 +13,8 @@ pub struct Incoming {
     pub(super) message: Arc<Message>,
     pub(super) about: Arc<About>,
     pub(super) attempt: u32,
+    /// Attempts of those before this one that are to be taken for failed.
+    pub(super) failures: u32,
     pub(super) context: Context,
 }
 
@@ -79,6 +81,12 @@ impl Incoming {
     pub fn with_message(mut self, message: impl Into<Arc<Message>>) -> Self {
         self.message = message.into();
         self
+    }
+
+    /// An attempt failed, and the next is made right here.
+    pub(super) fn fail(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// The headers.
