@@ -75,6 +75,7 @@ impl Pulse {
         }
         Listener {
             heard,
+            beat: self.beat.clone(),
             returns,
             told_at: None,
             ask_now: Arc::clone(&self.ask_now),
@@ -86,6 +87,7 @@ impl Pulse {
 #[derive(Debug)]
 pub(crate) struct Listener {
     heard: watch::Receiver<Beat>,
+    beat: watch::Sender<Beat>,
     /// Returns that it knows of.
     returns: u64,
     /// It is back, and this is when that is told.
@@ -108,6 +110,17 @@ impl Listener {
         let beat = self.heard.borrow();
         let (kind, why) = beat.silent.as_ref()?;
         Some(Error::new(*kind, String::from(&**why)))
+    }
+
+    /// The registry has answered something else: it is not silent, whatever it said to the last question. Without this it
+    /// could fall silent again before it is asked, and nobody would be told.
+    pub(crate) fn answers(&mut self) {
+        if self.heard.borrow().silent.is_some() {
+            answered(&self.beat);
+            // Whoever knows need not be told.
+            self.returns = self.heard.borrow_and_update().returns;
+            self.ask_now.notify_one();
+        }
     }
 
     /// Something went wrong: it is asked now, not only when it is time.
@@ -174,8 +187,8 @@ impl Asking {
     }
 
     async fn keep_asking(&self) {
-        let mut silent = false;
         loop {
+            let silent = self.beat.borrow().silent.is_some();
             let wait = if silent { WHILE_SILENT } else { EVERY };
             tokio::select! {
                 () = sleep(wait.mul_f64(0.9 + fastrand::f64() / 5.0)) => {}
@@ -185,15 +198,9 @@ impl Asking {
             let answer = timeout(ANSWER_WITHIN, self.registry.health_check()).await;
             match answer.unwrap_or_else(|_| Err(too_slow())) {
                 Err(error) if error.kind() == ErrorKind::Cancelled => return,
-                Err(error) if is_silence(&error) => {
-                    silent = true;
-                    self.fell_silent(&error);
-                }
+                Err(error) if is_silence(&error) => self.fell_silent(&error),
                 // Who refuses is there.
-                Ok(()) | Err(_) => {
-                    silent = false;
-                    self.answered();
-                }
+                Ok(()) | Err(_) => answered(&self.beat),
             }
         }
     }
@@ -205,14 +212,14 @@ impl Asking {
             news
         });
     }
+}
 
-    fn answered(&self) {
-        self.beat.send_if_modified(|beat| {
-            let news = beat.silent.take().is_some();
-            beat.returns += u64::from(news);
-            news
-        });
-    }
+fn answered(beat: &watch::Sender<Beat>) {
+    beat.send_if_modified(|beat| {
+        let news = beat.silent.take().is_some();
+        beat.returns += u64::from(news);
+        news
+    });
 }
 
 fn is_silence(error: &Error) -> bool {

@@ -51,6 +51,17 @@ pub(crate) struct Freshness {
     pub(crate) error: Option<Arc<str>>,
 }
 
+impl Freshness {
+    /// The registry says so now.
+    pub(crate) fn now() -> Self {
+        Self {
+            answered_at: Some(Instant::now()),
+            stale: false,
+            error: None,
+        }
+    }
+}
+
 impl InstanceSet {
     /// The service.
     #[must_use]

@@ -1,7 +1,9 @@
 //! What stands in the cluster, as tests write it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
@@ -69,6 +71,8 @@ pub(crate) fn unique(what: &str) -> ServiceName {
 pub(crate) struct Cluster {
     transport: Transport,
     origin: Origin,
+    /// The ports that were ever written of each service.
+    written: Arc<Mutex<HashMap<ServiceName, BTreeSet<u16>>>>,
 }
 
 impl Cluster {
@@ -84,6 +88,7 @@ impl Cluster {
         Self {
             transport: Transport::new(&settings).unwrap(),
             origin: Origin::https(&host, port).unwrap(),
+            written: Arc::default(),
         }
     }
 
@@ -157,23 +162,33 @@ impl Cluster {
     }
 }
 
-/// Writes instances as endpoints of two slices, some of them in both.
+/// Writes instances as endpoints of two slices for each port, some of them in both.
 impl Editor for Cluster {
     fn write<'a>(&'a self, service: &'a ServiceName, places: &'a [Place]) -> BoxFuture<'a, ()> {
-        let endpoints: Vec<Value> = places
-            .iter()
-            .map(|place| json!({"addresses": [place.host], "conditions": {"ready": true}}))
-            .collect();
-        let half = endpoints.len() / 2;
-        let first = endpoints.get(..=half).unwrap_or(&endpoints).to_vec();
-        let second = endpoints.get(half..).unwrap_or_default().to_vec();
         Box::pin(async move {
-            for (n, endpoints) in [first, second].into_iter().enumerate() {
-                let content =
-                    json!({"ports": [{"name": "http", "port": 8000}], "endpoints": endpoints});
-                let name = format!("{service}-{n}");
-                self.slice("default", service.as_str(), &name, &content)
-                    .await;
+            let ports: BTreeSet<u16> = {
+                let mut written = self.written.lock().unwrap();
+                // Those that an earlier list had are emptied.
+                let ports = written.entry(service.clone()).or_default();
+                ports.extend(places.iter().map(|place| place.port));
+                ports.clone()
+            };
+            for port in ports {
+                let endpoints: Vec<Value> = places
+                    .iter()
+                    .filter(|place| place.port == port)
+                    .map(|place| json!({"addresses": [place.host], "conditions": {"ready": true}}))
+                    .collect();
+                let half = endpoints.len() / 2;
+                let first = endpoints.get(..=half).unwrap_or(&endpoints).to_vec();
+                let second = endpoints.get(half..).unwrap_or_default().to_vec();
+                for (n, endpoints) in [first, second].into_iter().enumerate() {
+                    let content =
+                        json!({"ports": [{"name": "http", "port": port}], "endpoints": endpoints});
+                    let name = format!("{service}-{port}-{n}");
+                    self.slice("default", service.as_str(), &name, &content)
+                        .await;
+                }
             }
         })
     }

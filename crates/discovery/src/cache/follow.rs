@@ -117,7 +117,12 @@ impl Follow {
         let mut opening = std::pin::pin!(self.open());
         loop {
             tokio::select! {
-                opened = &mut opening => return Some(opened),
+                opened = &mut opening => {
+                    if opened.is_ok() {
+                        pulse.answers();
+                    }
+                    return Some(opened);
+                }
                 heard = pulse.next() => match heard {
                     Heard::Silent(error) => self.failed(&error),
                     Heard::Back => {
@@ -175,13 +180,15 @@ impl Follow {
                     Some(Ok(list)) => {
                         lists.fetch_add(1, Ordering::Relaxed);
                         self.answered(list);
+                        pulse.answers();
                     }
                     Some(Err(error)) => return Ended::Broken(error),
                     None => return Ended::Broken(Error::unavailable("the watch ended")),
                 },
                 _ = resync.tick(), if asked.is_terminated() => asked.set(self.resync(&lists).fuse()),
-                outcome = &mut asked => if let Err(error) = outcome {
-                    return Ended::Broken(error);
+                outcome = &mut asked => match outcome {
+                    Ok(()) => pulse.answers(),
+                    Err(error) => return Ended::Broken(error),
                 },
                 heard = pulse.next() => match heard {
                     Heard::Silent(error) => self.failed(&error),

@@ -371,7 +371,8 @@ impl Pool {
 
     /// This is the list now, and there is no doubt about it. Says whether it is another one than before.
     pub(crate) fn answer(&self, instances: Vec<ServiceInstance>, revision: u64) -> bool {
-        self.take(instances, revision, None, |_, _| Vanished::default())
+        let vanished = |_: &InstanceSet, _: &[Arc<Member>]| Vanished::default();
+        self.take(instances, revision, Freshness::now(), None, vanished)
     }
 
     /// The registry has answered: this is its list now. Says whether it is another one than before.
@@ -387,13 +388,14 @@ impl Pool {
         ended: &CancellationToken,
     ) -> bool {
         let vanished = |before: &InstanceSet, now: &[Arc<Member>]| self.vanished(before, now);
-        self.take(instances, revision, Some(ended), vanished)
+        self.take(instances, revision, Freshness::now(), Some(ended), vanished)
     }
 
     fn take(
         &self,
         mut instances: Vec<ServiceInstance>,
         revision: u64,
+        freshness: Freshness,
         ended: Option<&CancellationToken>,
         vanished: impl FnOnce(&InstanceSet, &[Arc<Member>]) -> Vanished,
     ) -> bool {
@@ -404,11 +406,6 @@ impl Pool {
             return false;
         }
         let set = self.set.load_full();
-        let freshness = Freshness {
-            answered_at: Some(Instant::now()),
-            stale: false,
-            error: None,
-        };
         let same = set.is_resolved() && set.instances().map(|known| &**known).eq(&instances);
         let next = if same {
             InstanceSet {
@@ -441,19 +438,15 @@ impl Pool {
         why: &Error,
         ended: &CancellationToken,
     ) {
-        self.take(instances, 0, Some(ended), |_, _| Vanished::default());
-        let replacing = self.replacing();
-        if ended.is_cancelled() {
-            return;
-        }
-        let mut next = InstanceSet::clone(&self.set.load());
         let now = Instant::now();
-        next.freshness = Freshness {
+        let freshness = Freshness {
             answered_at: Some(now.checked_sub(age).unwrap_or(now)),
             stale: true,
             error: Some(why.report().to_string().into()),
         };
-        self.replace(next, &replacing);
+        // At once with the instances: nobody is to see them as if the registry stood behind them.
+        let vanished = |_: &InstanceSet, _: &[Arc<Member>]| Vanished::default();
+        self.take(instances, 0, freshness, Some(ended), vanished);
     }
 
     /// Who is missing from a new list and may be there all the same.

@@ -82,7 +82,9 @@ impl Lists {
             tokio::select! {
                 next = watch.next() => {
                     let next = next.unwrap_or_else(|| Err(Error::unavailable("the watch ended")));
-                    if next.is_err() {
+                    if next.is_ok() {
+                        self.pulse.answers();
+                    } else {
                         self.watch = None;
                         self.pulse.ask_now();
                     }
@@ -133,6 +135,7 @@ impl Lists {
         Some(match opened {
             Ok((watch, first)) => {
                 self.watch = Some(watch);
+                self.pulse.answers();
                 Ok(first)
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use trunkline_discovery::{
 use trunkline_telemetry::{Format, Metrics};
 
 use crate::balance::{instance, name};
-use crate::scripted::Scripted;
+use crate::scripted::{Recording, Scripted};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -134,6 +134,54 @@ async fn a_question_that_takes_its_time_neither_holds_news_up_nor_takes_them_bac
     }
     sleep(Duration::from_secs(5)).await;
     assert_eq!(ids(&discovery), ["299"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_is_noticed_while_a_question_waits_for_it() {
+    let scripted = Scripted::with(vec![instance("a")]);
+    let registry = Recording::default();
+    let mut cache = DiscoveryCacheConfig::default();
+    // There is always a question under way.
+    cache.resync_interval = Duration::from_secs(1);
+    let discovery = Discovery::builder()
+        .resolver(scripted.clone())
+        .registry(registry.clone())
+        .cache(cache)
+        .build();
+    let users = discovery.instances(&name());
+    users.ready(soon()).await.unwrap();
+    scripted.set_hanging(true);
+    registry.set_hanging(true);
+    sleep(Duration::from_millis(4600)).await;
+    assert!(users.snapshot().is_stale());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_hangs_again_is_noticed_again() {
+    let scripted = Scripted::with(vec![instance("a")]);
+    let registry = Recording::default();
+    let discovery = Discovery::builder()
+        .resolver(scripted.clone())
+        .registry(registry.clone())
+        .build();
+    let users = discovery.instances(&name());
+    users.ready(soon()).await.unwrap();
+    registry.set_hanging(true);
+    scripted.set_away(true);
+    scripted.break_watches();
+    sleep(Duration::from_secs(5)).await;
+    assert!(users.snapshot().is_stale());
+    // It answers for so short a time that one question is answered, and the one whether it works is not.
+    scripted.set_away(false);
+    while users.snapshot().is_stale() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert!(users.snapshot().is_stale());
+    // Nor is it forgotten that it is back.
+    registry.set_hanging(false);
+    sleep(Duration::from_secs(3)).await;
+    assert!(!users.snapshot().is_stale());
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,22 +4,26 @@
 //! link on which nothing passes any more though nobody says so, one that is slow — need somebody in between. The relay runs
 //! on a thread of its own, so that a test may block or pause its own clock.
 
+mod datagrams;
 mod pipe;
 mod weather;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_core::task;
 
 use weather::{Counters, Weather};
+
+/// Ports that are tried.
+const TRIES: usize = 32;
 
 /// Passes TCP connections on to a server, as well or as badly as it is told. Dropping it resets all of them.
 ///
@@ -49,8 +53,28 @@ impl Relay {
     /// # Errors
     /// When no port can be had, or no thread.
     pub fn to(server: SocketAddr) -> io::Result<Self> {
-        let listener = StdListener::bind(("127.0.0.1", 0))?;
+        Self::between(StdListener::bind(("127.0.0.1", 0))?, None, server)
+    }
+
+    /// As [`Relay::to`], and passes datagrams of UDP on as well, at the same port. Those that do not pass are lost, as
+    /// datagrams are.
+    ///
+    /// # Errors
+    /// When no port can be had, or no thread.
+    pub fn with_datagrams(server: SocketAddr) -> io::Result<Self> {
+        let (listener, socket) = both()?;
+        Self::between(listener, Some(socket), server)
+    }
+
+    fn between(
+        listener: StdListener,
+        socket: Option<StdUdpSocket>,
+        server: SocketAddr,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        if let Some(socket) = &socket {
+            socket.set_nonblocking(true)?;
+        }
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -69,7 +93,7 @@ impl Relay {
         };
         let thread = std::thread::Builder::new()
             .name("fault-relay".to_owned())
-            .spawn(move || runtime.block_on(relayed.run(listener)))?;
+            .spawn(move || runtime.block_on(relayed.run(listener, socket)))?;
         Ok(Self {
             address,
             weather,
@@ -129,6 +153,19 @@ impl Drop for Relay {
     }
 }
 
+/// A port of TCP and of UDP. The system gives one of TCP that another program may have of UDP.
+fn both() -> io::Result<(StdListener, StdUdpSocket)> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        let listener = StdListener::bind(("127.0.0.1", 0))?;
+        match StdUdpSocket::bind(listener.local_addr()?) {
+            Ok(socket) => return Ok((listener, socket)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// What the thread has.
 struct Relayed {
     server: SocketAddr,
@@ -139,11 +176,20 @@ struct Relayed {
 }
 
 impl Relayed {
-    async fn run(self, listener: StdListener) {
+    async fn run(self, listener: StdListener, socket: Option<StdUdpSocket>) {
         let listener = TcpListener::from_std(listener).expect("made on this machine, not blocking");
+        let datagrams = async {
+            let Some(socket) = socket else {
+                return std::future::pending().await;
+            };
+            let socket = UdpSocket::from_std(socket).expect("made on this machine, not blocking");
+            let weather = self.weather.subscribe();
+            datagrams::run(socket, self.server, weather, &self.pipes).await;
+        };
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = self.accept(listener) => {}
+            () = datagrams => {}
         }
         self.weather.send_modify(|weather| weather.resets += 1);
         self.pipes.close();

@@ -11,48 +11,48 @@ use trunkline_discovery::{InstanceWatch, Lease, Registry, Resolver, ServiceInsta
 use super::harness::{Place, ResolverUnderTest, places};
 use crate::Scope;
 
-fn service(scope: &Scope, what: &str) -> ServiceName {
+pub(super) fn service(scope: &Scope, what: &str) -> ServiceName {
     ServiceName::new(scope.name(what)).expect("a sound name")
 }
 
-fn numbers(numbers: impl IntoIterator<Item = u16>) -> Vec<Place> {
+pub(super) fn numbers(numbers: impl IntoIterator<Item = u16>) -> Vec<Place> {
     let mut places: Vec<Place> = numbers.into_iter().map(Place::number).collect();
     places.sort();
     places
 }
 
-fn assert_kind<T>(result: Result<T, Error>, kind: ErrorKind, what: &str) {
+pub(super) fn assert_kind<T>(result: Result<T, Error>, kind: ErrorKind, what: &str) {
     match result {
         Ok(_) => panic!("{what} succeeded, it should fail as {kind}"),
         Err(error) => assert_eq!(error.kind(), kind, "{what}: {}", error.report()),
     }
 }
 
-async fn next(scope: &Scope, watch: &mut InstanceWatch) -> Vec<Place> {
+pub(super) async fn next(scope: &Scope, watch: &mut InstanceWatch) -> Vec<Place> {
     let next = scope.within("a list of the watch", watch.next()).await;
     let list = next.expect("a watch does not end").expect("nor fail");
     places(&list)
 }
 
 /// Follows a watch until it says so; lists in between may be skipped or not.
-async fn until(scope: &Scope, watch: &mut InstanceWatch, wanted: &[Place]) {
+pub(super) async fn until(scope: &Scope, watch: &mut InstanceWatch, wanted: &[Place]) {
     while next(scope, watch).await != wanted {}
 }
 
 /// What stands in the directory is found.
-pub async fn what_is_written_is_found(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn what_is_written_is_found(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1, 2]).await;
     assert_eq!(subject.places(&service).await, numbers([1, 2]));
 }
 
 /// Nobody is an answer, not an error.
-pub async fn an_unknown_service_has_no_instances(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn an_unknown_service_has_no_instances(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     assert!(subject.places(&service(scope, "nobody")).await.is_empty());
 }
 
 /// Instances are as if they had been announced: sound, of the service, usable, and ordered by id.
-pub async fn instances_are_sound_and_in_order(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn instances_are_sound_and_in_order(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [3, 1, 2]).await;
     let list = subject
@@ -70,7 +70,7 @@ pub async fn instances_are_sound_and_in_order(subject: &ResolverUnderTest, scope
 }
 
 /// An instance that stays keeps its id and everything else, whatever comes and goes beside it.
-pub async fn an_instance_is_the_same_every_time(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn an_instance_is_the_same_every_time(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1]).await;
     let first = subject
@@ -91,7 +91,7 @@ pub async fn an_instance_is_the_same_every_time(subject: &ResolverUnderTest, sco
 }
 
 /// Nobody finds the instances of another service.
-pub async fn services_are_apart(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn services_are_apart(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let (users, admins) = (service(scope, "users"), service(scope, "users-admin"));
     subject.write(&users, [1]).await;
     subject.write(&admins, [2]).await;
@@ -100,7 +100,7 @@ pub async fn services_are_apart(subject: &ResolverUnderTest, scope: &Scope) {
 }
 
 /// Upper case and `_` mean lower case and `-`.
-pub async fn spellings_of_a_name_are_one(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn spellings_of_a_name_are_one(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "user-service");
     subject.write(&service, [1]).await;
     let spelled = service.as_str().replace("user-service", "User_Service");
@@ -109,14 +109,14 @@ pub async fn spellings_of_a_name_are_one(subject: &ResolverUnderTest, scope: &Sc
 }
 
 /// A list that no single small answer holds is complete.
-pub async fn many_instances_are_found(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn many_instances_are_found(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, 0..250).await;
     assert_eq!(subject.places(&service).await, numbers(0..250));
 }
 
 /// The services that have an instance are listed; where they cannot be, that is said.
-pub async fn services_are_those_with_an_instance(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn services_are_those_with_an_instance(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let (users, gone) = (service(scope, "users"), service(scope, "gone"));
     subject.write(&users, [1]).await;
     subject.write(&gone, [2]).await;
@@ -133,7 +133,7 @@ pub async fn services_are_those_with_an_instance(subject: &ResolverUnderTest, sc
 }
 
 /// What is taken out is not found any more.
-pub async fn what_is_taken_out_is_gone(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn what_is_taken_out_is_gone(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1, 2]).await;
     subject.write(&service, [2]).await;
@@ -143,7 +143,7 @@ pub async fn what_is_taken_out_is_gone(subject: &ResolverUnderTest, scope: &Scop
 }
 
 /// Announcing is refused by its kind, and changes nothing.
-pub async fn nothing_can_be_announced(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn nothing_can_be_announced(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let instance = ServiceInstance::new(service.clone(), "10.0.0.1", 8000);
     let ttl = Duration::from_secs(10);
@@ -162,13 +162,13 @@ pub async fn nothing_can_be_announced(subject: &ResolverUnderTest, scope: &Scope
 }
 
 /// A directory that works says so.
-pub async fn a_health_check_passes(subject: &ResolverUnderTest, _: &Scope) {
+pub async fn a_health_check_passes(subject: &ResolverUnderTest<'_>, _: &Scope) {
     let health = subject.registry.health_check().await;
     health.expect("a directory that works");
 }
 
 /// The first list comes at once and is complete.
-pub async fn a_watch_begins_with_the_list(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn a_watch_begins_with_the_list(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1, 2]).await;
     let mut watch = subject.watch(&service).await;
@@ -177,7 +177,7 @@ pub async fn a_watch_begins_with_the_list(subject: &ResolverUnderTest, scope: &S
 
 /// The first list comes even when there is nothing to list.
 pub async fn a_watch_of_nobody_begins_with_an_empty_list(
-    subject: &ResolverUnderTest,
+    subject: &ResolverUnderTest<'_>,
     scope: &Scope,
 ) {
     let service = service(scope, "users");
@@ -188,7 +188,7 @@ pub async fn a_watch_of_nobody_begins_with_an_empty_list(
 }
 
 /// Coming and going is seen, each as a whole list.
-pub async fn a_watch_sees_instances_come_and_go(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn a_watch_sees_instances_come_and_go(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let mut watch = subject.watch(&service).await;
     assert!(next(scope, &mut watch).await.is_empty());
@@ -199,7 +199,7 @@ pub async fn a_watch_sees_instances_come_and_go(subject: &ResolverUnderTest, sco
 }
 
 /// What has not changed is not told.
-pub async fn a_watch_tells_nothing_twice(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn a_watch_tells_nothing_twice(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1, 2]).await;
     let mut watch = subject.watch(&service).await;
@@ -210,7 +210,7 @@ pub async fn a_watch_tells_nothing_twice(subject: &ResolverUnderTest, scope: &Sc
 }
 
 /// Several watches of one service all see every change.
-pub async fn every_watch_sees_every_change(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn every_watch_sees_every_change(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let mut watches = Vec::new();
     for _ in 0..8 {
@@ -231,7 +231,7 @@ pub async fn every_watch_sees_every_change(subject: &ResolverUnderTest, scope: &
 }
 
 /// A watch hears nothing of other services.
-pub async fn a_watch_hears_of_its_own_service_only(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn a_watch_hears_of_its_own_service_only(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let (users, admins) = (service(scope, "users"), service(scope, "users-admin"));
     let mut watch = subject.watch(&users).await;
     next(scope, &mut watch).await;
@@ -242,7 +242,7 @@ pub async fn a_watch_hears_of_its_own_service_only(subject: &ResolverUnderTest, 
 }
 
 /// However quickly things change, the last list is the truth.
-pub async fn a_watch_ends_up_with_the_truth(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn a_watch_ends_up_with_the_truth(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let mut watch = subject.watch(&service).await;
     for round in 0..40 {
@@ -256,7 +256,7 @@ pub async fn a_watch_ends_up_with_the_truth(subject: &ResolverUnderTest, scope: 
 
 /// A watch that begins amid changes misses none of them.
 pub async fn a_watch_that_begins_amid_changes_misses_nothing(
-    subject: &ResolverUnderTest,
+    subject: &ResolverUnderTest<'_>,
     scope: &Scope,
 ) {
     let service = service(scope, "users");
@@ -280,7 +280,7 @@ pub async fn a_watch_that_begins_amid_changes_misses_nothing(
 }
 
 /// Giving up waiting for the next list, at any moment, loses nothing.
-pub async fn waiting_for_a_list_is_cancel_safe(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn waiting_for_a_list_is_cancel_safe(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let mut watch = subject.watch(&service).await;
     let mut last = None;
@@ -298,7 +298,7 @@ pub async fn waiting_for_a_list_is_cancel_safe(subject: &ResolverUnderTest, scop
 }
 
 /// Erasing what is erased changes nothing.
-pub async fn erasing_twice_is_erasing_once(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn erasing_twice_is_erasing_once(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1]).await;
     let resolver = subject.resolver.clone().erase().erase();
@@ -312,7 +312,7 @@ pub async fn erasing_twice_is_erasing_once(subject: &ResolverUnderTest, scope: &
 }
 
 /// After shutdown every question fails as cancelled.
-pub async fn calls_after_shutdown_are_cancelled(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn calls_after_shutdown_are_cancelled(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.shutdown().await;
     let resolved = subject.resolver.resolve(&service).await;
@@ -325,7 +325,7 @@ pub async fn calls_after_shutdown_are_cancelled(subject: &ResolverUnderTest, sco
 }
 
 /// Watches end at shutdown, and stay ended.
-pub async fn watches_end_at_shutdown(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn watches_end_at_shutdown(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     let mut watches = Vec::new();
     for _ in 0..4 {
@@ -342,7 +342,7 @@ pub async fn watches_end_at_shutdown(subject: &ResolverUnderTest, scope: &Scope)
 }
 
 /// Questions that are under way at shutdown are answered or cancelled.
-pub async fn calls_under_way_end_at_shutdown(subject: &ResolverUnderTest, scope: &Scope) {
+pub async fn calls_under_way_end_at_shutdown(subject: &ResolverUnderTest<'_>, scope: &Scope) {
     let service = service(scope, "users");
     subject.write(&service, [1]).await;
     let asking = (0..20).map(|_| {

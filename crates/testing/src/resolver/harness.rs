@@ -41,6 +41,18 @@ pub trait Editor: Send + Sync + 'static {
     fn write<'a>(&'a self, service: &'a ServiceName, places: &'a [Place]) -> BoxFuture<'a, ()>;
 }
 
+/// The way between the resolver and its directory, which fails on demand.
+pub trait Link: Send + Sync + 'static {
+    /// Whatever stands is reset and nothing new is let through, for as long as it is told so.
+    fn cut(&self, cut: bool);
+
+    /// Nothing passes, and nobody says so, for as long as it is told so.
+    fn stall(&self, stall: bool);
+
+    /// Whatever stands is reset, and new connections pass.
+    fn reset(&self);
+}
+
 /// Opens the resolver under test.
 pub trait ResolverHarness: Send + Sync + 'static {
     /// An open resolver and its directory; `None` when it needs a server that is not configured here.
@@ -62,12 +74,13 @@ pub struct OpenResolver {
     registry: AnyRegistry,
     resolver: AnyResolver,
     editor: Box<dyn Editor>,
+    link: Box<dyn Link>,
     shutdown: Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 impl OpenResolver {
     /// Puts one together. `shutdown` may be called when it is shut down already.
-    pub fn new<R, F, Fut>(resolver: R, editor: impl Editor, shutdown: F) -> Self
+    pub fn new<R, F, Fut>(resolver: R, editor: impl Editor, link: impl Link, shutdown: F) -> Self
     where
         R: Registry + Resolver + Clone,
         F: FnOnce() -> Fut + Send + Sync + 'static,
@@ -77,6 +90,7 @@ impl OpenResolver {
             registry: AnyRegistry::new(resolver.clone()),
             resolver: AnyResolver::new(resolver),
             editor: Box::new(editor),
+            link: Box::new(link),
             shutdown: Box::new(move || Box::pin(shutdown())),
         }
     }
@@ -89,14 +103,17 @@ impl fmt::Debug for OpenResolver {
 }
 
 /// What a case works with.
-pub struct ResolverUnderTest {
+pub struct ResolverUnderTest<'a> {
     /// The half that announces nothing.
     pub registry: AnyRegistry,
     /// Where instances are found.
     pub resolver: AnyResolver,
     /// Whether it can list the names of all services.
     pub lists_services: bool,
+    /// The way to its directory. The editor has one of its own.
+    pub link: Box<dyn Link>,
     editor: Box<dyn Editor>,
+    harness: &'a dyn OpenBoxed,
     #[expect(
         clippy::type_complexity,
         reason = "what is called once, by a case or after it"
@@ -104,14 +121,47 @@ pub struct ResolverUnderTest {
     shutdown: std::sync::Mutex<Option<Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send + Sync>>>,
 }
 
-impl ResolverUnderTest {
+impl ResolverUnderTest<'_> {
+    async fn of<'a>(harness: &'a dyn OpenBoxed, scope: &Scope) -> Option<ResolverUnderTest<'a>> {
+        let open = scope.within("open", harness.open_boxed(scope)).await?;
+        Some(ResolverUnderTest {
+            registry: open.registry,
+            resolver: open.resolver,
+            lists_services: harness.lists(),
+            link: open.link,
+            editor: open.editor,
+            harness,
+            shutdown: std::sync::Mutex::new(Some(open.shutdown)),
+        })
+    }
+
+    /// Another one of the same directory, as another process has it.
+    ///
+    /// # Panics
+    /// When it cannot be opened, though the first one was.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe.
+    pub async fn another(&self, scope: &Scope) -> Self {
+        let another = ResolverUnderTest::of(self.harness, scope).await;
+        another.expect("it was opened before")
+    }
+
     /// From now on these are the instances of the service.
     ///
     /// # Cancel safety
     /// Not cancel safe.
     pub async fn write(&self, service: &ServiceName, numbers: impl IntoIterator<Item = u16>) {
         let places: Vec<Place> = numbers.into_iter().map(Place::number).collect();
-        self.editor.write(service, &places).await;
+        self.write_places(service, &places).await;
+    }
+
+    /// As [`write`](Self::write), at any places.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe.
+    pub async fn write_places(&self, service: &ServiceName, places: &[Place]) {
+        self.editor.write(service, places).await;
     }
 
     /// The places of a service.
@@ -153,7 +203,7 @@ impl ResolverUnderTest {
     }
 }
 
-impl fmt::Debug for ResolverUnderTest {
+impl fmt::Debug for ResolverUnderTest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.resolver;
         f.debug_tuple("ResolverUnderTest").field(shown).finish()
@@ -203,20 +253,13 @@ impl<H: ResolverHarness> OpenBoxed for H {
 /// When the case fails.
 pub fn run<C>(harness: &dyn OpenBoxed, case: &'static str, body: C)
 where
-    C: for<'a> FnOnce(&'a ResolverUnderTest, &'a Scope) -> BoxFuture<'a, ()>,
+    C: for<'a> FnOnce(&'a ResolverUnderTest<'a>, &'a Scope) -> BoxFuture<'a, ()>,
 {
     live::block_on(async {
         let scope = Scope::new(case);
-        let Some(open) = scope.within("open", harness.open_boxed(&scope)).await else {
+        let Some(subject) = ResolverUnderTest::of(harness, &scope).await else {
             live::skip(&scope, Missing::Server(harness.named()));
             return;
-        };
-        let subject = ResolverUnderTest {
-            registry: open.registry,
-            resolver: open.resolver,
-            lists_services: harness.lists(),
-            editor: open.editor,
-            shutdown: std::sync::Mutex::new(Some(open.shutdown)),
         };
         scope.within("the case", body(&subject, &scope)).await;
         scope.within("shutdown", subject.shutdown()).await;

@@ -36,5 +36,42 @@ macro_rules! resolver_conformance {
                 calls_under_way_end_at_shutdown,
             ]
         );
+        $crate::__conformance_tests!(
+            $crate::resolver::run,
+            $harness,
+            $crate::resolver::changing,
+            [
+                instances_of_one_host_are_told_apart_by_their_ports,
+                an_instance_that_moves_is_found_where_it_is,
+                an_instance_that_comes_back_is_the_same,
+                ids_are_unlike_each_other_and_the_same_everywhere,
+                questions_at_once_agree,
+                a_question_that_is_given_up_harms_nobody,
+                a_service_that_is_emptied_is_followed_on,
+                many_come_and_go_at_once,
+                revisions_do_not_go_back,
+                many_services_are_watched_at_once,
+                a_watch_that_is_dropped_ends,
+                discovery_picks_what_stands_and_nothing_else,
+                discovery_tells_what_changed,
+                discovery_asks_once_for_all_who_want_it,
+            ]
+        );
+        $crate::__conformance_tests!(
+            $crate::resolver::run,
+            $harness,
+            $crate::resolver::outages,
+            [
+                nobody_there_is_an_error_and_no_empty_list,
+                connections_that_are_reset_lose_nothing,
+                what_changes_behind_a_cut_is_seen_afterwards,
+                what_changes_behind_a_silent_link_is_seen_afterwards,
+                what_is_wiped_behind_a_cut_leaves_no_ghosts,
+                what_was_known_is_used_while_cut_off,
+                a_watch_that_begins_while_cut_off_comes_to_know,
+                a_process_that_starts_while_cut_off_knows_what_an_earlier_one_did,
+                shutdown_waits_for_no_link,
+            ]
+        );
     };
 }

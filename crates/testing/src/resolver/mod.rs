@@ -4,9 +4,11 @@
 //! [`ResolverHarness`] and let [`resolver_conformance!`](crate::resolver_conformance) make one test of every case.
 
 pub mod cases;
+pub mod changing;
 mod harness;
 mod macros;
+pub mod outages;
 
 pub use harness::{
-    Editor, OpenBoxed, OpenResolver, Place, ResolverHarness, ResolverUnderTest, run,
+    Editor, Link, OpenBoxed, OpenResolver, Place, ResolverHarness, ResolverUnderTest, run,
 };

@@ -44,13 +44,7 @@ fn prepare(site: &Site) -> Result<(), ServerError> {
     let run = site.directory().join("run");
     fs::create_dir_all(&run).map_err(ServerError::io("create", &run))?;
     let data = site.data();
-    fs::create_dir_all(&data).map_err(ServerError::io("create", &data))?;
-    let zone = data.join("zone");
-    // What is not there may be asked for again after a second.
-    let text = format!(
-        "$ORIGIN {ZONE}.\n@ 1 SOA ns admin 1 3600 600 86400 1\n@ 1 NS ns\nns 1 A 127.0.0.1\n"
-    );
-    fs::write(&zone, text).map_err(ServerError::io("write", &zone))?;
+    write_zone(site)?;
     let path = site.directory().join("knot.conf");
     let port = site.port();
     let text = format!(
@@ -61,6 +55,21 @@ fn prepare(site: &Site) -> Result<(), ServerError> {
          zone:\n  - domain: {ZONE}\n    storage: {data:?}\n    file: zone\n    acl: tests\n    zonefile-sync: 0\n"
     );
     fs::write(&path, text).map_err(ServerError::io("write", &path))
+}
+
+/// Writes the zone with nothing in it, for a server that is down.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_zone(site: &Site) -> Result<(), ServerError> {
+    let data = site.data();
+    fs::create_dir_all(&data).map_err(ServerError::io("create", &data))?;
+    let zone = data.join("zone");
+    // What is not there may be asked for again after a second.
+    let text = format!(
+        "$ORIGIN {ZONE}.\n@ 1 SOA ns admin 1 3600 600 86400 1\n@ 1 NS ns\nns 1 A 127.0.0.1\n"
+    );
+    fs::write(&zone, text).map_err(ServerError::io("write", &zone))
 }
 
 fn command(site: &Site, command: &mut Command) {
