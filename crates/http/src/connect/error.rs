@@ -77,9 +77,7 @@ impl ConnectFailed {
             is_local: is_local(cause.as_ref()),
             cause: chain(cause.as_ref()),
         };
-        Error::unavailable(format!("cannot connect to {}", failed.authority))
-            .with_retry(Retry::Safe)
-            .with_source(failed)
+        failed.into_error()
     }
 
     /// The error of a connection that was not made in time.
@@ -95,9 +93,16 @@ impl ConnectFailed {
             is_local: false,
             cause: String::new(),
         };
-        Error::timeout(format!("cannot connect to {} in time", failed.authority))
-            .with_retry(Retry::Safe)
-            .with_source(failed)
+        failed.into_error()
+    }
+
+    /// The error of whoever waited for this connection.
+    pub(crate) fn into_error(self) -> Error {
+        let error = match self.timeout {
+            None => Error::unavailable(format!("cannot connect to {}", self.authority)),
+            Some(_) => Error::timeout(format!("cannot connect to {} in time", self.authority)),
+        };
+        error.with_retry(Retry::Safe).with_source(self)
     }
 }
 

@@ -19,7 +19,7 @@ pub use state::PoolStats;
 use state::{Checkout, Discarded, Grant, State};
 pub(crate) use state::{Limits, Pooled};
 
-use crate::connect::{Connector, Version};
+use crate::connect::{ConnectFailed, ConnectStage, Connector, Version};
 use crate::origin::Origin;
 use crate::wire::{H1, H2};
 
@@ -53,6 +53,12 @@ pub struct PoolFull {
 pub(crate) enum Connection {
     Own(Lease),
     Shared(StreamLease),
+}
+
+/// A connection that was just made.
+enum Opened {
+    Own(Box<H1>),
+    Shared(H2),
 }
 
 type Kept = State<Box<H1>, H2>;
@@ -132,7 +138,7 @@ impl Pool {
         match self.with(|state, out| state.ready(origin, now, out))? {
             Grant::Reuse(connection) => Some(self.own(origin, connection)),
             Grant::Stream(id, handle) => Some(self.stream(origin, id, handle)),
-            Grant::Dial | Grant::Closed => None,
+            Grant::Dial | Grant::Failed(_) | Grant::Closed => None,
         }
     }
 
@@ -153,41 +159,73 @@ impl Pool {
     ) -> Result<Connection> {
         let may_share = self.connector.may_share(origin);
         let now = Instant::now();
-        let grant = match self.with(|state, out| state.checkout(origin, may_share, now, out)) {
-            Checkout::Granted(grant) => grant,
-            Checkout::Wait(receiver) => Box::pin(self.wait(origin, receiver, now, waiting)).await?,
-            Checkout::Full => return Err(self.full()),
-        };
+        let grant =
+            match self.with(|state, out| state.checkout(origin, may_share, connecting, now, out)) {
+                Checkout::Granted(grant) => grant,
+                Checkout::Wait(receiver) => {
+                    let limits = (waiting, connecting);
+                    Box::pin(self.wait(origin, receiver, now, limits)).await?
+                }
+                Checkout::Full => return Err(self.full()),
+            };
         match grant {
             Grant::Reuse(connection) => Ok(self.own(origin, connection)),
             Grant::Stream(id, handle) => Ok(self.stream(origin, id, handle)),
             Grant::Dial => self.dial(origin, connecting).await,
+            Grant::Failed(why) => Err(why.into_error()),
             Grant::Closed => Err(Error::cancelled("the HTTP client is shut down")),
         }
     }
 
+    /// Waits for a place as long as one may wait for that, and for a connection that somebody else opens as long as that may
+    /// take.
     async fn wait(
         &self,
         origin: &Origin,
         receiver: oneshot::Receiver<Grant<Box<H1>, H2>>,
         since: Instant,
-        limit: Duration,
+        (place, dial): (Duration, Duration),
     ) -> Result<Grant<Box<H1>, H2>> {
-        let granted = Granted {
+        let mut granted = Granted {
             pool: self,
             origin,
             receiver,
         };
-        granted
-            .until(crate::limits::after(since, limit))
-            .await
-            .ok_or_else(|| {
-                let timeout = PoolTimeout {
-                    max_connections: self.limits.open,
-                    waited: limit,
-                };
-                Error::rejected("no free connection").with_source(timeout)
-            })
+        let mut limits = [place, dial];
+        limits.sort_unstable();
+        for limit in limits {
+            if let Some(grant) = granted.until(crate::limits::after(since, limit)).await {
+                return Ok(grant);
+            }
+            let awaits_dial = self.with(|state, _| state.awaits_dial(origin));
+            let is_over = if awaits_dial {
+                limit >= dial
+            } else {
+                limit >= place
+            };
+            if !is_over {
+                continue;
+            }
+            if let Some(grant) = granted.last_look() {
+                return Ok(grant);
+            }
+            return Err(if awaits_dial {
+                ConnectFailed::timed_out(origin.authority(), ConnectStage::Connect, limit)
+            } else {
+                self.no_place(limit)
+            });
+        }
+        // What was waited for has changed meanwhile: both times are over.
+        let grant = granted.last_look();
+        grant.ok_or_else(|| self.no_place(place.max(dial)))
+    }
+
+    fn no_place(&self, waited: Duration) -> Error {
+        let timeout = PoolTimeout {
+            max_connections: self.limits.open,
+            waited,
+        };
+        Error::rejected("no free connection").with_source(timeout)
     }
 
     fn full(&self) -> Error {
@@ -201,24 +239,36 @@ impl Pool {
     async fn dial(self: &Arc<Self>, origin: &Origin, limit: Duration) -> Result<Connection> {
         let mut dialing = place::Dialing::new(self, origin);
         let place = dialing.take_place();
+        match self.open(origin, place, limit).await {
+            Ok(Opened::Own(connection)) => {
+                dialing.own();
+                Ok(Connection::Own(Lease::new(self, origin, connection)))
+            }
+            Ok(Opened::Shared(handle)) => Ok(Connection::Shared(dialing.shared(handle))),
+            Err(error) => {
+                // Dropped, it lets the next one dial: what is no matter of connecting is told to each.
+                if let Some(why) = error.find::<ConnectFailed>() {
+                    dialing.failed(why);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, origin: &Origin, place: Place, limit: Duration) -> Result<Opened> {
         let (stream, version) = self.connector.connect(origin, place, limit).await?;
         match version {
             Version::One => {
                 let connection = H1::handshake(origin, stream).await?;
-                dialing.own();
-                Ok(Connection::Own(Lease::new(
-                    self,
-                    origin,
-                    Box::new(connection),
-                )))
+                Ok(Opened::Own(Box::new(connection)))
             }
             Version::Two => {
                 let handshake = H2::handshake(origin, stream, &self.scope);
                 let handle = tokio::time::timeout(limit, handshake).await.map_err(|_| {
-                    let stage = crate::connect::ConnectStage::Handshake;
-                    crate::connect::ConnectFailed::timed_out(origin.authority(), stage, limit)
+                    let stage = ConnectStage::Handshake;
+                    ConnectFailed::timed_out(origin.authority(), stage, limit)
                 })??;
-                Ok(Connection::Shared(dialing.shared(handle)))
+                Ok(Opened::Shared(handle))
             }
         }
     }
@@ -232,7 +282,7 @@ impl Pool {
                 self.with(|state, out| state.dialed(origin, None, now, out));
                 self.place_freed();
             }
-            Grant::Closed => {}
+            Grant::Failed(_) | Grant::Closed => {}
         }
     }
 
@@ -311,11 +361,11 @@ struct Granted<'a> {
 }
 
 impl Granted<'_> {
-    async fn until(mut self, limit: Instant) -> Option<Grant<Box<H1>, H2>> {
+    async fn until(&mut self, limit: Instant) -> Option<Grant<Box<H1>, H2>> {
         match timeout_at(limit, &mut self.receiver).await {
             Ok(Ok(grant)) => Some(grant),
             Ok(Err(_)) => Some(Grant::Closed),
-            Err(_) => self.last_look(),
+            Err(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 use tokio::time::Instant;
 
 use super::Pool;
+use crate::connect::ConnectFailed;
 use crate::origin::Origin;
 use crate::wire::{Driver, H1, H2, MOST_STREAMS};
 
@@ -59,6 +60,14 @@ impl<'a> Dialing<'a> {
             .pool
             .with(|state, out| state.shared(self.origin, kept, MOST_STREAMS, now, out));
         StreamLease::new(self.pool, self.origin, id, handle)
+    }
+
+    /// It could not be made.
+    pub(super) fn failed(mut self, why: &ConnectFailed) {
+        self.settled = true;
+        let now = Instant::now();
+        self.pool
+            .with(|state, out| state.dial_failed(self.origin, why, now, out));
     }
 
     fn settle(&mut self, shares: Option<bool>) {

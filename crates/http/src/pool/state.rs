@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::connect::ConnectFailed;
 use crate::origin::{CarriedHash, Origin};
 
 /// Once the first in the queue has waited this long, a connection that comes back is closed to make room for it, even
@@ -99,6 +100,8 @@ struct Shared<S> {
 struct Waiter<X, S> {
     origin: Origin,
     since: Instant,
+    /// How long a connection may take to open, for this one.
+    connecting: Duration,
     sender: oneshot::Sender<Grant<X, S>>,
 }
 
@@ -111,6 +114,8 @@ pub(crate) enum Grant<X, S> {
     Stream(u64, S),
     /// A place: dial, then say what came of it.
     Dial,
+    /// Nothing: the connection that was waited for could not be made.
+    Failed(Box<ConnectFailed>),
     /// Nothing: the pool is closed.
     Closed,
 }
@@ -179,11 +184,12 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
     }
 
     /// Asks for a connection to an origin. `may_share` says whether one that is on its way might turn out to be shared,
-    /// in which case it is waited for.
+    /// in which case it is waited for; `connecting` is how long one may take to open.
     pub(crate) fn checkout(
         &mut self,
         origin: &Origin,
         may_share: bool,
+        connecting: Duration,
         now: Instant,
         out: &mut Discarded<X, S>,
     ) -> Checkout<X, S> {
@@ -211,6 +217,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         self.waiting.push_back(Waiter {
             origin: origin.clone(),
             since: now,
+            connecting,
             sender,
         });
         self.make_room(out);
@@ -276,6 +283,39 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
         slot.shares = shares.or(slot.shares);
         self.serve_origin(origin, now, out);
         self.forget_if_empty(origin);
+    }
+
+    /// Dialing failed. Who waits for nothing but that connection shares its fate: each of them finding out in turn would
+    /// take as many times as long. Not so where the time was up and they have more.
+    pub(crate) fn dial_failed(
+        &mut self,
+        origin: &Origin,
+        why: &ConnectFailed,
+        now: Instant,
+        out: &mut Discarded<X, S>,
+    ) {
+        if self.awaits_dial(origin) {
+            let has_time = |waiter: &Waiter<X, S>| {
+                let limit = why.timeout;
+                limit.is_some_and(|limit| limit < waiter.connecting)
+            };
+            for waiter in std::mem::take(&mut self.waiting) {
+                if waiter.origin != *origin || has_time(&waiter) {
+                    self.waiting.push_back(waiter);
+                } else {
+                    // Whoever no longer waits needs no answer.
+                    drop(waiter.sender.send(Grant::Failed(Box::new(why.clone()))));
+                }
+            }
+        }
+        self.dialed(origin, None, now, out);
+    }
+
+    /// Whether those who wait for this origin wait for a connection that is on its way, and not for a free place.
+    pub(crate) fn awaits_dial(&self, origin: &Origin) -> bool {
+        self.origins.get(origin).is_some_and(|slot| {
+            slot.dialing > 0 && slot.shares != Some(false) && slot.shared.is_empty()
+        })
     }
 
     /// Dialing led to a shared connection, on which whoever dialed has the first room.
@@ -542,7 +582,7 @@ impl<X: Pooled, S: Pooled + Clone> State<X, S> {
                 slot.dialing -= 1;
                 self.open -= 1;
             }
-            Grant::Closed => {}
+            Grant::Failed(_) | Grant::Closed => {}
         }
     }
 

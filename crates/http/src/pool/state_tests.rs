@@ -16,6 +16,8 @@ impl Pooled for Fake {
 
 type Pool = State<Fake, Fake>;
 
+const CONNECTING: Duration = Duration::from_secs(10);
+
 fn origin(port: u16) -> Origin {
     Origin::http("test", port).unwrap()
 }
@@ -46,12 +48,12 @@ impl Rig {
 
     fn ask(&mut self, port: u16) -> Checkout<Fake, Fake> {
         self.pool
-            .checkout(&origin(port), false, self.now, &mut self.out)
+            .checkout(&origin(port), false, CONNECTING, self.now, &mut self.out)
     }
 
     fn ask_shared(&mut self, port: u16) -> Checkout<Fake, Fake> {
         self.pool
-            .checkout(&origin(port), true, self.now, &mut self.out)
+            .checkout(&origin(port), true, CONNECTING, self.now, &mut self.out)
     }
 
     fn dial(&mut self, port: u16) {
@@ -251,6 +253,49 @@ fn a_shared_connection_that_died_is_forgotten() {
 }
 
 #[test]
+fn who_waits_for_a_connection_shares_its_fate() {
+    let mut rig = Rig::new(10, 10);
+    let refused = |limit: Option<Duration>| {
+        let stage = crate::connect::ConnectStage::Tls;
+        let error = match limit {
+            None => ConnectFailed::error("test", stage, "refused"),
+            Some(limit) => ConnectFailed::timed_out("test", stage, limit),
+        };
+        error.find::<ConnectFailed>().unwrap().clone()
+    };
+    let fail = |rig: &mut Rig, why: &ConnectFailed| {
+        rig.pool
+            .dial_failed(&origin(443), why, rig.now, &mut rig.out);
+        rig.pool.place_freed(rig.now, &mut rig.out);
+    };
+    assert!(matches!(
+        rig.ask_shared(443),
+        Checkout::Granted(Grant::Dial)
+    ));
+    let wait = |rig: &mut Rig| match rig.ask_shared(443) {
+        Checkout::Wait(receiver) => receiver,
+        _ => panic!("a second connection"),
+    };
+    let (mut one, mut two) = (wait(&mut rig), wait(&mut rig));
+    assert!(rig.pool.awaits_dial(&origin(443)));
+    // Whoever may wait longer than the one that gave up tries it.
+    fail(&mut rig, &refused(Some(CONNECTING / 2)));
+    assert!(matches!(one.try_recv(), Ok(Grant::Dial)));
+    assert!(two.try_recv().is_err());
+    fail(&mut rig, &refused(Some(CONNECTING)));
+    assert!(matches!(two.try_recv(), Ok(Grant::Failed(_))));
+    assert!(!rig.pool.awaits_dial(&origin(443)));
+    assert!(matches!(
+        rig.ask_shared(443),
+        Checkout::Granted(Grant::Dial)
+    ));
+    let mut three = wait(&mut rig);
+    fail(&mut rig, &refused(None));
+    assert!(matches!(three.try_recv(), Ok(Grant::Failed(_))));
+    assert_eq!(rig.pool.stats(), PoolStats::default());
+}
+
+#[test]
 fn what_is_too_old_or_dead_goes() {
     let mut rig = Rig::new(10, 10);
     (0..4).for_each(|_| rig.dial(80));
@@ -332,6 +377,7 @@ proptest! {
             Grant::Reuse(_) => held.push(Held::Own(port)),
             Grant::Stream(id, _) => held.push(Held::Stream(port, id)),
             Grant::Dial => held.push(Held::Dialing(port, share)),
+            Grant::Failed(_) => unreachable!("who waits takes it"),
             Grant::Closed => unreachable!("it is never closed"),
         };
         let finish = |rig: &mut Rig, held: &mut Vec<Held>, number: &mut u64, fail: bool| {
@@ -366,7 +412,7 @@ proptest! {
             match step {
                 Step::Ask { port, share } => {
                     let share = share && port < 82;
-                    match rig.pool.checkout(&origin(port), share, rig.now, &mut rig.out) {
+                    match rig.pool.checkout(&origin(port), share, CONNECTING, rig.now, &mut rig.out) {
                         Checkout::Granted(grant) => take(&mut held, port, share, grant),
                         Checkout::Wait(receiver) => waiting.push((port, share, receiver)),
                         Checkout::Full => {}

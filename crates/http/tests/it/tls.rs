@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -11,9 +12,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use trunkline_core::{ErrorKind, Retry};
-use trunkline_http::{Body, ConnectFailed, ConnectStage, Origin, Transport, TransportConfig};
+use trunkline_discovery::{
+    BalanceStrategy, Instances, LoadBalancerConfig, ServiceInstance, ServiceName,
+};
+use trunkline_http::{
+    Body, ConnectFailed, ConnectStage, EnhancedHttpClient, HttpClientConfig, Limits, Origin,
+    Transport, TransportConfig,
+};
 
-use crate::rig::{Count, fetch, get, in_time, serve, spawn};
+use crate::rig::{Count, Server, fetch, get, in_time, serve, spawn};
 
 /// An authority of the test's own, and what it signed for `localhost`.
 struct Pki {
@@ -167,7 +174,7 @@ async fn a_file_that_is_no_authority_is_refused_when_the_transport_is_made() {
 
 #[tokio::test]
 async fn a_server_that_does_not_encrypt_is_no_encrypted_one() {
-    let plain = crate::rig::Server::start(|_| async { crate::rig::text("hello") }).await;
+    let plain = Server::start(|_| async { crate::rig::text("hello") }).await;
     let pki = pki();
     let origin = Origin::https("localhost", plain.address.port()).unwrap();
     let error = in_time(fetch(&trusting(&pki), &origin, get("/")))
@@ -177,4 +184,77 @@ async fn a_server_that_does_not_encrypt_is_no_encrypted_one() {
         error.find::<ConnectFailed>().unwrap().stage,
         ConnectStage::Tls
     );
+}
+
+/// Takes connections and never says a word on them.
+async fn mute() -> Server {
+    Server::scripted(|_, mut raw| async move { raw.until_closed().await }).await
+}
+
+#[tokio::test]
+async fn all_who_wait_for_a_connection_that_is_not_made_learn_why() {
+    let server = mute().await;
+    let origin = Origin::https("localhost", server.address.port()).unwrap();
+    let transport = trusting(&pki());
+    let limits = Limits::default()
+        .with_pool(Duration::from_millis(20))
+        .with_connection(Duration::from_millis(300));
+    let callers = (0..10).map(|_| transport.send(&origin, get("/"), &limits));
+    for answer in in_time(futures_util::future::join_all(callers)).await {
+        let error = answer.unwrap_err();
+        let report = error.report().to_string();
+        assert!(error.find::<ConnectFailed>().is_some(), "{report}");
+        assert_eq!(error.retry(), Retry::Safe);
+    }
+    assert_eq!(server.count.total(), 1, "one of them has dialled");
+    assert_eq!((transport.stats().open, transport.stats().waiting), (0, 0));
+}
+
+/// Whoever may wait longer than the one that dials goes on by itself.
+#[tokio::test]
+async fn who_has_more_time_than_the_one_that_dials_dials_then() {
+    let server = mute().await;
+    let origin = Origin::https("localhost", server.address.port()).unwrap();
+    let transport = trusting(&pki());
+    let short = Limits::default().with_connection(Duration::from_millis(100));
+    let long = Limits::default().with_connection(Duration::from_millis(400));
+    let both = futures_util::future::join(
+        transport.send(&origin, get("/"), &short),
+        transport.send(&origin, get("/"), &long),
+    );
+    let (first, second) = in_time(both).await;
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(error.find::<ConnectFailed>().is_some(), "{error:?}");
+    }
+    assert_eq!(server.count.total(), 2);
+}
+
+#[tokio::test]
+async fn calls_go_on_to_the_next_instance_where_one_does_not_agree_on_encryption() {
+    let pki = pki();
+    let mute = mute().await;
+    let (port, count) = serve_tls(&pki, &["h2"]).await;
+    let name = ServiceName::new("users").unwrap();
+    let instance = |port| {
+        let mut instance = ServiceInstance::new(name.clone(), "localhost", port);
+        instance.protocol = "https".into();
+        instance
+    };
+    let list = vec![instance(mute.address.port()), instance(port)];
+    let balance = LoadBalancerConfig::new(BalanceStrategy::RoundRobin);
+    let mut config = HttpClientConfig::default();
+    config.retry.enabled = Some(false);
+    config.timeout.pool = Some(Duration::from_millis(20));
+    config.timeout.connection = Some(Duration::from_millis(300));
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .transport(trusting(&pki))
+        .instances(Instances::fixed_with(name.clone(), list, &balance))
+        .build()
+        .unwrap();
+    let callers = (0..10).map(|_| client.post("/").body("once").send());
+    for answer in in_time(futures_util::future::join_all(callers)).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    assert_eq!(count.requests(), 10);
 }
