@@ -31,7 +31,7 @@ use trunkline_resilience::{CircuitStatus, Declared, PolicyRegistry};
 pub use builder::ClientBuilder;
 pub(crate) use core::{Core, Endpoint, Trip};
 pub use fallback::Fallback;
-pub(crate) use judge::is_retried;
+pub(crate) use judge::{busy_for, is_retried, refuses};
 pub(crate) use outgoing::{IDEMPOTENCY_KEY, Outgoing};
 pub use stack::ClientService;
 pub(crate) use stack::Handle;

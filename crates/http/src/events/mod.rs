@@ -15,7 +15,7 @@ use trunkline_core::{Error, ErrorKind, Result, Retry};
 use trunkline_resilience::timeout::DeadlineTooShort;
 
 use crate::body::{Body, BodyTooLarge};
-use crate::client::Handle;
+use crate::client::{Handle, IDEMPOTENCY_KEY, busy_for, refuses};
 use crate::error::{ServiceError, StatusError};
 use crate::limits::after;
 use crate::options::{CallOptions, Draft};
@@ -26,8 +26,14 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The wait before connecting again, unless the server says another one.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// The shortest wait after a connection that brought no event.
+/// The shortest wait, whatever the server says.
 const SHORTEST_AGAIN: Duration = Duration::from_millis(100);
+
+/// Nobody who is busy makes us wait longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Longer ids are not sent back: no server would read such a header.
+const LONGEST_ID: usize = 4096;
 
 /// No server makes us wait longer, and no row of failures does.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -65,6 +71,10 @@ impl ServerEvent {
 /// `timeout.read`, it waits as long as the server asked for (`retry:`, else 3 s, longer after failures in a row, a minute at
 /// most) and connects again, telling the server the last id it has seen. Made by
 /// [`RequestBuilder::events`](crate::RequestBuilder::events).
+///
+/// A request that may do something each time it is made, such as a POST without `Idempotency-Key` that is not said to be
+/// [`idempotent`](crate::RequestBuilder::idempotent), is made once: the end of its stream is the end, and what breaks off
+/// ends in an error.
 pub struct EventStream {
     handle: Handle,
     method: Method,
@@ -72,6 +82,8 @@ pub struct EventStream {
     headers: HeaderMap,
     options: CallOptions,
     body: Body,
+    /// Whether it may be asked again though the request may have been processed.
+    repeats: bool,
     limit: usize,
     /// The connection there is.
     open: Option<Open>,
@@ -112,6 +124,9 @@ impl EventStream {
                 "events are asked for again when the connection ends, so the body cannot be a stream",
             ));
         }
+        let repeats = draft.options.idempotent.unwrap_or_else(|| {
+            draft.method.is_idempotent() || headers.contains_key(IDEMPOTENCY_KEY)
+        });
         let given = headers.remove(LAST_EVENT_ID);
         let last_id =
             given.and_then(|id| Some(std::str::from_utf8(id.as_bytes()).ok()?.to_owned()));
@@ -126,6 +141,7 @@ impl EventStream {
                 ..draft.options.with_open_end()
             },
             body,
+            repeats,
             open: None,
             last_id: last_id.unwrap_or_default(),
             retry: RETRY,
@@ -142,11 +158,12 @@ impl EventStream {
     }
 
     /// The next event; waits for it as long as it takes, over as many connections as it takes. `None` when the server says
-    /// that there will be none (204), and after an error.
+    /// that there will be none (204), after an error, and at the end of the stream of a request that is made once.
     ///
     /// # Errors
     /// Ends with the error that connecting again would not mend: an answer that is no stream of events, a status of 4xx but
-    /// 408 and 429, an event larger than the client's `max_response_size`.
+    /// 408 and 429, an event larger than the client's `max_response_size`. Of a request that is made once: with whatever
+    /// breaks it off when it may have been processed.
     ///
     /// # Cancel safety
     /// Cancel safe: no event is lost. A connection that was being opened is given up.
@@ -184,13 +201,17 @@ impl EventStream {
         match open.body.frame().await {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
+                    // A comment, too, shows that it works.
+                    self.failures = 0;
                     let ready = &mut open.ready;
                     open.parser
                         .read(piece, &self.last_id, |found| ready.push_back(found));
                 }
             }
+            Some(Err(error)) if !self.repeats => return Err(error.into()),
             Some(Err(error)) => self.lost(&error),
-            None => self.again(),
+            None if !self.repeats => (self.over, self.open) = (true, None),
+            None => self.again(Duration::ZERO),
         }
         Ok(None)
     }
@@ -219,20 +240,17 @@ impl EventStream {
 
     fn lost(&mut self, error: &Error) {
         tracing::debug!(target: "trunkline", error = %error.report(), "a stream of events broke off");
-        self.again();
+        self.again(Duration::ZERO);
     }
 
-    /// Plans another connection.
-    fn again(&mut self) {
+    /// Plans another connection, after this pause at least.
+    fn again(&mut self, pause: Duration) {
         self.open = None;
         // Who asks to come back at once and then ends again is not asked in a tight loop.
-        let base = if self.failures > 0 {
-            self.retry.max(SHORTEST_AGAIN)
-        } else {
-            self.retry
-        };
+        let base = self.retry.max(SHORTEST_AGAIN);
         let longer = base.saturating_mul(1 << self.failures.min(6));
         let wait = longer.min(LONGEST_RETRY.max(self.retry));
+        let wait = wait.max(pause.min(LONGEST_PAUSE));
         self.not_before = Some(after(Instant::now(), wait));
         self.failures = self.failures.saturating_add(1);
     }
@@ -246,7 +264,7 @@ impl EventStream {
         draft.headers = self.headers.clone();
         draft.options = self.options.clone();
         if let Ok(id) = HeaderValue::from_bytes(self.last_id.as_bytes())
-            && !self.last_id.is_empty()
+            && (1..=LONGEST_ID).contains(&id.len())
         {
             draft.headers.insert(LAST_EVENT_ID, id);
         }
@@ -254,7 +272,7 @@ impl EventStream {
         let response = match self.handle.call(draft, body).await {
             Ok(response) => response,
             // What was refused here or cannot be reached may be there later.
-            Err(error) if is_passing(&error) => {
+            Err(error) if is_passing(&error) && (self.repeats || error.retry() == Retry::Safe) => {
                 self.lost(&error);
                 return Ok(());
             }
@@ -266,8 +284,8 @@ impl EventStream {
             return Ok(());
         }
         let later = matches!(status.as_u16(), 408 | 429) || status.is_server_error();
-        if later {
-            self.again();
+        if later && (self.repeats || refuses(status)) {
+            self.again(busy_for(&response).unwrap_or_default());
             return Ok(());
         }
         let service = self.handle.core().service.to_string();

@@ -202,3 +202,48 @@ async fn what_cannot_be_asked_again_is_refused() {
     let error = request.events().unwrap_err();
     assert!(matches!(error, ServiceError::Validation(_)), "{error:?}");
 }
+
+/// A POST may do something each time: the end of what it streams is the end.
+#[tokio::test]
+async fn what_may_do_something_is_not_asked_again() {
+    let (server, _asked) = server(answers(&[
+        answer("retry: 1\ndata: one\n\n"),
+        answer("retry: 1\ndata: two\n\n"),
+    ]))
+    .await;
+    let client = enhanced(server.url());
+    let mut events = client.post("/complete").json(&1).events().unwrap();
+    let event = in_time(events.next()).await.unwrap().unwrap();
+    assert_eq!(event.data, "one");
+    assert!(in_time(events.next()).await.is_none());
+    assert_eq!(server.count.requests(), 1);
+    for events in [
+        client.post("/complete").json(&1).idempotency_key("k"),
+        client.post("/complete").json(&1).idempotent(true),
+    ] {
+        let mut events = events.events().unwrap();
+        while in_time(events.next()).await.is_some() {}
+    }
+    assert!(server.count.requests() > 3, "{}", server.count.requests());
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_ends_in_the_error_that_it_met() {
+    for text in [
+        "HTTP/1.1 200 O",
+        "HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\ndata: cut off",
+    ] {
+        let (server, _asked) = server(answers(&[text])).await;
+        let client = enhanced(server.url());
+        let mut events = client.post("/complete").json(&1).events().unwrap();
+        let error = in_time(events.next()).await.unwrap().unwrap_err();
+        assert_eq!(
+            error.kind(),
+            trunkline_core::ErrorKind::Unavailable,
+            "{text}"
+        );
+        assert!(in_time(events.next()).await.is_none());
+        assert_eq!(server.count.requests(), 1, "{text}");
+    }
+}
