@@ -153,16 +153,17 @@ impl ClientCache {
         outgoing: &Outgoing<'_>,
     ) -> Option<Plan> {
         self.memory.as_ref()?;
-        let settings = policy.cache.as_ref()?;
-        let call = outgoing.options().cache.as_deref();
-        if call.is_some_and(|call| call.bypass) {
-            return None;
-        }
         let draft = outgoing.draft();
+        // Whoever keeps nothing itself changes what others keep all the same.
         if !matches!(draft.method, Method::GET | Method::HEAD) {
             let safe = matches!(draft.method, Method::OPTIONS | Method::TRACE);
             let kept = || self.known().is_some_and(|cache| cache.holds_anything());
             return (!safe && kept()).then_some(Plan::Change);
+        }
+        let settings = policy.cache.as_ref()?;
+        let call = outgoing.options().cache.as_deref();
+        if call.is_some_and(|call| call.bypass) {
+            return None;
         }
         let asked = settings.asked || call.is_some();
         // What a middleware adds to an attempt may say who asks, and is not seen here.

@@ -218,3 +218,28 @@ async fn who_adds_to_attempts_asks_for_a_cache_by_name() {
         assert_eq!(get(&client, "/a").await.1, second, "{enabled:?}");
     }
 }
+
+#[tokio::test]
+async fn who_changes_something_clears_it_though_it_asks_for_no_cache_itself() {
+    let shop = Shop::new([max_age(60, "hello")]).await;
+    let client = shop.client(|cache| cache.ttl = None);
+    get(&client, "/a").await;
+    assert_eq!(get(&client, "/a").await.1, HIT);
+    in_time(client.put("/a").no_cache().send()).await.unwrap();
+    assert_eq!(get(&client, "/a").await.1, MISS, "after no_cache()");
+    let mut config = HttpClientConfig::new(shop.server.url());
+    config.cache.enabled = Some(false);
+    let quiet = EnhancedHttpClient::builder()
+        .config(config)
+        .service("shop")
+        .cache(client.cache().unwrap().clone())
+        .build()
+        .unwrap();
+    assert_eq!(get(&client, "/a").await.1, HIT);
+    in_time(quiet.put("/a").send()).await.unwrap();
+    assert_eq!(
+        get(&client, "/a").await.1,
+        MISS,
+        "without a cache of its own"
+    );
+}
