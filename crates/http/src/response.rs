@@ -9,10 +9,11 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{StatusCode, Version};
 use serde::de::DeserializeOwned;
 use trunkline_core::{Error, Origin, Problem, Result};
+use trunkline_resilience::RetryExhausted;
 
 use crate::body::Body;
 use crate::client::{Fallback, ServedVersion, is_retried};
-use crate::error::{ServiceError, StatusError};
+use crate::error::{Attempts, ServiceError, StatusError};
 use crate::interface::decode_json;
 use crate::redirect::Redirected;
 
@@ -98,7 +99,7 @@ impl Response {
     #[must_use]
     pub fn redirected_to(&self) -> Option<&str> {
         let redirected = self.inner.extensions().get::<Redirected>();
-        redirected.map(|redirected| redirected.0.as_str())
+        redirected.map(|redirected| redirected.url.as_str())
     }
 
     /// Whether a fallback answered, and which.
@@ -112,6 +113,12 @@ impl Response {
     pub fn service_version(&self) -> Option<&str> {
         let served = self.inner.extensions().get::<ServedVersion>();
         served.map(|served| &*served.0)
+    }
+
+    /// Every attempt of the call, where the answer is an error and not the first one.
+    #[must_use]
+    pub fn retry_exhausted(&self) -> Option<&RetryExhausted> {
+        self.inner.extensions().get().map(Attempts::told)
     }
 
     /// The body, whole.
@@ -183,15 +190,21 @@ impl Response {
         let status = self.status();
         let service = self.service.to_string();
         let retried = is_retried(self.headers());
-        let problem = self.problem().await;
-        let error = StatusError::new(service, status, problem).retried(retried);
+        let attempts = self.inner.extensions().get::<Attempts>().cloned();
+        let json = self.header(CONTENT_TYPE.as_str()).is_some_and(is_json);
+        let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await;
+        let problem = problem(status, json, bytes.ok().as_deref());
+        let error = StatusError::new(service, status, problem);
+        let error = error.retried(retried).after(attempts);
         Err(ServiceError::Status(Box::new(error)))
     }
 
     /// Like [`Response::error_for_status`], with one's own type of what the body says.
     ///
     /// # Errors
-    /// `Status`; `Validation` when the body of the error is not of this form.
+    /// `Status`. When the body is not of this form, such as a page of a proxy: what the status says (`ServiceUnavailable` of
+    /// 502 and 503, `ServiceTimeout` of 504, `Validation` of 400, else mostly `Other`), and
+    /// [`ServiceError::status_code`], [`ServiceError::mismatch`] with it.
     ///
     /// # Cancel safety
     /// Dropping it gives up the body.
@@ -204,11 +217,28 @@ impl Response {
         }
         let (status, service) = (self.status(), self.service.to_string());
         let retried = is_retried(self.headers());
-        let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await?;
-        let problem =
-            decode_json(&service, &bytes).map_err(|error| error.with_context("status", status))?;
-        let error = StatusError::new(service, status, problem).retried(retried);
-        Err(ServiceError::Status(Box::new(error)))
+        let attempts = self.inner.extensions().get::<Attempts>().cloned();
+        let json = self.header(CONTENT_TYPE.as_str()).is_some_and(is_json);
+        let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await;
+        let read = match &bytes {
+            Ok(bytes) => decode_json(&service, bytes).map_err(|error| error.find().cloned()),
+            Err(_) => Err(None),
+        };
+        match read {
+            Ok(problem) => {
+                let error = StatusError::new(service, status, problem);
+                let error = error.retried(retried).after(attempts);
+                Err(ServiceError::Status(Box::new(error)))
+            }
+            // The status is known, whatever the body says.
+            Err(mismatch) => {
+                let problem = problem(status, json, bytes.ok().as_deref());
+                let error = StatusError::new(service, status, problem);
+                let error = error.retried(retried).after(attempts).unread(mismatch);
+                let known: ServiceError = ServiceError::Status(Box::new(error));
+                Err(Error::from(known).into())
+            }
+        }
     }
 
     async fn read(self) -> Result<Bytes> {
@@ -220,25 +250,19 @@ impl Response {
         let read = inner.into_body().bytes(limit).await;
         read.map_err(|error| error.with_component(service.to_string()))
     }
+}
 
-    /// What the body of an error says. One that cannot be read leaves the status, which is known.
-    async fn problem(self) -> Problem {
-        let status = self.status();
-        let json = self.header(CONTENT_TYPE.as_str()).is_some_and(is_json);
-        let plain = || {
-            let title = status.canonical_reason().unwrap_or("unknown status");
-            Problem::new(status.as_u16(), title)
-        };
-        let Ok(bytes) = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await else {
-            return plain();
-        };
-        if json && let Ok(problem) = serde_json::from_slice::<Problem>(&bytes) {
-            return filled(problem, plain());
-        }
-        match String::from_utf8_lossy(&bytes).trim() {
-            "" => plain(),
-            text => plain().with_detail(text.chars().take(MOST_OF_A_TEXT).collect::<String>()),
-        }
+/// What the body of an error says. One that cannot be read leaves the status, which is known.
+fn problem(status: StatusCode, json: bool, bytes: Option<&[u8]>) -> Problem {
+    let title = status.canonical_reason().unwrap_or("unknown status");
+    let plain = Problem::new(status.as_u16(), title);
+    let Some(bytes) = bytes else { return plain };
+    if json && let Ok(problem) = serde_json::from_slice::<Problem>(bytes) {
+        return filled(problem, plain);
+    }
+    match String::from_utf8_lossy(bytes).trim() {
+        "" => plain,
+        text => plain.with_detail(text.chars().take(MOST_OF_A_TEXT).collect::<String>()),
     }
 }
 

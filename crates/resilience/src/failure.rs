@@ -16,7 +16,7 @@ use crate::bulkhead::BulkheadFull;
 use crate::call::Attempt;
 use crate::concurrency::Overloaded;
 use crate::ratelimit::RateLimited;
-use crate::retry::RetryExhausted;
+use crate::retry::{FailedAttempt, RetryExhausted, Stopped};
 use crate::timeout::DeadlineTooShort;
 
 /// What a result says about the other side.
@@ -94,11 +94,42 @@ pub trait Classify<R: ?Sized> {
         self.outcome(result) != Outcome::Success
     }
 
+    /// Attempts that were made beyond those that the policy has asked for. They count like any other. Unless said otherwise:
+    /// none.
+    fn unasked(&self) -> u32 {
+        0
+    }
+
+    /// Told of a final answer that another attempt might have mended, or that ends several: with those before it, how many
+    /// were made in all, and why there was no further one. An error has them in its [`crate::RetryExhausted`]; an answer has
+    /// a place for them only if somebody finds one. Unless said otherwise: nobody does.
+    fn gave_up(
+        &self,
+        result: &mut R,
+        earlier: Vec<FailedAttempt<R::Error>>,
+        attempts: u32,
+        stopped: Stopped,
+    ) where
+        R: Fallible,
+    {
+        let _ = (result, earlier, attempts, stopped);
+    }
+
     /// The result in a few words, for the list of attempts in [`crate::RetryExhausted`] where it is not an error.
     fn describe(&self, result: &R) -> Cow<'static, str> {
         let _ = result;
         Cow::Borrowed("counted as a failure")
     }
+}
+
+/// What may be an error of some type.
+pub trait Fallible {
+    /// That type.
+    type Error;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Error = E;
 }
 
 impl<R: ?Sized, F: Fn(&R) -> Outcome> Classify<R> for F {

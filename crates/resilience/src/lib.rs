@@ -92,7 +92,7 @@ pub use chaos::InjectedFault;
 pub use concurrency::{Overloaded, Priority};
 pub use config::{InvalidPolicy, PolicyConfig, Problem};
 pub use declared::Declared;
-pub use failure::{Classify, Outcome, RetriedBelow, RetryAfter, Standard, retry_after};
+pub use failure::{Classify, Fallible, Outcome, RetriedBelow, RetryAfter, Standard, retry_after};
 pub use observe::{CircuitChange, Observer, Refusal};
 pub use policy::{
     EffectivePolicy, Explained, Explanation, Layer, Policy, PolicyError, PolicyLayers, Scope,

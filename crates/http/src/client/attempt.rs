@@ -7,7 +7,7 @@ use http::Response;
 use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{Picked, ServiceInstance};
-use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
+use trunkline_resilience::{Attempt, Classify, Outcome, Policy, Standard};
 
 use super::core::Core;
 use super::destination::{Balanced, Destination, Peer, Tried};
@@ -21,11 +21,26 @@ use crate::limits::Limits;
 use crate::middleware::About;
 use crate::redirect::leads_on;
 
-/// How often a request is sent again at once because the connection had been closed for being unused.
-const STALE: usize = 2;
-
 /// How many instances that cannot be connected to one attempt passes over.
 const UNREACHED: usize = 2;
+
+/// What a request that is sent once more within an attempt is paid from.
+#[derive(Clone, Copy)]
+pub(super) struct Allowance<'a> {
+    pub(super) policy: &'a Policy,
+    /// Attempts that the call may make.
+    pub(super) attempts: u32,
+}
+
+impl Allowance<'_> {
+    /// Once for each call, as one of its attempts.
+    fn resends(&self, tried: &Tried, attempt: Attempt) -> bool {
+        attempt.number < self.attempts
+            && !tried.has_resent()
+            && self.policy.takes_from_budget()
+            && tried.resends()
+    }
+}
 
 impl Core {
     /// Makes one attempt.
@@ -35,18 +50,19 @@ impl Core {
         outgoing: &Outgoing<'_>,
         tried: &Tried,
         attempt: Attempt,
-        limits: Limits,
+        (limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<Response<Body>> {
         let (balanced, peer, result);
         match destination {
             Destination::Fixed(fixed) => {
                 let asked = Asked::begin(fixed, None, tried, attempt);
-                result = asked.ended(self.send(fixed, outgoing, attempt, limits).await);
+                let sent = self.send(fixed, outgoing, tried, attempt, (limits, allowance));
+                result = asked.ended(sent.await);
                 peer = fixed;
             }
             Destination::Balanced(instances) => {
                 (balanced, result) = self
-                    .send_to_one(instances, outgoing, tried, attempt, limits)
+                    .send_to_one(instances, outgoing, tried, attempt, (limits, allowance))
                     .await?;
                 peer = &balanced;
             }
@@ -69,7 +85,7 @@ impl Core {
         outgoing: &Outgoing<'_>,
         tried: &Tried,
         mut attempt: Attempt,
-        limits: Limits,
+        (limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<(Arc<Peer>, Result<Response<Body>>)> {
         let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
         let mut last = None;
@@ -84,7 +100,8 @@ impl Core {
             };
             let instance = Arc::clone(picked.instance());
             let asked = Asked::begin(&peer, Some(picked), tried, attempt);
-            let result = asked.ended(self.send(&peer, outgoing, attempt, limits).await);
+            let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
+            let result = asked.ended(sent.await);
             attempt.began = Instant::now();
             let is_late = attempt.began >= attempt.deadline;
             if !is_unreachable(&result) || unreached.len() >= UNREACHED || is_late {
@@ -99,14 +116,14 @@ impl Core {
         &self,
         peer: &Peer,
         outgoing: &Outgoing<'_>,
+        tried: &Tried,
         attempt: Attempt,
-        mut limits: Limits,
+        (mut limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<Response<Body>> {
         limits.given_up = Some(attempt.deadline);
         if let Some(sent) = &outgoing.options().sent {
             sent.fetch_add(1, Ordering::Relaxed);
         }
-        let mut stale = 0;
         loop {
             let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
             let sent = match &outgoing.options().around {
@@ -135,13 +152,13 @@ impl Core {
                 }
             };
             match sent {
-                // Not a failure of the service, so not an attempt: it closed a connection that it saw unused. RFC 9110
-                // (9.2.2) lets a client repeat at once what is idempotent.
+                // Not a failure of the service: it closed a connection that it saw unused. RFC 9110 (9.2.2) lets a client
+                // repeat at once what is idempotent. It is one of the call's attempts all the same, as the service may have
+                // seen both.
                 Err(error)
-                    if stale < STALE && is_stale(&error) && outgoing.can_repeat_harmlessly() =>
-                {
-                    stale += 1;
-                }
+                    if is_stale(&error)
+                        && outgoing.can_repeat_harmlessly()
+                        && allowance.resends(tried, attempt) => {}
                 result => return result,
             }
         }

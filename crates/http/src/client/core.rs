@@ -17,6 +17,7 @@ use trunkline_telemetry::metrics::{
 };
 
 use super::affinity::key_of;
+use super::attempt::Allowance;
 use super::builder::Maker;
 use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
@@ -337,9 +338,13 @@ impl Core {
             repeatable: &|| outgoing.will_repeat(),
             tried: &tried,
         };
-        let attempt =
-            |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, trip.limits);
         let attempts = call.max_attempts.unwrap_or(trip.settings.retry.attempts());
+        let allowance = Allowance {
+            policy: trip.policy,
+            attempts,
+        };
+        let bounds = (trip.limits, allowance);
+        let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, bounds);
         let mut result = trip.policy.run_with(call, &judge, attempt).await;
         if outgoing.idempotent && attempts > 1 {
             judge.mark(&mut result);

@@ -1,7 +1,7 @@
 //! Where the requests of a client go: to one place, or to whichever instance discovery picks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(crate) struct Tried {
     hedged: bool,
     /// Whom the call is about.
     key: Option<Arc<str>>,
+    /// A request was sent once more within an attempt.
+    resent: AtomicBool,
     /// Attempts, one bit each, that failed at an instance which the service does without.
     dispensed_with: AtomicU64,
 }
@@ -147,6 +149,16 @@ impl Tried {
 
     pub(crate) fn is_hedged(&self) -> bool {
         self.hedged
+    }
+
+    /// Whether a request was sent once more within an attempt.
+    pub(crate) fn has_resent(&self) -> bool {
+        self.resent.load(Ordering::Relaxed)
+    }
+
+    /// Notes that one is; `false` where one was.
+    pub(crate) fn resends(&self) -> bool {
+        !self.resent.swap(true, Ordering::Relaxed)
     }
 
     /// The instance failed. One of a hedged call is known since it was picked.

@@ -93,6 +93,21 @@ impl Template {
         self.method == other.method && self.segments == other.segments
     }
 
+    /// Whether the segment at a place of a path of so many segments is part of the template, and no parameter. `None` for a
+    /// template without a path. The path may lack the beginning of the template, or have more in front of it.
+    pub(super) fn is_literal(&self, at: usize, count: usize) -> Option<bool> {
+        let own = self.segments.as_ref()?;
+        let at = if own.last() == Some(&Segment::Rest) {
+            at
+        } else {
+            match (at + own.len()).checked_sub(count) {
+                Some(at) => at,
+                None => return Some(true),
+            }
+        };
+        Some(matches!(own.get(at), Some(Segment::Literal(_))))
+    }
+
     fn fits(&self, method: &Method, path: &str) -> bool {
         if self.method.as_ref().is_some_and(|own| own != method) {
             return false;

@@ -59,7 +59,10 @@ impl Core {
                 .map_err(|error| as_processed(&step, error))?;
         }
         if followed > 0 {
-            response.extensions_mut().insert(Redirected(step.url));
+            response.extensions_mut().insert(Redirected {
+                url: step.url,
+                processed: step.processed,
+            });
         }
         Ok(response)
     }

@@ -5,12 +5,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
-use trunkline_core::{Clock, Error, ErrorKind, Retry, SystemClock};
-use trunkline_resilience::{Attempt, Classify, Outcome, Standard};
+use trunkline_core::{Clock, Error, ErrorKind, Origin as Side, Problem, Retry, SystemClock};
+use trunkline_resilience::retry::{FailedAttempt, Stopped};
+use trunkline_resilience::{Attempt, Classify, Outcome, RetryExhausted, Standard};
 
 use super::destination::Tried;
 use crate::body::Body;
+use crate::error::Attempts;
 use crate::pool::{PoolFull, PoolTimeout};
+use crate::redirect::Redirected;
 
 type Answered = Result<Response<Body>, Error>;
 
@@ -52,9 +55,15 @@ pub(crate) fn ran_out_of_time(result: &Answered) -> bool {
 /// Whether it is certain that nothing was processed.
 pub(crate) fn was_not_processed(result: &Answered) -> bool {
     match result {
-        Ok(response) => refuses(response.status()),
+        Ok(response) => refuses(response.status()) && !was_led_on(response),
         Err(error) => error.retry() == Retry::Safe,
     }
+}
+
+/// Whether the answer is that of a place to which who had processed the request has led.
+fn was_led_on(response: &Response<Body>) -> bool {
+    let redirected = response.extensions().get::<Redirected>();
+    redirected.is_some_and(|redirected| redirected.processed)
 }
 
 /// Whether who answers so has processed nothing.
@@ -128,6 +137,32 @@ impl Classify<Answered> for Judge<'_> {
         match result {
             Ok(response) => retry_after(response.headers(), &SystemClock),
             Err(_) => Standard.retry_after(result),
+        }
+    }
+
+    fn unasked(&self) -> u32 {
+        u32::from(self.tried.has_resent())
+    }
+
+    fn gave_up(
+        &self,
+        result: &mut Answered,
+        earlier: Vec<FailedAttempt<Error>>,
+        attempts: u32,
+        stopped: Stopped,
+    ) {
+        if let Ok(response) = result
+            && (response.status().is_client_error() || response.status().is_server_error())
+        {
+            let status = response.status();
+            let last = Error::new(
+                Problem::kind_of(status.as_u16()),
+                format!("the answer was {status}"),
+            )
+            .with_origin(Side::Remote)
+            .with_retry(Retry::Never);
+            let exhausted = RetryExhausted::new(earlier, attempts, last, stopped);
+            response.extensions_mut().insert(Attempts::new(exhausted));
         }
     }
 

@@ -18,6 +18,7 @@ use trunkline_resilience::{EffectivePolicy, Policy, RetryExhausted};
 
 use super::builder::Maker;
 use super::core::{Core, Endpoint};
+use super::endpoint::Template;
 use super::judge::{refuses, was_not_processed};
 use super::outgoing::{NamedVersion, Outgoing};
 use crate::body::Body;
@@ -110,7 +111,7 @@ impl Core {
         let mut waiting = versions.order.iter();
         let mut failed: Option<(&Arc<str>, Result<Response<Body>>)> = None;
         while let Some(version) = waiting.next() {
-            let named = self.named(versions, configured, version, outgoing)?;
+            let named = self.named(versions, configured, version, &endpoint.name, outgoing)?;
             let Some(asked) = outgoing.to_version(named) else {
                 break;
             };
@@ -158,6 +159,7 @@ impl Core {
         versions: &VersionSettings,
         configured: &[Arc<str>],
         version: &Arc<str>,
+        endpoint: &str,
         outgoing: &Outgoing<'_>,
     ) -> Result<NamedVersion> {
         let path = outgoing.path();
@@ -172,7 +174,13 @@ impl Core {
                     let mut all = versions.order.iter().chain(configured);
                     all.any(|version| **version == *segment)
                 };
-                let text = in_path(path.as_str(), self.prefix.len(), version, known);
+                let template = Template::parse(endpoint).ok();
+                let prefix = match path.path().starts_with(&*self.prefix) {
+                    true => self.prefix.len(),
+                    // A whole URL was given.
+                    false => 0,
+                };
+                let text = in_path(path.as_str(), prefix, template.as_ref(), version, known);
                 named.path = parsed(text)?;
             }
             VersionPlace::Query => {
@@ -201,16 +209,35 @@ fn parsed(text: String) -> Result<PathAndQuery> {
     })
 }
 
-/// Replaces the first segment that is a version, or puts the version behind the prefix.
-fn in_path(path: &str, prefix: usize, version: &str, is_version: impl Fn(&str) -> bool) -> String {
+/// Replaces the first segment that is a version, or puts the version behind the prefix. What stands where the endpoint has a
+/// parameter is data, whatever it looks like; where no endpoint says what is, a version stands at the beginning or behind
+/// `api`.
+fn in_path(
+    path: &str,
+    prefix: usize,
+    template: Option<&Template>,
+    version: &str,
+    is_version: impl Fn(&str) -> bool,
+) -> String {
     let (path, query) = match path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
     };
     let mut segments: Vec<&str> = path.split('/').collect();
-    let mut text = match segments.iter_mut().find(|segment| is_version(segment)) {
-        Some(segment) => {
-            *segment = version;
+    let head = path.get(..prefix).unwrap_or_default();
+    let first = head.split('/').count();
+    let count = segments.len().saturating_sub(first);
+    let is_written = |at: usize| match at.checked_sub(first) {
+        None => true,
+        Some(at) => match template.and_then(|template| template.is_literal(at, count)) {
+            Some(literal) => literal,
+            None => at == 0 || at == 1 && segments.get(first) == Some(&"api"),
+        },
+    };
+    let found = (0..segments.len()).find(|at| is_version(segments[*at]) && is_written(*at));
+    let mut text = match found {
+        Some(at) => {
+            segments[at] = version;
             segments.join("/")
         }
         None => match path.split_at_checked(prefix) {
@@ -306,7 +333,40 @@ mod tests {
             ("/users?at=/v1/", "", "/v2/users?at=/v1/"),
             ("/", "", "/v2/"),
         ] {
-            assert_eq!(in_path(path, prefix.len(), "v2", known), asked, "{path}");
+            let text = in_path(path, prefix.len(), None, "v2", known);
+            assert_eq!(text, asked, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_data_is_no_version() {
+        let known = |segment: &str| ["v1", "v2"].contains(&segment);
+        for (endpoint, path, prefix, asked) in [
+            ("", "/branches/v1", "", "/v2/branches/v1"),
+            ("DELETE", "/branches/v1", "", "/v2/branches/v1"),
+            (
+                "GET /branches/{name}",
+                "/branches/v1",
+                "",
+                "/v2/branches/v1",
+            ),
+            ("GET /{name}", "/v1", "", "/v2/v1"),
+            ("GET /{rest...}", "/v1/v1", "", "/v2/v1/v1"),
+            ("GET /v1/b/{name}", "/v1/b/v1", "", "/v2/b/v1"),
+            ("GET /a/{name}/v1", "/a/v1/v1", "", "/a/v1/v2"),
+            // The base path is that of the client, or of the endpoint alone.
+            ("GET /b/{name}", "/v1/b/v1", "/v1", "/v2/b/v1"),
+            (
+                "GET /api/v1/b/{name}",
+                "/api/v1/b/v1",
+                "/api/v1",
+                "/api/v2/b/v1",
+            ),
+            ("GET /b/{name}", "/v1/b/v1", "", "/v2/b/v1"),
+        ] {
+            let template = Template::parse(endpoint).ok();
+            let text = in_path(path, prefix.len(), template.as_ref(), "v2", known);
+            assert_eq!(text, asked, "{endpoint} {path}");
         }
     }
 

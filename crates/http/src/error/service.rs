@@ -1,6 +1,7 @@
 //! What a call to a service ends in when it does not end in what was asked for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::StatusCode;
 use trunkline_core::{Error, ErrorKind, Origin, Problem, Retry};
@@ -65,7 +66,33 @@ pub struct StatusError<B = Problem> {
     pub problem: B,
     /// Whether it was retried already, here or by who answered: it is not worth another attempt one hop further.
     pub retried: bool,
+    attempts: Option<Attempts>,
+    /// What the body does not have of the form that was asked for, where `problem` is what could be read all the same.
+    unread: Option<Box<Mismatch>>,
 }
+
+/// Every attempt of a call that ended in an answer; in the extensions of the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempts(Arc<RetryExhausted>);
+
+impl Attempts {
+    pub(crate) fn new(exhausted: RetryExhausted) -> Self {
+        Self(Arc::new(exhausted))
+    }
+
+    pub(crate) fn told(&self) -> &RetryExhausted {
+        &self.0
+    }
+}
+
+/// An answer is no other one for having been asked for more often.
+impl PartialEq for Attempts {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Attempts {}
 
 impl<B: fmt::Display> fmt::Display for StatusError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +119,25 @@ impl<B> StatusError<B> {
             status,
             problem,
             retried: false,
+            attempts: None,
+            unread: None,
         }
+    }
+
+    pub(crate) fn after(mut self, attempts: Option<Attempts>) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    pub(crate) fn unread(mut self, mismatch: Option<Mismatch>) -> Self {
+        self.unread = mismatch.map(Box::new);
+        self
+    }
+
+    /// Every attempt, when there was more than one.
+    #[must_use]
+    pub fn retry_exhausted(&self) -> Option<&RetryExhausted> {
+        self.attempts.as_ref().map(Attempts::told)
     }
 
     pub(crate) const fn retried(mut self, retried: bool) -> Self {
@@ -116,8 +161,13 @@ where
     pub fn status_code(&self) -> Option<StatusCode> {
         match self {
             Self::Status(answer) => Some(answer.status),
-            _ => None,
+            _ => self.unread().map(|answer| answer.status),
         }
+    }
+
+    /// The answer whose body is not of the form that was asked for.
+    fn unread(&self) -> Option<&StatusError> {
+        self.error()?.find()
     }
 
     /// The open circuit that refused the call.
@@ -129,13 +179,20 @@ where
     /// Every attempt, when there was more than one or another one was refused.
     #[must_use]
     pub fn retry_exhausted(&self) -> Option<&RetryExhausted> {
-        self.error()?.find()
+        match self {
+            Self::Status(answer) => answer.retry_exhausted(),
+            _ => {
+                let told = self.error()?.find();
+                told.or_else(|| self.unread()?.retry_exhausted())
+            }
+        }
     }
 
     /// What does not have the form that it has to have, place by place.
     #[must_use]
     pub fn mismatch(&self) -> Option<&Mismatch> {
-        self.error()?.find()
+        let found = self.error()?.find();
+        found.or_else(|| self.unread()?.unread.as_deref())
     }
 
     /// The error within; an answer with an error status is none.

@@ -34,7 +34,11 @@ const HARMLESS: &[HeaderName] = &[
 
 /// Where the redirects of a call have led; goes along with the answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Redirected(pub(crate) Url);
+pub(crate) struct Redirected {
+    pub(crate) url: Url,
+    /// Somebody on the way has processed the request, whatever the answer says.
+    pub(crate) processed: bool,
+}
 
 /// Where a chain of redirects is, and how the request looks there.
 #[derive(Clone, Debug)]

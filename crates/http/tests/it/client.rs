@@ -256,7 +256,19 @@ async fn an_error_status_is_an_answer_until_it_is_asked_about() {
     assert!(matches!(&error, ServiceError::Status(answer) if answer.problem.detail == "exists"));
     let response = client.get("/text").await.unwrap();
     let error = response.error_for_status_as::<Mine>().await.unwrap_err();
-    assert!(matches!(error, ServiceError::Validation(_)), "{error:?}");
+    assert_eq!(error.status_code().unwrap(), 503);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains("down for maintenance"),
+        "{error}"
+    );
+    assert!(error.mismatch().is_some());
+    // Who reads it as everybody does has the answer.
+    let known: ServiceError = trunkline_core::Error::from(error).into();
+    assert!(matches!(known, ServiceError::Status(_)), "{known:?}");
+    let response = client.get("/empty").await.unwrap();
+    let error = response.error_for_status_as::<Mine>().await.unwrap_err();
+    assert_eq!(error.status_code().unwrap(), 401);
 }
 
 #[tokio::test]

@@ -151,7 +151,7 @@ async fn a_stale_connection_costs_an_idempotent_request_nothing() {
         raw.request().await;
     })
     .await;
-    let client = client(server.url(), |config| config.retry.enabled = Some(false));
+    let client = client(server.url(), |config| config.retry.max_attempts = Some(2));
     for _ in 0..3 {
         assert_eq!(
             client.get("/").await.unwrap().text().await.unwrap(),
@@ -749,4 +749,90 @@ async fn what_was_retried_at_the_tier_below_is_not_retried_here() {
     // What may not be repeated had no retries.
     let answer = client.post("/").await.unwrap();
     assert!(!answer.headers().contains_key(HEADER));
+}
+
+#[tokio::test]
+async fn every_attempt_is_told_where_the_last_answer_is_an_error() {
+    let server = Server::scripted(|number, mut raw: Raw| async move {
+        raw.request().await.unwrap();
+        if number > 0 {
+            raw.write("HTTP/1.1 503 Later\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await;
+        }
+    })
+    .await;
+    let client = client(server.url(), |config| {
+        config.retry.delay = Some(Duration::from_millis(1));
+        config.retry.max_attempts = Some(3);
+    });
+    let response = client.get("/").await.unwrap();
+    assert_eq!(response.status(), 503);
+    let told = response.retry_exhausted().unwrap();
+    assert_eq!((told.attempts, told.earlier.len()), (3, 2));
+    let error = response.error_for_status().await.unwrap_err();
+    assert_eq!(error.status_code().unwrap(), 503);
+    let told = error.retry_exhausted().unwrap();
+    assert_eq!((told.attempts, told.earlier.len()), (3, 2));
+    let text: Vec<_> = told
+        .earlier
+        .iter()
+        .map(|one| one.failure.to_string())
+        .collect();
+    assert!(
+        text[0].contains("connection") && text[1].contains("503"),
+        "{text:?}"
+    );
+    // One that is given on as an error keeps them.
+    let error: ServiceError = Error::from(error).into();
+    assert_eq!(error.retry_exhausted().unwrap().attempts, 3);
+}
+
+#[tokio::test]
+async fn requests_are_no_more_than_attempts_allowed() {
+    // Each connection answers once and dies with the second request.
+    let server = Server::scripted(|number, mut raw: Raw| async move {
+        raw.request().await.unwrap();
+        if number < 2 {
+            raw.answer("hello").await;
+            raw.request().await;
+        }
+    })
+    .await;
+    let client = client(server.url(), |config| {
+        config.retry.delay = Some(Duration::from_millis(1));
+        config.retry.max_attempts = Some(3);
+    });
+    for calls in [1, 2] {
+        let answer = client.get("/").await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "hello");
+        let seen = server.count.requests();
+        assert_eq!(seen, 2 * calls - 1);
+    }
+    let before = server.count.requests();
+    let error = client.get("/").no_retry().await.unwrap_err();
+    assert!(
+        matches!(error, ServiceError::ServiceUnavailable(_)),
+        "{error:?}"
+    );
+    assert_eq!(server.count.requests() - before, 1);
+}
+
+#[tokio::test]
+async fn a_request_sent_again_at_once_is_one_of_the_attempts() {
+    let server = Server::scripted(|number, mut raw: Raw| async move {
+        raw.request().await.unwrap();
+        if number == 0 {
+            raw.answer("hello").await;
+            raw.request().await;
+        }
+    })
+    .await;
+    let client = client(server.url(), |config| {
+        config.retry.delay = Some(Duration::from_millis(1));
+        config.retry.max_attempts = Some(3);
+    });
+    client.get("/").await.unwrap().text().await.unwrap();
+    let error = client.get("/").await.unwrap_err();
+    assert_eq!(server.count.requests(), 1 + 3);
+    assert_eq!(error.retry_exhausted().unwrap().attempts, 3);
 }

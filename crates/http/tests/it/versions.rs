@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use trunkline_core::ErrorKind;
 use trunkline_discovery::{EndpointConfig, ServiceConfig};
 use trunkline_http::{
-    Body, EnhancedHttpClient, Fallback, HttpClient, HttpClientConfig, Next, ServiceRequest,
-    ServiceSdk,
+    Body, EnhancedHttpClient, Fallback, HttpClient, HttpClientConfig, Next, RedirectConfig,
+    ServiceRequest, ServiceSdk,
 };
 use trunkline_resilience::breaker::State;
 use trunkline_resilience::config::{VersionFailure, VersionsConfig};
@@ -411,4 +411,70 @@ async fn a_version_that_declines_or_is_not_asked_costs_no_budget() {
         assert_eq!(answer.service_version(), Some("v1"));
     }
     assert_eq!(counts(&seen), (1, 50), "the circuit of v2 is open");
+}
+
+/// Whoever answers a POST with "see there" has processed it: that nothing is found there asks nobody else to do it again.
+#[tokio::test]
+async fn what_was_processed_is_not_done_again_by_another_version() {
+    let seen = Seen::default();
+    let log = Arc::clone(&seen);
+    let server = Server::start(move |request: Request<Incoming>| {
+        let line = format!("{} {}", request.method(), request.uri());
+        log.lock().unwrap().push(line);
+        let posted = request.method() == Method::POST;
+        async move {
+            let mut response = status(if posted { 303 } else { 404 });
+            if posted {
+                let to = "/v2/orders/7".parse().unwrap();
+                response.headers_mut().insert("location", to);
+            }
+            response
+        }
+    })
+    .await;
+    let mut versions = both();
+    versions.on_status = Some(vec![404]);
+    let config = config(&server, versions).with_redirects(RedirectConfig::same_origin());
+    let client = EnhancedHttpClient::from_config(config).unwrap();
+    let request = client.post("/orders").body("one");
+    let response = in_time(request.send()).await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert_eq!(asked(&seen), ["POST /v2/orders", "GET /v2/orders/7"]);
+}
+
+#[tokio::test]
+async fn what_is_called_like_a_version_is_left_alone() {
+    let (server, seen) = two_versions(200).await;
+    let client = client(&server, both());
+    for (endpoint, path, sent) in [
+        (None, "/branches/v1", "/v2/branches/v1"),
+        (
+            Some("DELETE /branches/{name}"),
+            "/branches/v1",
+            "/v2/branches/v1",
+        ),
+        (Some("DELETE /{name}"), "/v1", "/v2/v1"),
+        (
+            Some("DELETE /v1/branches/{name}"),
+            "/v1/branches/v1",
+            "/v2/branches/v1",
+        ),
+        (
+            Some("DELETE /api/v1/branches/{name}"),
+            "/api/v1/branches/v1",
+            "/api/v2/branches/v1",
+        ),
+        (Some("DELETE /api/{tenant}/v1"), "/api/v1/v1", "/api/v1/v2"),
+    ] {
+        let mut request = client.request(Method::DELETE, path);
+        if let Some(endpoint) = endpoint {
+            request = request.endpoint(endpoint);
+        }
+        in_time(request.send()).await.unwrap();
+        assert_eq!(
+            asked(&seen),
+            [format!("DELETE {sent} -")],
+            "{endpoint:?} {path}"
+        );
+    }
 }

@@ -97,7 +97,9 @@ pub struct RetryExhausted<E = Error> {
 }
 
 impl<E> RetryExhausted<E> {
-    pub(crate) const fn new(
+    /// The end of a call after these attempts and a last one.
+    #[must_use]
+    pub const fn new(
         earlier: Vec<FailedAttempt<E>>,
         attempts: u32,
         last: E,

@@ -110,7 +110,12 @@ impl<'a, C, E> Plan<'a, C, E> {
                 Next::Again(delay, reservation)
             }
             Err(stopped) => {
-                let result = result.map_err(|error| self.conclude(error, stopped));
+                let made = self.made::<T>();
+                let mut result = result.map_err(|error| self.conclude(error, made, stopped));
+                if result.is_ok() && self.is_news(stopped) {
+                    let earlier = std::mem::take(&mut self.earlier);
+                    self.judge.gave_up(&mut result, earlier, made, stopped);
+                }
                 Next::Done(result, Some(stopped))
             }
         }
@@ -122,7 +127,15 @@ impl<'a, C, E> Plan<'a, C, E> {
     where
         E: From<RetryExhausted<E>>,
     {
-        self.conclude(error, Stopped::Refused)
+        self.conclude(error, self.number, Stopped::Refused)
+    }
+
+    /// Attempts made so far, whoever asked for them.
+    fn made<T>(&self) -> u32
+    where
+        C: Classify<Result<T, E>>,
+    {
+        self.number.saturating_add(self.judge.unasked())
     }
 
     fn next<T>(&self, result: &Result<T, E>) -> Result<(Duration, Option<Reservation<'a>>), Stopped>
@@ -137,7 +150,7 @@ impl<'a, C, E> Plan<'a, C, E> {
         if !self.is_of_a_kind(result) {
             return Err(Stopped::Final);
         }
-        if self.number >= self.bounds.attempts {
+        if self.made::<T>() >= self.bounds.attempts {
             return Err(Stopped::Attempts);
         }
         let previous = self.earlier.iter().rev().find_map(|attempt| attempt.delay);
@@ -181,14 +194,18 @@ impl<'a, C, E> Plan<'a, C, E> {
     }
 
     /// One attempt that failed speaks for itself, unless it is news that there was no second one.
-    fn conclude(&mut self, last: E, stopped: Stopped) -> E
+    fn conclude(&mut self, last: E, made: u32, stopped: Stopped) -> E
     where
         E: From<RetryExhausted<E>>,
     {
-        if self.earlier.is_empty() && stopped != Stopped::Budget {
+        if !self.is_news(stopped) {
             return last;
         }
         let earlier = std::mem::take(&mut self.earlier);
-        RetryExhausted::new(earlier, self.number, last, stopped).into()
+        RetryExhausted::new(earlier, made, last, stopped).into()
+    }
+
+    fn is_news(&self, stopped: Stopped) -> bool {
+        !self.earlier.is_empty() || stopped == Stopped::Budget
     }
 }
