@@ -338,6 +338,13 @@ impl<'a> RequestBuilder<'a> {
         let known = std::mem::take(&mut self.draft.options);
         self.draft.options = options;
         let now = &mut self.draft.options;
+        if let Some(mut known) = known.cache {
+            // The key of an interface's method is what its answers are cleared by.
+            match &mut now.cache {
+                Some(cache) => cache.key = cache.key.take().or_else(|| known.key.take()),
+                None => now.cache = Some(known),
+            }
+        }
         now.operation = now.operation.or(known.operation);
         now.endpoint = now.endpoint.take().or(known.endpoint);
         now.open_end |= known.open_end;
@@ -399,11 +406,21 @@ fn uri(path: String) -> Result<Uri> {
     } else {
         utf8_percent_encode(&path, UNSAFE).to_string()
     };
-    if path.starts_with('/') || path.contains("://") {
+    if path.starts_with('/') || has_scheme(&path) {
         return Uri::from_maybe_shared(bytes::Bytes::from(path)).map_err(wrong);
     }
     let path = format!("/{path}");
     Uri::from_maybe_shared(bytes::Bytes::from(path)).map_err(wrong)
+}
+
+/// Whether it is a whole URL: elsewhere, such as in a query, `://` says nothing.
+fn has_scheme(path: &str) -> bool {
+    path.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
 }
 
 const UNSAFE_BYTES: &[u8] = b"\"<>`\\^{|}";

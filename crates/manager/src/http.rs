@@ -20,7 +20,7 @@ use trunkline_telemetry::Metrics;
 
 use crate::answers::Answers;
 use crate::circuits::CircuitHealth;
-use crate::config::fixed_segments;
+use crate::config::{fixed_segments, is_production};
 use crate::named::{DEFAULT, Missing};
 use crate::policies::{CurrentConfig, Origin, Policies};
 use crate::sdk::AdjustedPolicies;
@@ -311,6 +311,13 @@ impl HttpClients {
         let origin = Origin::Adjusted(Arc::new(over.clone()));
         let config = self.config.load();
         let service = ServiceName::new(name)?;
+        let chaos = &over.chaos;
+        let asked = chaos.allow_in_production == Some(true);
+        if chaos.enabled == Some(true) && !asked && is_production(&config.environment) {
+            return Err(Error::config(format!(
+                "chaos for the service {name} is refused in the production profile: it needs `allow_in_production` beside it"
+            )));
+        }
         origin
             .layers(&config, &Target::service(service.as_str()), None)
             .resolve()

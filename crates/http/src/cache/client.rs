@@ -166,8 +166,10 @@ impl ClientCache {
             return None;
         }
         let asked = settings.asked || call.is_some();
-        // What a middleware adds to an attempt may say who asks, and is not seen here.
-        if !asked && outgoing.options().around.is_some() {
+        // What a middleware adds to an attempt may say who asks, and is not seen here. That the cache is on says nothing of
+        // that: it is on anyway.
+        let chosen = settings.ttl.is_some() || settings.public || call.is_some();
+        if !chosen && outgoing.options().around.is_some() {
             return None;
         }
         let wishes = || draft.headers.contains_key(http::header::CACHE_CONTROL);
@@ -227,7 +229,11 @@ impl ClientCache {
         tags.extend_from_slice(&call.tags);
         let identity = match settings.public {
             true => ANYBODY.to_owned(),
-            false => identity(headers, outgoing.context),
+            // With `vary_on` the user has said what an answer depends on.
+            false => {
+                let chosen = ttl.is_some() && settings.vary_on.is_some();
+                identity(headers, outgoing.context, chosen)
+            }
         };
         let mode = match call {
             CallCache { renew: true, .. } => Mode::Renew,

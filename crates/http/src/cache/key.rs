@@ -9,8 +9,50 @@ use sha2::{Digest, Sha256};
 use trunkline_core::Context;
 use trunkline_resilience::cache::{CacheSettings, Pattern};
 
-/// Headers that say who asks.
+/// Headers that say who asks, whatever else is said of the key.
 const IDENTIFYING: [HeaderName; 3] = [AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key")];
+
+/// Headers that do not say who asks: of what is wished, what is sent, what is carried along. Any other one may (a tenant, a
+/// token under a name of its own), and servers forget to name it in `Vary`.
+const NEUTRAL: &[&str] = &[
+    "baggage",
+    "cache-control",
+    "connection",
+    "date",
+    "dnt",
+    "expect",
+    "forwarded",
+    "grpc-timeout",
+    "host",
+    "idempotency-key",
+    "keep-alive",
+    "last-event-id",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "prefer",
+    "priority",
+    "range",
+    "referer",
+    "save-data",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-correlation-id",
+    "x-real-ip",
+    "x-request-id",
+    "x-request-timeout-ms",
+    "x-service-name",
+];
+
+/// Beginnings of the names of such headers.
+const NEUTRAL_FAMILIES: &[&str] = &["accept", "content-", "if-", "sec-", "x-b3-", "x-forwarded-"];
 
 /// Stands for every identity, those without a name included; no identity is written so.
 pub(super) const ANYBODY: &str = "*";
@@ -140,8 +182,19 @@ pub(super) fn full_key(service: &str, user_key: &str, form: &str, identity: &str
     [service, user_key, form, identity].join("\n").into()
 }
 
+/// Whether the value of a header may be one caller's own.
+fn may_identify(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    !NEUTRAL.contains(&name)
+        && !NEUTRAL_FAMILIES
+            .iter()
+            .any(|family| name.starts_with(family))
+}
+
 /// Who asks: empty where nothing says so. Tokens stand in it only as what cannot be turned back.
-pub(super) fn identity(headers: &HeaderMap, context: &Context) -> String {
+///
+/// `chosen` says that the user has named what an answer depends on: then only the headers count of which all know.
+pub(super) fn identity(headers: &HeaderMap, context: &Context, chosen: bool) -> String {
     let mut text = String::new();
     if let Some(identity) = context.identity() {
         let proven = if identity.verified {
@@ -153,11 +206,16 @@ pub(super) fn identity(headers: &HeaderMap, context: &Context) -> String {
         text.push(' ');
         text.push_str(&identity.service);
     }
-    if !IDENTIFYING.iter().any(|name| headers.contains_key(name)) {
+    let mut names: Vec<&HeaderName> = headers
+        .keys()
+        .filter(|name| IDENTIFYING.contains(name) || (!chosen && may_identify(name)))
+        .collect();
+    if names.is_empty() {
         return text;
     }
+    names.sort_unstable_by_key(|name| name.as_str());
     let mut digest = Sha256::new();
-    for name in &IDENTIFYING {
+    for name in names {
         for value in headers.get_all(name) {
             digest.update(name.as_str());
             digest.update(value.len().to_le_bytes());
@@ -232,7 +290,7 @@ mod tests {
         let of = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            identity(&headers, &nobody)
+            identity(&headers, &nobody, false)
         };
         let ada = of("authorization", "Bearer hunter2");
         assert_eq!(ada, of("authorization", "Bearer hunter2"));
@@ -240,12 +298,41 @@ mod tests {
         assert_ne!(ada, of("cookie", "Bearer hunter2"));
         assert_ne!(of("x-api-key", "a"), of("x-api-key", "b"));
         assert!(!ada.contains("hunter"));
-        assert_eq!(identity(&HeaderMap::new(), &nobody), "");
+        assert_eq!(identity(&HeaderMap::new(), &nobody, false), "");
         let claimed = Context::new().with_identity(Identity::claimed("orders"));
         let mut proven = Identity::claimed("orders");
         proven.verified = true;
         let proven = Context::new().with_identity(proven);
         let none = HeaderMap::new();
-        assert_ne!(identity(&none, &claimed), identity(&none, &proven));
+        assert_ne!(
+            identity(&none, &claimed, false),
+            identity(&none, &proven, false)
+        );
+    }
+
+    #[test]
+    fn a_header_that_nobody_knows_may_say_who_asks() {
+        let nobody = Context::new();
+        let of = |name: &'static str, value: &str, chosen| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            identity(&headers, &nobody, chosen)
+        };
+        for name in ["x-tenant", "x-auth-token", "proxy-authorization"] {
+            assert_ne!(of(name, "a", false), of(name, "b", false), "{name}");
+            assert_eq!(of(name, "a", true), "", "{name}: somebody chose");
+        }
+        assert_ne!(
+            of("authorization", "a", true),
+            of("authorization", "b", true)
+        );
+        for name in [
+            "accept-language",
+            "user-agent",
+            "traceparent",
+            "x-request-id",
+        ] {
+            assert_eq!(of(name, "a", false), "", "{name}");
+        }
     }
 }

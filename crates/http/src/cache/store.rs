@@ -1,6 +1,6 @@
 //! The memory: answers by key, bounded in bytes, with what is needed to clear them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,19 +71,16 @@ impl Weighter<Arc<str>, Arc<Slot>> for ByBytes {
 
 /// Keys by the path that they lead to, so that a change there clears them without a search.
 #[derive(Debug, Default)]
-struct Index(Mutex<HashMap<u64, Vec<Arc<str>>>>);
+struct Index(Mutex<HashMap<u64, HashSet<Arc<str>>>>);
 
 impl Index {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Vec<Arc<str>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, HashSet<Arc<str>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, path: u64, key: &Arc<str>) {
         let mut known = self.lock();
-        let keys = known.entry(path).or_default();
-        if !keys.contains(key) {
-            keys.push(Arc::clone(key));
-        }
+        known.entry(path).or_default().insert(Arc::clone(key));
     }
 
     fn unlist(&self, hasher: &RandomState, key: &Arc<str>, slot: &Slot) {
@@ -95,7 +92,7 @@ impl Index {
     fn forget(&self, path: u64, key: &Arc<str>) {
         let mut known = self.lock();
         if let Some(keys) = known.get_mut(&path) {
-            keys.retain(|known| known != key);
+            keys.remove(key);
             if keys.is_empty() {
                 known.remove(&path);
             }
@@ -283,7 +280,7 @@ impl Store {
     pub(super) fn clear(&self, service: &Arc<str>, what: Cleared) -> u64 {
         // Who is putting has asked the journal before or does so after: no answer slips through between.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = match &what {
+        let keys: HashSet<Arc<str>> = match &what {
             Cleared::Path(path) => {
                 let path = self.hasher.hash_one((&**service, path.as_str()));
                 self.index.lock().get(&path).cloned().unwrap_or_default()

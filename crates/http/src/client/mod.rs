@@ -30,6 +30,7 @@ use trunkline_resilience::{CircuitStatus, Declared, PolicyRegistry};
 
 pub use builder::ClientBuilder;
 pub(crate) use core::{Core, Endpoint, Trip};
+pub(crate) use endpoint::Template;
 pub use fallback::Fallback;
 pub(crate) use judge::{busy_for, is_retried, refuses};
 pub(crate) use outgoing::{IDEMPOTENCY_KEY, Outgoing};

@@ -297,6 +297,7 @@ impl Multipart {
 
 /// As browsers write names (HTML, 4.10.21.8).
 fn escaped(text: &str) -> String {
-    let text = text.replace('"', "%22");
+    // Some readers take a backslash for the beginning of an escape, and would not see where the name ends.
+    let text = text.replace('"', "%22").replace('\\', "%5C");
     text.replace('\r', "%0D").replace('\n', "%0A")
 }

@@ -159,7 +159,7 @@ fn quoted_text(text: &str) -> Option<(String, &str)> {
 /// As browsers write names.
 fn unescaped(text: &str) -> String {
     let text = text.replace("%0D", "\r").replace("%0A", "\n");
-    text.replace("%22", "\"")
+    text.replace("%22", "\"").replace("%5C", "\\")
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use trunkline_core::{Error, Propagation, Result};
 use trunkline_discovery::{Discovery, ServiceConfig, ServiceName};
 use trunkline_resilience::config::PolicyConfig;
 use trunkline_resilience::{
-    CircuitStatus, EffectivePolicy, Layer, PolicyLayers, PolicyRegistry, Target,
+    CircuitStatus, Declared, EffectivePolicy, Layer, PolicyLayers, PolicyRegistry, Target,
 };
 use trunkline_telemetry::Metrics;
 
 use super::config::ServiceSdkConfig;
-use crate::client::EnhancedHttpClient;
+use crate::client::{EnhancedHttpClient, Template};
 use crate::observe::PolicyMetrics;
 use crate::transport::Transport;
 
@@ -66,16 +66,12 @@ impl Standalone {
         over: Option<&PolicyConfig>,
     ) -> Result<EnhancedHttpClient> {
         let own = self.services.get(name).cloned().unwrap_or_default();
-        let layers = Layers {
-            base: self.config.policy_config(),
-            service: own.clone(),
-            over: over.cloned(),
-        };
-        // Every value is checked now, so that later none can be out of its range.
-        layers.resolve(None)?;
-        for template in own.endpoints.keys() {
-            layers.resolve(Some(template))?;
-        }
+        let layers = Layers::new(
+            self.config.policy_config(),
+            &own,
+            over.cloned(),
+            registry.clone(),
+        )?;
         EnhancedHttpClient::builder()
             .service(name.as_str())
             .service_config(own)
@@ -83,13 +79,7 @@ impl Standalone {
             .transport(self.transport.clone())
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
-            .policies(registry, move |target: &Target| {
-                Arc::new(
-                    layers
-                        .resolve(target.endpoint.as_deref())
-                        .unwrap_or_default(),
-                )
-            })
+            .policies(registry, move |target: &Target| layers.settle(target))
             .build()
     }
 
@@ -102,12 +92,66 @@ impl Standalone {
 /// What a policy is merged from.
 struct Layers {
     base: PolicyConfig,
-    service: ServiceConfig,
+    service: PolicyConfig,
+    endpoints: Vec<(Template, String, PolicyConfig)>,
     over: Option<PolicyConfig>,
+    /// Knows what authors of interfaces wrote.
+    registry: PolicyRegistry,
 }
 
 impl Layers {
-    fn resolve(&self, endpoint: Option<&str>) -> Result<EffectivePolicy> {
+    /// Every value is checked now, so that later only those of attributes can be out of their range.
+    fn new(
+        base: PolicyConfig,
+        service: &ServiceConfig,
+        over: Option<PolicyConfig>,
+        registry: PolicyRegistry,
+    ) -> Result<Self> {
+        let endpoints = service.endpoints.iter().map(|(name, config)| {
+            Ok((Template::parse(name)?, name.clone(), config.policy_config()))
+        });
+        let layers = Self {
+            base,
+            service: service.policy_config(),
+            endpoints: endpoints.collect::<Result<_>>()?,
+            over,
+            registry,
+        };
+        layers.resolve(None, None)?;
+        for (_, name, config) in &layers.endpoints {
+            layers.resolve(Some((name, config)), None)?;
+        }
+        Ok(layers)
+    }
+
+    /// The values for a target, with what is written at the method that calls it.
+    fn settle(&self, target: &Target) -> Arc<EffectivePolicy> {
+        let declared = self.registry.declared(target);
+        let second = declared.as_ref().and_then(|declared| declared.also.clone());
+        let names = target.endpoint.iter().chain(&second);
+        let mut asked = names.filter_map(|name| Template::parse(name).ok());
+        let endpoint = asked.find_map(|asked| {
+            let mut known = self.endpoints.iter();
+            known.find(|(known, ..)| known.is_same_as(&asked))
+        });
+        let endpoint = endpoint.map(|(_, name, config)| (name, config));
+        let policy = self
+            .resolve(endpoint, declared.as_deref())
+            .or_else(|error| {
+                // What an author wrote comes when the client is there already: what cannot be used is left out, and said.
+                tracing::error!(
+                    target: "trunkline", %target, error = %error.report(), "the policy of an interface cannot be used"
+                );
+                self.resolve(endpoint, None)
+            });
+        Arc::new(policy.unwrap_or_default())
+    }
+
+    fn resolve(
+        &self,
+        endpoint: Option<(&String, &PolicyConfig)>,
+        declared: Option<&Declared>,
+    ) -> Result<EffectivePolicy> {
         let nowhere = |_: &str| None;
         let mut layers = PolicyLayers::new()
             .push(
@@ -117,14 +161,13 @@ impl Layers {
             )
             .push(
                 Layer::Service("services".to_owned()),
-                self.service.policy_config(),
+                self.service.clone(),
                 nowhere,
-            );
-        if let Some(endpoint) = endpoint
-            && let Some(config) = self.service.endpoints.get(endpoint)
-        {
-            let layer = Layer::Endpoint(endpoint.to_owned());
-            layers = layers.push(layer, config.policy_config(), nowhere);
+            )
+            .push_declared(declared);
+        if let Some((name, config)) = endpoint {
+            let layer = Layer::Endpoint(name.clone());
+            layers = layers.push(layer, config.clone(), nowhere);
         }
         if let Some(over) = &self.over {
             // Of two layers of a service the later one is the stronger.

@@ -98,15 +98,25 @@ impl ServiceSdkConfig {
         self
     }
 
-    /// The part that is a policy: what `policies.default` would say.
+    /// The part that is a policy: what `policies.default` would say. A value that is the default says nothing: what the author
+    /// of an interface wrote at a method stands above it, and below every other value.
     #[must_use]
     pub fn policy_config(&self) -> PolicyConfig {
+        let usual = Self::default();
         let mut policy = PolicyConfig::default();
-        policy.timeout.total = Some(self.default_timeout);
-        policy.retry.max_attempts = Some(self.default_retry_attempts);
-        policy.circuit_breaker.enabled = Some(self.default_circuit_breaker_enabled);
+        policy.timeout.total = said(self.default_timeout, usual.default_timeout);
+        policy.retry.max_attempts = said(self.default_retry_attempts, usual.default_retry_attempts);
+        policy.circuit_breaker.enabled = said(
+            self.default_circuit_breaker_enabled,
+            usual.default_circuit_breaker_enabled,
+        );
+        policy.cache.enabled = said(self.cache_enabled, usual.cache_enabled);
         policy
     }
+}
+
+fn said<T: PartialEq>(value: T, usual: T) -> Option<T> {
+    (value != usual).then_some(value)
 }
 
 /// How a client of [`ServiceSdk::client_with`](crate::ServiceSdk::client_with) deals with failures, in one place.

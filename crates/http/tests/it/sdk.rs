@@ -280,6 +280,29 @@ async fn a_client_with_its_own_settings_has_its_own_circuit() {
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Config);
 }
 
+#[tokio::test]
+async fn answers_are_not_kept_where_the_settings_say_so() {
+    for (enabled, requests) in [(true, 1), (false, 2)] {
+        let server = Server::start(|_| async {
+            let mut answer = json_answer(200, &json!(1));
+            let headers = answer.headers_mut();
+            headers.insert("cache-control", "max-age=60".parse().unwrap());
+            answer
+        })
+        .await;
+        let sdk = ServiceSdk::builder()
+            .config(ServiceSdkConfig::default().with_cache_enabled(enabled))
+            .service("user-service", service(&server))
+            .build()
+            .unwrap();
+        for _ in 0..2 {
+            let number = sdk.get_from_service::<u64>("user-service", "/one").await;
+            assert_eq!(number.unwrap(), 1);
+        }
+        assert_eq!(server.count.requests(), requests, "{enabled}");
+    }
+}
+
 #[test]
 fn the_defaults_are_those_of_the_guide() {
     let config = ServiceSdkConfig::default();

@@ -34,7 +34,7 @@ async fn a_form_arrives_as_it_was_put_together() {
     std::fs::write(&path, &content).unwrap();
     let form = Multipart::new()
         .text("title", "Ünïcode\r\n--x")
-        .bytes("na\"me\n", "b.csv", "text/csv", "1;2")
+        .bytes("na\"me\n\\", "b.csv", "text/csv", "1;2")
         .file("file", "application/octet-stream", &path)
         .await
         .unwrap();
@@ -56,7 +56,7 @@ async fn a_form_arrives_as_it_was_put_together() {
     let boundary = content_type.split_once("boundary=").unwrap().1;
     let mut body = format!(
         "--{boundary}\r\ncontent-disposition: form-data; name=\"title\"\r\n\r\nÜnïcode\r\n--x\r\n\
-         --{boundary}\r\ncontent-disposition: form-data; name=\"na%22me%0A\"; filename=\"b.csv\"\r\n\
+         --{boundary}\r\ncontent-disposition: form-data; name=\"na%22me%0A%5C\"; filename=\"b.csv\"\r\n\
          content-type: text/csv\r\n\r\n1;2\r\n\
          --{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a %22file%22.bin\"\r\n\
          content-type: application/octet-stream\r\n\r\n"

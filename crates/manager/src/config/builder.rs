@@ -131,9 +131,11 @@ impl ConfigBuilder {
             .policies
             .entry("default".to_owned())
             .or_default();
-        policy.timeout.total = said.timeout.total;
-        policy.retry.max_attempts = said.retry.max_attempts;
-        policy.circuit_breaker.enabled = said.circuit_breaker.enabled;
+        lay(&mut policy.timeout.total, said.timeout.total);
+        lay(&mut policy.retry.max_attempts, said.retry.max_attempts);
+        let (breaker, cache) = (&mut policy.circuit_breaker, &mut policy.cache);
+        lay(&mut breaker.enabled, said.circuit_breaker.enabled);
+        lay(&mut cache.enabled, said.cache.enabled);
         let usual = ServiceDiscoveryConfig::default();
         let interval = sdk.health_check_interval;
         let says_discovery =
@@ -274,5 +276,13 @@ impl ConfigBuilder {
     pub fn observability_enabled(mut self, on: bool) -> Self {
         self.config.observability_enabled = on;
         self
+    }
+}
+
+/// Takes what is said; what is not leaves what was there.
+#[cfg(feature = "http")]
+fn lay<T>(place: &mut Option<T>, said: Option<T>) {
+    if said.is_some() {
+        *place = said;
     }
 }

@@ -169,6 +169,61 @@ async fn no_store_wins_over_a_ttl_unless_told_otherwise() {
     }
 }
 
+/// Servers forget to say `Vary`: who asks is told by headers that nobody knows beforehand.
+#[tokio::test]
+async fn callers_that_a_header_of_their_own_tells_apart_share_no_answer() {
+    let whose = |request: &Request<Incoming>| {
+        let header = |name| {
+            request
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap())
+        };
+        let tenant = header("x-tenant")
+            .or(header("x-auth-token"))
+            .unwrap_or("nobody");
+        ok(&[("cache-control", "max-age=60")], tenant)
+    };
+    let shop = Shop::with(whose).await;
+    let unasked = shop.client(|_| {});
+    let for_a_time = shop.client(|cache| cache.ttl = Some(Duration::from_secs(60)));
+    let by_key = shop.client(|cache| {
+        cache.ttl = Some(Duration::from_secs(60));
+        cache.key = Some("list".to_owned());
+    });
+    for client in [unasked, for_a_time, by_key] {
+        for name in ["x-tenant", "x-auth-token"] {
+            for status in [MISS, HIT] {
+                for who in ["alice", "bob"] {
+                    let response = client.get("/a").header(name, who).await.unwrap();
+                    assert_eq!(response.cache_status(), status, "{name} {who}");
+                    assert_eq!(response.text().await.unwrap(), who, "{name}");
+                }
+            }
+        }
+    }
+    // Who has named what an answer depends on has named it all.
+    let chosen = shop.client(|cache| {
+        cache.ttl = Some(Duration::from_secs(60));
+        cache.vary_on = Some(vec!["header:x-tenant".to_owned()]);
+    });
+    for (tenant, nonce, status) in [("a", "1", MISS), ("a", "2", HIT), ("b", "2", MISS)] {
+        let request = client_with_nonce(&chosen, tenant, nonce).await;
+        assert_eq!(request, (tenant.to_owned(), status), "{nonce}");
+    }
+}
+
+async fn client_with_nonce(
+    client: &EnhancedHttpClient,
+    tenant: &str,
+    nonce: &str,
+) -> (String, Option<CacheStatus>) {
+    let request = client.get("/a").header("x-tenant", tenant);
+    let response = request.header("x-nonce", nonce).await.unwrap();
+    let status = response.cache_status();
+    (response.text().await.unwrap(), status)
+}
+
 #[tokio::test]
 async fn versions_of_a_service_have_answers_of_their_own() {
     use trunkline_resilience::versions::VersionPlace;
@@ -206,16 +261,24 @@ async fn versions_of_a_service_have_answers_of_their_own() {
 }
 
 #[tokio::test]
-async fn who_adds_to_attempts_asks_for_a_cache_by_name() {
+async fn who_adds_to_attempts_says_for_how_long_answers_are_kept() {
     let shop = Shop::new([max_age(60, "hello")]).await;
-    for (enabled, second) in [(None, None), (Some(true), HIT)] {
-        let client = shop.client(|cache| cache.enabled = enabled);
+    let minute = Some(Duration::from_secs(60));
+    for (enabled, ttl, second) in [
+        (None, None, None),
+        (Some(true), None, None),
+        (None, minute, HIT),
+    ] {
+        let client = shop.client(|cache| {
+            cache.enabled = enabled;
+            cache.ttl = ttl;
+        });
         let client = client.attempt_middleware(async |mut request: ServiceRequest, next: Next| {
             request.bearer("somebody's")?;
             next.run(request).await
         });
         get(&client, "/a").await;
-        assert_eq!(get(&client, "/a").await.1, second, "{enabled:?}");
+        assert_eq!(get(&client, "/a").await.1, second, "{enabled:?} {ttl:?}");
     }
 }
 

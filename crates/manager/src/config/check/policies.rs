@@ -7,7 +7,7 @@ use trunkline_resilience::PolicyConfig;
 use super::meaning::Found;
 use crate::config::diagnostics::closest;
 use crate::config::model::CommunicationConfig;
-use crate::config::profile::PRODUCTION;
+use crate::config::profile::is_production;
 use crate::config::tree::join;
 
 pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
@@ -157,7 +157,7 @@ fn check_chaos(
 ) {
     let chaos = &policy.chaos;
     let asked = chaos.allow_in_production.unwrap_or(false);
-    if config.environment == PRODUCTION && chaos.enabled == Some(true) && !asked {
+    if is_production(&config.environment) && chaos.enabled == Some(true) && !asked {
         found
             .error(
                 &format!("{path}.chaos.enabled"),

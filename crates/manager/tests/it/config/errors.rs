@@ -324,6 +324,13 @@ services:
 ",
     )]);
     assert!(files.check(&[]).is_empty());
+    for spelt in ["Production", "PROD", "prod"] {
+        let problems = files.check(&[("ENVIRONMENT", spelt)]);
+        let refused = problems
+            .iter()
+            .filter(|problem| problem.contains("chaos is refused"));
+        assert_eq!(refused.count(), 2, "{problems:#?}");
+    }
     let problems = files.check(&[("ENVIRONMENT", "production")]);
     assert_eq!(problems.len(), 2, "{problems:#?}");
     for (problem, place) in problems.iter().zip(["services.users.chaos:", "GET /users"]) {

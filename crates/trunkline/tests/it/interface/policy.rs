@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use trunkline::discovery::{Instances, ServiceInstance, ServiceName};
-use trunkline::http::{EndpointConfig, EnhancedHttpClient, ServiceError};
+use trunkline::discovery::{Instances, ServiceConfig, ServiceInstance, ServiceName};
+use trunkline::http::{EndpointConfig, EnhancedHttpClient, ServiceError, ServiceSdk};
 use trunkline::resilience::{EffectivePolicy, RateLimited, Target};
 use trunkline::server::Json;
 use trunkline::{CommunicationConfig, CommunicationManager, service_interface};
@@ -134,6 +134,34 @@ async fn configuration_wins_over_attributes_field_by_field() {
         let policy = settings(&client, own);
         assert_eq!(policy.retry.max_attempts, 9, "{name}");
         assert_eq!(policy.timeout.total, Duration::from_secs(5), "{name}");
+    }
+}
+
+/// An SDK that stands alone reads what authors wrote as a manager's does.
+#[tokio::test]
+async fn an_sdk_without_a_manager_reads_attributes_and_its_endpoints() {
+    for (configured, seen) in [(None, 2), (Some(4), 4)] {
+        let server = Server::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR).await;
+        let port = server.url.rsplit_once(':').unwrap().1;
+        let mut service = ServiceConfig::at("127.0.0.1", port.parse().unwrap());
+        if let Some(attempts) = configured {
+            let mut endpoint = EndpointConfig::default();
+            endpoint.retry.max_attempts = Some(attempts);
+            service
+                .endpoints
+                .insert("GET /users/{id}".to_owned(), endpoint);
+        }
+        let sdk = ServiceSdk::builder().service("user-service", service);
+        let users: UsersClient = sdk.build().unwrap().typed_client();
+        let error = users.get_user(7).await.unwrap_err();
+        assert_eq!(error.status_code(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!(
+            server.lines(),
+            vec!["GET /api/v1/users/7"; seen],
+            "{configured:?}"
+        );
+        // A fallback is an attribute, too.
+        assert_eq!(users.known().await.unwrap().name, "known");
     }
 }
 
