@@ -44,4 +44,5 @@ pub static ALL: &[&Entry] = &[
     &messaging_chaos::ON_REDIS,
     &messaging_chaos::ON_NATS,
     &messaging_chaos::ON_RABBITMQ,
+    &messaging_chaos::ON_KAFKA,
 ];

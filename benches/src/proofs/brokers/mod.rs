@@ -6,7 +6,7 @@ mod settle;
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
 use trunkline_testing::faults::Relay;
-use trunkline_testing::servers::{KAFKA, Launch, NATS, RABBITMQ, REDIS, Server, System};
+use trunkline_testing::servers::{KAFKA, Launch, NATS, RABBITMQ, REDIS, Server, System, kafka};
 
 /// A broker, and the server that it needs.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,10 @@ pub(super) struct Subject {
     system: &'static System,
     /// Arguments without which the server would confirm what it has not yet written down.
     arguments: &'static [&'static str],
+    /// Makes the server send its clients over the link, where it tells them itself where to go.
+    relayed: fn(&mut Server, &Relay) -> Result<()>,
+    /// Added to the address, as `?name=value`.
+    options: &'static str,
     /// Whether what was declared survives the death of the server.
     pub(super) settled: fn(&Stage) -> Result<bool>,
     /// What the server knows of messages at these positions, a line each, for when some are missing.
@@ -26,6 +30,8 @@ pub(super) static ON_REDIS: Subject = Subject {
     name: "Redis Streams",
     system: &REDIS,
     arguments: &["--appendfsync", "always"],
+    relayed: |_, _| Ok(()),
+    options: "",
     settled: |_| Ok(true),
     look: |_, _| Ok(Vec::new()),
 };
@@ -34,6 +40,8 @@ pub(super) static ON_NATS: Subject = Subject {
     name: "NATS JetStream",
     system: &NATS,
     arguments: &[],
+    relayed: |_, _| Ok(()),
+    options: "",
     settled: |_| Ok(true),
     look: look::nats,
 };
@@ -42,15 +50,23 @@ pub(super) static ON_RABBITMQ: Subject = Subject {
     name: "RabbitMQ",
     system: &RABBITMQ,
     arguments: &[],
+    relayed: |_, _| Ok(()),
+    options: "",
     settled: settle::rabbitmq,
     look: look::rabbitmq,
 };
 
-/// Its clients go over the link at first, and then where the server says that it is.
-static ON_KAFKA: Subject = Subject {
+pub(super) static ON_KAFKA: Subject = Subject {
     name: "Kafka",
     system: &KAFKA,
     arguments: &[],
+    relayed: |server, link| {
+        server.stop()?;
+        kafka::advertise(server.site(), link.address())?;
+        Ok(server.restart()?)
+    },
+    // Work for all members, and for those that come.
+    options: "?partitions=8",
     settled: |_| Ok(true),
     look: |_, _| Ok(Vec::new()),
 };
@@ -68,12 +84,13 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set(subject: &Subject) -> Result<Self> {
-        let server = Launch::new(subject.system)
+        let mut server = Launch::new(subject.system)
             .arguments(subject.arguments)
             .start()?;
         let link = Relay::to(server.address()).context("cannot relay")?;
         let [direct, relayed] = [server.address(), link.address()].map(|at| at.to_string());
-        let url = server.url().replace(&direct, &relayed);
+        (subject.relayed)(&mut server, &link)?;
+        let url = server.url().replace(&direct, &relayed) + subject.options;
         Ok(Self { server, link, url })
     }
 

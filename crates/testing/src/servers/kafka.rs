@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -41,6 +41,20 @@ pub fn login_port(site: &Site) -> u16 {
     site.ports().get(2).copied().unwrap_or_default()
 }
 
+/// Tells clients to come to this address from the next start of the server on, such as a link's that fails on demand: they
+/// ask the address that they know for those of the brokers, and go there.
+///
+/// # Errors
+/// [`ServerError::Io`]
+pub fn advertise(site: &Site, at: SocketAddr) -> Result<(), ServerError> {
+    write_properties(site, at)
+}
+
+fn write_properties(site: &Site, advertised: SocketAddr) -> Result<(), ServerError> {
+    let path = site.directory().join("server.properties");
+    fs::write(&path, properties(site, advertised)).map_err(ServerError::io("write", &path))
+}
+
 fn prepare(site: &Site) -> Result<(), ServerError> {
     // A second attempt with other ports begins anew.
     let logs = site.data().join("logs");
@@ -50,8 +64,8 @@ fn prepare(site: &Site) -> Result<(), ServerError> {
         }
         _ => {}
     }
+    write_properties(site, site.address())?;
     let path = site.directory().join("server.properties");
-    fs::write(&path, properties(site)).map_err(ServerError::io("write", &path))?;
     let log = site.directory().join("log4j2.properties");
     fs::write(&log, LOGGING).map_err(ServerError::io("write", &log))?;
     let program = KAFKA_SERVER.locate()?;
@@ -75,7 +89,7 @@ fn prepare(site: &Site) -> Result<(), ServerError> {
     }
 }
 
-fn properties(site: &Site) -> String {
+fn properties(site: &Site, advertised: SocketAddr) -> String {
     let [client, control, login] =
         [0, 1, 2].map(|at| site.ports().get(at).copied().unwrap_or_default());
     let logs = site.data().join("logs");
@@ -87,7 +101,7 @@ fn properties(site: &Site) -> String {
         "process.roles=broker,controller\nnode.id=1\n\
          controller.quorum.bootstrap.servers=127.0.0.1:{control}\n\
          listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{control},LOGIN://127.0.0.1:{login}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{client},LOGIN://127.0.0.1:{login}\n\
+         advertised.listeners=PLAINTEXT://{advertised},LOGIN://127.0.0.1:{login}\n\
          listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT\n\
          inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\
          sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256\n\
