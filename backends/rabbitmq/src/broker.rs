@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use lapin::Channel;
@@ -11,9 +13,10 @@ use lapin::options::{
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::AMQPValue;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use trunkline_core::task::Scope;
 use trunkline_core::{Clock as _, Context, Error, Result, Retry, SystemClock};
-use trunkline_messaging::supervisor::{Generation, LinkState};
+use trunkline_messaging::supervisor::{Connect as _, Generation, LinkState};
 use trunkline_messaging::{
     Browse, BrowsePage, Capabilities, Destination, MessageBroker, MessageBrokerConfig, Publish,
     QueueInfo, Receipt, Routed, Subscribe, Subscription, TopicName,
@@ -22,14 +25,18 @@ use trunkline_messaging::{
 use crate::config::RabbitMqConfig;
 use crate::consumer::{Consumers, Shared, work_queue};
 use crate::error::from_driver;
-use crate::link::{FAREWELL, Link};
+use crate::link::{Connector, FAREWELL, Link};
 use crate::names;
 use crate::native::{Binding, Exchange, ExchangeKind, Queue, QueueStatus};
 use crate::peek::{self, Positions};
-use crate::pool::Pool;
+use crate::pool::{Connection, Pool};
 use crate::publisher::{Envelope, Outcome, Publisher};
 use crate::topology::{Item, Topology, look_at};
 use crate::wire;
+
+/// Wait before what is refused is tried again, at first and at most.
+const FIRST_MENDING: Duration = Duration::from_secs(5);
+const LONGEST_MENDING: Duration = Duration::from_secs(60);
 
 /// RabbitMQ. It connects only when it is told to, and then keeps the connection for ever.
 ///
@@ -50,6 +57,12 @@ pub struct RabbitMqBroker {
     pool: Pool,
     shared: Arc<Shared>,
     consumers: Consumers,
+    /// Tries again what the server refuses to declare.
+    mending: Scope,
+    is_mending: AtomicBool,
+    /// Ends that with the last handle, when nobody disconnects.
+    given_up: CancellationToken,
+    _last: DropGuard,
     /// For declarations and questions, one after the other.
     admin: tokio::sync::Mutex<Option<(Generation, Channel)>>,
     /// What was looked at before.
@@ -78,15 +91,24 @@ impl RabbitMqBroker {
             return Err(Error::config(problems.join("; ")));
         }
         let config = Arc::new(config);
-        let topology = Arc::new(Topology::new(config.queue_type));
+        let topology = Arc::new(Topology::new(Arc::clone(&config)));
         let pool = Pool::new(Arc::clone(&config), Arc::clone(&topology));
         let shared = Arc::new(Shared {
-            publisher: Publisher::new(Arc::clone(&config), pool.publishing().clone()),
+            publisher: Publisher::new(
+                Arc::clone(&config),
+                pool.publishing().clone(),
+                Arc::clone(&topology),
+            ),
             config: Arc::clone(&config),
             closed: CancellationToken::new(),
         });
+        let given_up = CancellationToken::new();
         Ok(Self {
             consumers: Consumers::new(Arc::clone(&shared)),
+            mending: Scope::new(),
+            is_mending: AtomicBool::new(false),
+            _last: given_up.clone().drop_guard(),
+            given_up,
             config,
             topology,
             pool,
@@ -266,6 +288,18 @@ impl RabbitMqBroker {
         Ok(Receipt::new(message.id, routed(outcome)))
     }
 
+    /// Begins to try again what is refused, for as long as the broker lives.
+    fn begin_mending(&self) {
+        if self.shared.is_closed() || self.is_mending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (config, topology) = (Arc::clone(&self.config), Arc::clone(&self.topology));
+        let publishing = self.pool.publishing().clone();
+        let mend = mend(config, topology, publishing, self.given_up.clone());
+        self.mending
+            .spawn("mending declarations", Context::new().scope(mend));
+    }
+
     async fn declare_item(&self, item: Item) -> Result<()> {
         self.administer(async |link: &Link, channel: &Channel| {
             self.topology.declare(link, channel, item).await
@@ -385,6 +419,51 @@ impl RabbitMqBroker {
     }
 }
 
+/// Waits until something is refused, and tries it again now and then: on a connection of its own, as the server ends some
+/// over what it does not like.
+async fn mend(
+    config: Arc<RabbitMqConfig>,
+    topology: Arc<Topology>,
+    publishing: Connection,
+    stop: CancellationToken,
+) {
+    let limit = config.request_timeout;
+    let connector = Connector::new(config, "mending", None);
+    let mended = async {
+        loop {
+            topology.failed.notified().await;
+            let mut pause = FIRST_MENDING;
+            loop {
+                tokio::time::sleep(pause).await;
+                let tried = async {
+                    let link = connector.connect().await?;
+                    let publishing = publishing.current().ok();
+                    let publishing = publishing.as_ref().map(|(link, _)| link);
+                    let left = link.or_gone(topology.mend(&link, publishing)).await;
+                    connector.close(link, Instant::now() + FAREWELL).await?;
+                    left
+                };
+                match tokio::time::timeout(limit, tried).await {
+                    Ok(Ok(false)) => break,
+                    Ok(Ok(true)) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(target: "trunkline", error = %error.report(), "declarations were not tried again");
+                    }
+                    Err(_) => {
+                        tracing::debug!(target: "trunkline", "declarations were not tried again in time");
+                    }
+                }
+                pause = (pause * 2).min(LONGEST_MENDING);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = mended => {}
+    }
+}
+
 /// Closes a channel, however its use ends.
 struct Closing(Channel);
 
@@ -432,11 +511,7 @@ const fn routed(outcome: Outcome) -> Routed {
 
 /// Sets when a message expires: as AMQP says it, or in a header for one that waits first, where AMQP's own would end the
 /// wait.
-fn expiring(
-    properties: AMQPProperties,
-    expires_in: std::time::Duration,
-    waits: bool,
-) -> AMQPProperties {
+fn expiring(properties: AMQPProperties, expires_in: Duration, waits: bool) -> AMQPProperties {
     let millis = i64::try_from(expires_in.as_millis()).unwrap_or(i64::MAX);
     if waits {
         let at = SystemClock.now().unix_millis().saturating_add(millis);
@@ -471,20 +546,23 @@ impl MessageBroker for RabbitMqBroker {
     }
 
     async fn connect(&self) -> Result<()> {
+        self.begin_mending();
         self.pool.connect().await
     }
 
     async fn disconnect(&self, deadline: Instant) -> Result<()> {
         self.shared.closed.cancel();
         // Consumers may put messages off until they have ended, so the publisher ends after them.
+        self.given_up.cancel();
         let consuming = self.consumers.shutdown(deadline).await;
+        let mending = self.mending.shutdown(deadline).await;
         let publishing = self.shared.publisher.shutdown(deadline).await;
         if let Some((_, channel)) = self.admin.lock().await.take() {
             let patience = deadline.min(Instant::now() + FAREWELL);
             drop(tokio::time::timeout_at(patience, channel.close(200, "done".into())).await);
         }
         let closed = self.pool.close(deadline).await;
-        if consuming + publishing > 0 {
+        if consuming + publishing + mending > 0 {
             return Err(Error::timeout(
                 "not everything was flushed before the deadline",
             ));
@@ -504,6 +582,7 @@ impl MessageBroker for RabbitMqBroker {
                 )));
             }
         }
+        self.topology.check()?;
         // A question without effect: consumers have channels of their own.
         let asked = async |_: &Link, channel: &Channel| {
             let asked = channel.basic_qos(0, BasicQosOptions::default()).await;

@@ -25,7 +25,7 @@ use crate::link::Link;
 use crate::names;
 use crate::native::{Binding, Exchange, ExchangeKind, Queue};
 use crate::pool::Place;
-use crate::topology::{bind, declare_exchange, look_at, need_queue};
+use crate::topology::{bind, look_at, need_exchange, need_queue};
 use crate::wire::short;
 
 /// How long deliveries may lie without anybody asking for them while others could have them.
@@ -115,11 +115,14 @@ impl Task {
     async fn attach_to(&self, link: &Link) -> Result<Attached> {
         let shared = &self.about.shared;
         need_queue(link, &self.queue(), shared.config.queue_type).await?;
-        let channel = link.channel().await?;
+        let mut channel = link.channel().await?;
         if let Source::Topics(pattern) = &self.about.source {
             let exchange = &shared.config.exchange;
             let topics = Exchange::new(exchange).with_kind(ExchangeKind::Topic);
-            declare_exchange(&channel, &topics).await?;
+            need_exchange(link, &channel, &topics).await?;
+            if !channel.status().connected() {
+                channel = link.channel().await?;
+            }
             let binding = Binding::new(&self.about.queue, exchange, pattern.as_str());
             bind(&channel, &binding).await?;
         }

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_core::Future;
 use futures_util::stream::FuturesUnordered;
@@ -27,7 +28,7 @@ use crate::error::{from_driver, is_unsent};
 use crate::link::{FAREWELL, Link};
 use crate::native::{Exchange, ExchangeKind};
 use crate::pool::Connection;
-use crate::topology::declare_exchange;
+use crate::topology::Topology;
 
 /// By what a returned message is recognised: exchange, routing key, id.
 type Mark = (ShortString, ShortString, Option<ShortString>);
@@ -52,6 +53,7 @@ type Sending = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 pub(super) struct Lane {
     connection: Connection,
+    topology: Arc<Topology>,
     exchange: String,
     jobs: mpsc::Receiver<Job>,
     stop: CancellationToken,
@@ -71,12 +73,14 @@ struct Open {
 impl Lane {
     pub(super) fn new(
         connection: Connection,
+        topology: Arc<Topology>,
         exchange: String,
         jobs: mpsc::Receiver<Job>,
         stop: CancellationToken,
     ) -> Self {
         Self {
             connection,
+            topology,
             exchange,
             jobs,
             stop,
@@ -121,6 +125,10 @@ impl Lane {
             return;
         };
         let mut job = job;
+        if let Err(error) = self.topology.check_exchange(job.envelope.exchange.as_str()) {
+            drop(job.answer.send(Err(error)));
+            return;
+        }
         if let Some(millis) = job.envelope.delay {
             let prepared = open
                 .delays
@@ -167,7 +175,8 @@ impl Lane {
             }
             self.open = None;
             let (connection, exchange) = (self.connection.clone(), self.exchange.clone());
-            let opened = self.meanwhile(open(connection, exchange).boxed()).await?;
+            let opened = open(connection, Arc::clone(&self.topology), exchange).boxed();
+            let opened = self.meanwhile(opened).await?;
             match opened {
                 Ok(open) => self.open = Some(open),
                 Err(error) if error.kind() == ErrorKind::Cancelled => {
@@ -244,15 +253,19 @@ impl Lane {
     }
 }
 
-async fn open(connection: Connection, exchange: String) -> Result<Open> {
+async fn open(connection: Connection, topology: Arc<Topology>, exchange: String) -> Result<Open> {
     let (link, _) = connection.connection().await?;
     let opened = async {
-        let channel = link.channel().await?;
+        let topics = Exchange::new(exchange).with_kind(ExchangeKind::Topic);
+        let mut channel = link.channel().await?;
+        topology.ensure_exchange(&link, &channel, &topics).await?;
+        // A refusal closes it. What needs no exchange of ours is published all the same.
+        if !channel.status().connected() {
+            channel = link.channel().await?;
+        }
         let confirming = channel.confirm_select(ConfirmSelectOptions::default());
         let confirming = confirming.await;
         confirming.map_err(|error| from_driver("ask for confirms", error))?;
-        let topics = Exchange::new(exchange).with_kind(ExchangeKind::Topic);
-        declare_exchange(&channel, &topics).await?;
         Ok(channel)
     };
     let channel = link.or_gone(opened).await?;

@@ -16,6 +16,7 @@ use trunkline_core::{Context, Error, ErrorKind, Result, Retry};
 
 use crate::config::RabbitMqConfig;
 use crate::pool::Connection;
+use crate::topology::Topology;
 use job::{Fate, GiveUp, Job, Place};
 use lane::Lane;
 
@@ -27,6 +28,7 @@ const WAITING: usize = 256;
 pub(crate) struct Publisher {
     config: Arc<RabbitMqConfig>,
     connection: Connection,
+    topology: Arc<Topology>,
     count: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     /// Started with the first publish.
@@ -35,7 +37,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(config: Arc<RabbitMqConfig>, connection: Connection) -> Self {
+    pub(crate) fn new(
+        config: Arc<RabbitMqConfig>,
+        connection: Connection,
+        topology: Arc<Topology>,
+    ) -> Self {
         let bytes = config.max_in_flight_bytes.as_usize();
         let count = usize::try_from(config.max_in_flight).unwrap_or(usize::MAX);
         Self {
@@ -43,6 +49,7 @@ impl Publisher {
             bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))),
             config,
             connection,
+            topology,
             lanes: Mutex::default(),
             scope: Scope::new(),
         }
@@ -179,6 +186,7 @@ impl Publisher {
         let connection = self.connection.clone();
         let lane = Lane::new(
             connection,
+            Arc::clone(&self.topology),
             self.config.exchange.clone(),
             jobs,
             self.scope.token(),

@@ -10,10 +10,10 @@ use trunkline_messaging::{
     Attempt, HandlerError, Message, MessageBroker as _, Messaging, Subscribe, TopicName,
 };
 use trunkline_rabbitmq::RabbitMqBroker;
-use trunkline_testing::servers::{Server, rabbitmq};
+use trunkline_testing::servers::Server;
 
 use crate::fixture::{
-    attached, config, connected, detached, disconnect, group, name, queue_of, settled, until,
+    attached, config, connected, cut, detached, disconnect, group, name, queue_of, settled, until,
     with_server, within,
 };
 
@@ -50,11 +50,6 @@ async fn end(messaging: Messaging) {
     drop(messaging.drain(soon).await);
     let deadline = Instant::now() + Duration::from_secs(30);
     messaging.broker().disconnect(deadline).await.unwrap();
-}
-
-/// As if the process had ended: the server takes back what it had.
-fn cut(server: &Server) {
-    rabbitmq::control(server.site(), &["close_all_connections", "test"]).unwrap();
 }
 
 #[test]

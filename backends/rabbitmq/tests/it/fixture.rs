@@ -130,6 +130,11 @@ pub(crate) async fn receive(subscription: &mut Subscription) -> String {
     id
 }
 
+/// As if every process had ended: the server takes back what they had.
+pub(crate) fn cut(server: &Server) {
+    rabbitmq::control(server.site(), &["close_all_connections", "test"]).unwrap();
+}
+
 /// The consumers of a queue, as the server says.
 pub(crate) fn consumers(server: &Server, queue: &str) -> usize {
     let all = "rabbit_amqqueue:consumers_all(<<\"/\">>)";

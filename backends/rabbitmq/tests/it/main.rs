@@ -6,4 +6,5 @@ mod crashes;
 mod fixture;
 mod native;
 mod recovery;
+mod refused;
 mod tls;
