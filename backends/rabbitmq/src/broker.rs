@@ -396,9 +396,21 @@ impl RabbitMqBroker {
             }
             properties = expiring(properties, expires_in, delay.is_some());
         }
-        let (exchange, routing_key) = match &destination {
-            Destination::Topic(topic) => (self.config.exchange.as_str(), topic.as_str()),
-            Destination::Queue(queue) => ("", queue.as_str()),
+        // The answer to a client that is not ours.
+        let foreign = match &destination {
+            Destination::Queue(queue) => names::reply_address(queue.as_str()),
+            Destination::Topic(_) => None,
+        };
+        let (exchange, routing_key) = match (&destination, &foreign) {
+            (_, Some((address, correlation))) => {
+                if let Some(correlation) = correlation {
+                    let correlation = wire::short("the correlation id", correlation)?;
+                    properties = properties.with_correlation_id(correlation);
+                }
+                ("", address.as_str())
+            }
+            (Destination::Topic(topic), None) => (self.config.exchange.as_str(), topic.as_str()),
+            (Destination::Queue(queue), None) => ("", queue.as_str()),
         };
         let envelope = Envelope {
             exchange: wire::short("the exchange's name", exchange)?,

@@ -94,6 +94,10 @@ pub struct RabbitMqConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub subscriber_expiry: Duration,
+    /// Whether a message whose sender gave it no id is taken for a repetition of an equal one before it, where an inbox
+    /// recognises repetitions. Only where no two messages are equal unless they are the same. Default `false`: an inbox
+    /// lets them all pass.
+    pub recognise_equal: bool,
     /// How to log in. Default `plain`.
     pub auth_mechanism: AuthMechanism,
     /// File with further root certificates, PEM. Read again for each connection. Default: none, only the system's.
@@ -160,6 +164,7 @@ impl Default for RabbitMqConfig {
             max_length: None,
             max_length_bytes: None,
             subscriber_expiry: Duration::from_secs(300),
+            recognise_equal: false,
             auth_mechanism: AuthMechanism::default(),
             ca_file: None,
             system_roots: true,

@@ -9,6 +9,7 @@ mod broker;
 mod config;
 mod consumer;
 mod error;
+mod foreign;
 mod line;
 mod link;
 mod names;

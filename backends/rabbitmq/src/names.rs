@@ -18,9 +18,77 @@ pub(crate) fn group_queue(group: &str, source: &Source) -> String {
     format!("{group}:#{:032x}", fnv(whole.as_bytes()))
 }
 
-/// The queue of one subscriber without a group.
-pub(crate) fn subscriber_queue() -> String {
-    format!("trunkline.subscriber:{}", Id::new())
+/// The queue of one subscriber without a group. That of answers is called like the address that questions carry, so that
+/// clients who know nothing of topics answer to it.
+pub(crate) fn subscriber_queue(source: &Source) -> String {
+    let address = match source {
+        Source::Topics(pattern) => pattern.as_topic().as_ref().and_then(answers),
+        Source::Queue(_) => None,
+    };
+    address.unwrap_or_else(|| format!("trunkline.subscriber:{}", Id::new()))
+}
+
+/// The address of a requester, `reply.<service>.<id>`, without what an environment puts before it.
+fn answers(topic: &TopicName) -> Option<String> {
+    let segments: Vec<&str> = topic.segments().collect();
+    let [.., reply, service, id] = segments.as_slice() else {
+        return None;
+    };
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    (*reply == "reply" && is_id).then(|| format!("reply.{service}.{id}"))
+}
+
+/// Begins the name that stands for a foreign address.
+const FOREIGN: &str = "amqp-reply";
+
+/// The name of a queue that stands for a foreign address for answers, with what they are to be correlated by; none if it
+/// would be too long.
+pub(crate) fn reply_name(address: &str, correlation: Option<&str>) -> Option<TopicName> {
+    let mut name = format!("{FOREIGN}.{}", escaped(address));
+    if let Some(correlation) = correlation.filter(|text| !text.is_empty()) {
+        name = format!("{name}.{}", escaped(correlation));
+    }
+    TopicName::new(name).ok()
+}
+
+/// The address and the correlation that the name of a queue stands for, whatever an environment puts before it.
+pub(crate) fn reply_address(queue: &str) -> Option<(String, Option<String>)> {
+    let mut segments = queue.split('.').skip_while(|segment| *segment != FOREIGN);
+    segments.next()?;
+    let address = unescaped(segments.next()?)?;
+    let correlation = match segments.next() {
+        Some(text) => Some(unescaped(text)?),
+        None => None,
+    };
+    segments.next().is_none().then_some((address, correlation))
+}
+
+/// Any text as one segment of a name: `_` and two digits for each byte that has no place there.
+fn escaped(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    segment
+}
+
+fn unescaped(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'_' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        let digits = std::str::from_utf8(&digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// A consumer's tag, which nobody else has.
@@ -88,7 +156,7 @@ pub(crate) fn topic_of_key(key: &str) -> Option<TopicName> {
 }
 
 /// FNV-1a with 128 bits: the same in every version of this crate, as the names of queues must be.
-fn fnv(bytes: &[u8]) -> u128 {
+pub(crate) fn fnv(bytes: &[u8]) -> u128 {
     bytes
         .iter()
         .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
@@ -113,6 +181,32 @@ mod tests {
             group_queue("mail", &topics("a")),
             group_queue("mail", &topics("b"))
         );
+    }
+
+    #[test]
+    fn answers_have_a_queue_of_the_name_of_their_address() {
+        let address = format!("reply.shop-1.{}", "0a".repeat(16));
+        assert_eq!(subscriber_queue(&topics(&address)), address);
+        let staged = format!("staging.{address}");
+        assert_eq!(subscriber_queue(&topics(&staged)), address);
+        for other in ["reply.shop.1", "a.*", "orders"] {
+            let queue = subscriber_queue(&topics(other));
+            assert!(queue.starts_with("trunkline.subscriber:"), "{queue}");
+        }
+    }
+
+    #[test]
+    fn no_other_queue_stands_for_an_address() {
+        for name in [
+            "work",
+            "amqp-reply",
+            "amqp-reply._",
+            "amqp-reply.a.b.c",
+            "amqp-reply._zz",
+        ] {
+            assert_eq!(reply_address(name), None, "{name}");
+        }
+        assert!(reply_name(&"x".repeat(255), None).is_none());
     }
 
     #[test]

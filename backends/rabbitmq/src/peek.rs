@@ -166,7 +166,12 @@ impl<'a> Walk<'a> {
         };
         self.fetched += 1;
         let expires = wire::number(&delivery.properties, wire::EXPIRES_AT);
-        let message = wire::message(&delivery.properties, delivery.data);
+        let came = wire::Came {
+            exchange: delivery.exchange.as_str(),
+            key: delivery.routing_key.as_str(),
+            recognise_equal: false,
+        };
+        let message = wire::message(&delivery.properties, delivery.data, came);
         let mark = mark(&message);
         let before = self.seen.entry(mark).or_default();
         let position = self

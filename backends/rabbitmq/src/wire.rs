@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
+use trunkline_core::names::message_header as header;
 use trunkline_core::{Error, MetadataValue, Result, Timestamp};
 use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
+
+use crate::foreign;
 
 /// The message's key.
 const KEY: &str = "trunkline-key";
@@ -82,7 +85,7 @@ pub(crate) fn properties(message: &Message) -> Result<AMQPProperties> {
             AMQPValue::LongLongInt(at.unix_micros()),
         );
     }
-    Ok(properties.with_headers(table))
+    Ok(foreign::write(properties, message).with_headers(table))
 }
 
 /// A header for the broker's own use.
@@ -96,10 +99,18 @@ pub(crate) fn with_header(
     properties.with_headers(table)
 }
 
+/// Where a message came from, and whether one without an id is taken for a repetition of an equal one.
+#[derive(Clone, Copy)]
+pub(crate) struct Came<'a> {
+    pub(crate) exchange: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) recognise_equal: bool,
+}
+
 /// The message that a server delivered, from whoever sent it.
-pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message {
+pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>, came: Came<'_>) -> Message {
     let id = properties.message_id().as_ref().map(ToString::to_string);
-    let mut message = Message::new(payload);
+    let mut message = Message::recorded(String::new(), payload);
     message.content_type = properties.content_type().as_ref().map(ToString::to_string);
     message.published_at = properties
         .timestamp()
@@ -111,10 +122,15 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>) -> Message 
     if let Some(table) = properties.headers() {
         read(table.inner(), &mut message);
     }
+    foreign::read(properties, &mut message.headers);
     // An event of somebody else has an id of its own, by which its repetition is recognised.
-    if let Some(id) = id.or_else(|| message_id(&message.headers)) {
-        message.id = id;
-    }
+    let id = id.or_else(|| message_id(&message.headers));
+    message.id = id.unwrap_or_else(|| {
+        if !came.recognise_equal {
+            message.headers.append(header::DERIVED_ID, "1");
+        }
+        foreign::id(came.exchange, came.key, properties, &message.payload)
+    });
     message
 }
 
@@ -159,7 +175,7 @@ pub(crate) fn number(properties: &AMQPProperties, name: &str) -> Option<i64> {
 }
 
 /// A text among the headers.
-pub(crate) fn header(properties: &AMQPProperties, name: &str) -> Option<String> {
+pub(crate) fn text_header(properties: &AMQPProperties, name: &str) -> Option<String> {
     let table = properties.headers().as_ref()?;
     String::from_utf8(bytes_of(table.inner().get(name)?)?.to_vec()).ok()
 }
@@ -248,7 +264,7 @@ fn flatten(value: &AMQPValue, give: &mut impl FnMut(MetadataValue)) {
 }
 
 /// Headers that the broker writes and reads for itself, the server's record of dead letters among them.
-fn is_own(name: &str) -> bool {
+pub(crate) fn is_own(name: &str) -> bool {
     matches!(
         name,
         KEY | PUBLISHED_AT
@@ -315,8 +331,18 @@ mod tests {
 
     use super::*;
 
+    const CAME: Came<'_> = Came {
+        exchange: "",
+        key: "work",
+        recognise_equal: false,
+    };
+
     fn there_and_back(message: &Message) -> Message {
-        super::message(&properties(message).unwrap(), message.payload.to_vec())
+        super::message(
+            &properties(message).unwrap(),
+            message.payload.to_vec(),
+            CAME,
+        )
     }
 
     #[test]
@@ -370,7 +396,7 @@ mod tests {
         let properties = AMQPProperties::default()
             .with_headers(table)
             .with_timestamp(10);
-        let message = message(&properties, Vec::new());
+        let message = message(&properties, Vec::new(), CAME);
         assert_eq!(message.headers.get("ce-id"), Some("7"));
         assert_eq!(message.id, "7");
         assert_eq!(message.headers.get("n"), Some("5"));
@@ -382,9 +408,20 @@ mod tests {
     }
 
     #[test]
-    fn without_any_id_one_is_made_up() {
-        let message = message(&AMQPProperties::default(), Vec::new());
-        assert!(!message.id.is_empty());
+    fn without_any_id_one_is_made_of_the_message() {
+        let read = |came| message(&AMQPProperties::default(), b"body".to_vec(), came);
+        let (first, again) = (read(CAME), read(CAME));
+        assert!(!first.id.is_empty());
+        assert_eq!(first, again);
+        assert!(first.headers.contains(header::DERIVED_ID));
+        let equal = read(Came {
+            recognise_equal: true,
+            ..CAME
+        });
+        assert_eq!(equal.id, first.id);
+        assert!(!equal.headers.contains(header::DERIVED_ID));
+        // A copy of it is the same message.
+        assert_eq!(there_and_back(&first).id, first.id);
     }
 
     #[test]
@@ -399,7 +436,7 @@ mod tests {
             table.insert(name.into(), value.clone());
             table.insert("n".into(), AMQPValue::LongLongInt(5));
             let properties = AMQPProperties::default().with_headers(table);
-            let message = message(&properties, Vec::new());
+            let message = message(&properties, Vec::new(), CAME);
             let time = message.headers.get("ce-time").unwrap();
             let [seen, expected] = [time, expected].map(|text| text.parse::<Timestamp>().unwrap());
             assert_eq!(seen, expected);

@@ -50,7 +50,11 @@ pub mod message_header {
     pub const ATTEMPTS: &str = "trunkline-attempts";
     /// Where a copy was first published to: `topic order.created`, `queue work`.
     pub const ORIGIN: &str = "trunkline-origin";
-    /// The topic that waits for the answer to a request.
+    /// That this is a copy of a dead letter for another attempt of who handles dead letters, and its attempts are of that.
+    pub const COPY: &str = "trunkline-copy";
+    /// That the id was made of what is in the message, as its sender gave it none: an equal message has the same.
+    pub const DERIVED_ID: &str = "trunkline-derived-id";
+    /// The topic that waits for the answer to a request, or `queue …` where somebody else's queue does.
     pub const REPLY_TO: &str = "trunkline-reply-to";
     /// The id of the request that this answers.
     pub const IN_REPLY_TO: &str = "trunkline-in-reply-to";

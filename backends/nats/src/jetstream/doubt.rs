@@ -5,7 +5,8 @@
 //! unless the one before of the same message to the same place ended in doubt: then it is its repetition, and has its id.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -59,24 +60,21 @@ impl Doubts {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id for a publish: that of the one that it repeats, or a new one.
-    pub(crate) fn publish_id(&self, key: u64, id: &str) -> String {
+    /// Begins a publish: under the id of the one that it repeats, or under a new one.
+    pub(crate) fn begin(self: &Arc<Self>, key: u64, id: &str) -> InDoubt {
         let known = self.book().ids.remove(&key);
-        match known {
-            Some((known, at)) if at.elapsed() < self.window => known,
-            _ => {
-                let readable: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
-                format!("{readable}/{}", Id::new())
-            }
-        }
-    }
-
-    /// From now on the outcome is in doubt, until it is known.
-    pub(crate) fn guard(&self, outgoing: &Outgoing) -> InDoubt<'_> {
+        let known = known.filter(|(_, at)| at.elapsed() < self.window);
+        let repeats = known.is_some();
+        let publish_id = known.map(|(known, _)| known).unwrap_or_else(|| {
+            let readable: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
+            format!("{readable}/{}", Id::new())
+        });
         InDoubt {
-            doubts: self,
-            key: outgoing.key,
-            publish_id: Some(outgoing.publish_id.clone()),
+            doubts: Arc::clone(self),
+            key,
+            publish_id,
+            repeats,
+            is_open: AtomicBool::new(repeats),
         }
     }
 
@@ -97,24 +95,41 @@ impl Doubts {
     }
 }
 
-/// A publish whose outcome is not known yet. Dropped before it is, it is remembered.
+/// A publish. Dropped while its outcome, or that of the one that it repeats, is not known, it is remembered.
 #[derive(Debug)]
-pub(crate) struct InDoubt<'a> {
-    doubts: &'a Doubts,
+pub(crate) struct InDoubt {
+    doubts: Arc<Doubts>,
     key: u64,
-    publish_id: Option<String>,
+    publish_id: String,
+    repeats: bool,
+    is_open: AtomicBool,
 }
 
-impl InDoubt<'_> {
-    /// The outcome is known, whatever it is.
-    pub(crate) fn settled(mut self) {
-        self.publish_id = None;
+impl InDoubt {
+    pub(crate) fn publish_id(&self) -> &str {
+        &self.publish_id
+    }
+
+    /// From now on it may be stored.
+    pub(crate) fn sent(&self) {
+        self.is_open.store(true, Ordering::Release);
+    }
+
+    /// It is stored.
+    pub(crate) fn confirmed(&self) {
+        self.is_open.store(false, Ordering::Release);
+    }
+
+    /// It is not stored. That says nothing of the one that it repeats, which may be on its way still.
+    pub(crate) fn refused(&self) {
+        self.is_open.store(self.repeats, Ordering::Release);
     }
 }
 
-impl Drop for InDoubt<'_> {
+impl Drop for InDoubt {
     fn drop(&mut self) {
-        if let Some(publish_id) = self.publish_id.take() {
+        if self.is_open.load(Ordering::Acquire) {
+            let publish_id = std::mem::take(&mut self.publish_id);
             self.doubts.remember(self.key, publish_id);
         }
     }
@@ -133,22 +148,57 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_repetition_of_what_is_in_doubt_has_its_id() {
-        let doubts = Doubts::new(WINDOW);
-        let message = Message::new("p").with_id("one two");
-        let key = key(&message, "q.work");
-        let first = doubts.publish_id(key, "one two");
+        let doubts = Arc::new(Doubts::new(WINDOW));
+        let key = key(&Message::new("p").with_id("one two"), "q.work");
+        let id = |publish: &InDoubt| publish.publish_id().to_owned();
+        let begin = || doubts.begin(key, "one two");
+        let first = id(&begin());
         assert!(first.starts_with("onetwo/"), "{first}");
-        let again = doubts.publish_id(key, "one two");
-        assert_ne!(again, first, "nothing was in doubt");
-        doubts.remember(key, first.clone());
-        assert_eq!(doubts.publish_id(key, "one two"), first);
-        doubts.remember(key, first.clone());
+        let second = begin();
+        assert_ne!(id(&second), first, "nothing was sent");
+        let second_id = id(&second);
+        second.sent();
+        second.refused();
+        drop(second);
+        let third = begin();
+        assert_ne!(id(&third), second_id, "it is known not to be stored");
+        let in_doubt = id(&third);
+        third.sent();
+        drop(third);
+        let repeated = begin();
+        assert_eq!(id(&repeated), in_doubt);
+        repeated.sent();
+        repeated.confirmed();
+        drop(repeated);
+        let later = begin();
+        assert_ne!(id(&later), in_doubt, "it is known to be stored");
+        let in_doubt = id(&later);
+        later.sent();
+        drop(later);
         tokio::time::advance(WINDOW).await;
-        assert_ne!(
-            doubts.publish_id(key, "one two"),
-            first,
-            "the server has forgotten it"
-        );
+        assert_ne!(id(&begin()), in_doubt, "the server has forgotten it");
+    }
+
+    /// What is in doubt stays so whatever becomes of its repetitions, until one is confirmed.
+    #[tokio::test(start_paused = true)]
+    async fn a_repetition_that_fails_settles_nothing() {
+        let doubts = Arc::new(Doubts::new(WINDOW));
+        let key = key(&Message::new("p").with_id("one"), "q.work");
+        let first = doubts.begin(key, "one");
+        first.sent();
+        let in_doubt = first.publish_id().to_owned();
+        drop(first);
+        type Fate = fn(&InDoubt);
+        let fates: [Fate; 3] = [|_| {}, InDoubt::sent, |repetition| {
+            repetition.sent();
+            repetition.refused();
+        }];
+        for fate in fates {
+            let repetition = doubts.begin(key, "one");
+            assert_eq!(repetition.publish_id(), in_doubt);
+            fate(&repetition);
+        }
+        assert_eq!(doubts.begin(key, "one").publish_id(), in_doubt);
     }
 
     #[tokio::test(start_paused = true)]

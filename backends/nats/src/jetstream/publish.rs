@@ -31,23 +31,20 @@ pub(crate) struct Publisher {
     api: Api,
     names: Names,
     places: Semaphore,
-    doubts: Doubts,
+    doubts: Arc<Doubts>,
 }
 
 /// A message that was sent, and waits for its confirm.
 pub(crate) struct Sent<'a> {
     answer: Answer,
     generation: u64,
-    doubt: InDoubt<'a>,
     _place: SemaphorePermit<'a>,
 }
 
 /// A message that is ready to be sent, again and again if need be.
 pub(crate) struct Outgoing {
-    /// Which message to which place.
-    pub(crate) key: u64,
-    /// By what the server recognises a repetition.
-    pub(crate) publish_id: String,
+    /// By what the server recognises a repetition, and whether it may have it.
+    doubt: InDoubt,
     id: String,
     destination: Destination,
     subject: String,
@@ -71,7 +68,7 @@ impl Publisher {
             api,
             names,
             places,
-            doubts: Doubts::new(window),
+            doubts: Arc::new(Doubts::new(window)),
         }
     }
 
@@ -100,11 +97,10 @@ impl Publisher {
         let subject = self.names.subject(&publish.destination);
         let mut headers = wire::encode(&publish.message, at, expires);
         let key = doubt::key(&publish.message, &subject);
-        let publish_id = self.doubts.publish_id(key, &publish.message.id);
-        headers.insert(wire::PUBLISH_ID, HeaderValue::from(publish_id.as_str()));
+        let doubt = self.doubts.begin(key, &publish.message.id);
+        headers.insert(wire::PUBLISH_ID, HeaderValue::from(doubt.publish_id()));
         Ok(Outgoing {
-            key,
-            publish_id,
+            doubt,
             id: publish.message.id,
             destination: publish.destination,
             subject,
@@ -134,13 +130,13 @@ impl Publisher {
         Ok(Sent {
             answer,
             generation,
-            doubt: self.doubts.guard(outgoing),
             _place: place,
         })
     }
 
     async fn once(&self, outgoing: &Outgoing, deadline: Instant) -> Result<(Answer, u64)> {
         let up = self.link.ready(deadline).await?;
+        outgoing.doubt.sent();
         let (subject, headers) = (outgoing.subject.clone(), outgoing.headers.clone());
         let payload = outgoing.payload.clone();
         let sent = up.replies.send(&up.client, subject, Some(headers), payload);
@@ -149,8 +145,14 @@ impl Publisher {
         };
         let answer = tokio::time::timeout_at(deadline, sent)
             .await
-            .map_err(|_| late())??;
-        Ok((answer, up.generation))
+            .map_err(|_| late())?;
+        if answer
+            .as_ref()
+            .is_err_and(|error| error.retry() == Retry::Safe)
+        {
+            outgoing.doubt.refused();
+        }
+        Ok((answer?, up.generation))
     }
 
     /// Waits for the confirm, and sends again what was refused for now.
@@ -163,14 +165,14 @@ impl Publisher {
         let Sent {
             mut answer,
             mut generation,
-            doubt,
             _place,
         } = sent;
+        let doubt = &outgoing.doubt;
         loop {
             let got = self.link.answer(generation, deadline, answer).await;
             let error = match got.and_then(|answer| api::read::<Confirm>(&answer.payload)) {
                 Ok(confirm) => {
-                    doubt.settled();
+                    doubt.confirmed();
                     if confirm.duplicate {
                         tracing::debug!(target: "trunkline", broker = "nats", id = outgoing.id, "the server had it already");
                     }
@@ -184,7 +186,7 @@ impl Publisher {
                     match self.find_stream(&outgoing.destination, deadline).await {
                         Ok(wait) => wait,
                         Err(error) => {
-                            doubt.settled();
+                            doubt.refused();
                             return Err(error);
                         }
                     }
@@ -195,14 +197,14 @@ impl Publisher {
                 }
                 _ => {
                     if error.retry() != Retry::IfIdempotent {
-                        doubt.settled();
+                        doubt.refused();
                     }
                     return Err(error);
                 }
             };
             if wait && Instant::now() + PAUSE >= deadline {
                 tokio::time::sleep_until(deadline).await;
-                doubt.settled();
+                doubt.refused();
                 return Err(error);
             }
             if wait {

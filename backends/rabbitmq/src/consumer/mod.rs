@@ -109,7 +109,7 @@ fn queue_name(subscribe: &Subscribe) -> Result<String> {
             })?;
             Ok(names::group_queue(group, &subscribe.source))
         }
-        (Source::Topics(_), None) => Ok(names::subscriber_queue()),
+        (Source::Topics(_), None) => Ok(names::subscriber_queue(&subscribe.source)),
     }
 }
 

@@ -135,10 +135,15 @@ impl Session {
             return None;
         }
         let topic =
-            wire::header(&properties, wire::TOPIC).unwrap_or_else(|| routing_key.to_string());
+            wire::text_header(&properties, wire::TOPIC).unwrap_or_else(|| routing_key.to_string());
         let destination = session.about.destination(exchange.as_str(), &topic);
         let before = deliveries_before(&properties, redelivered);
-        let message = Arc::new(wire::message(&properties, data));
+        let came = wire::Came {
+            exchange: exchange.as_str(),
+            key: routing_key.as_str(),
+            recognise_equal: session.about.shared.config.recognise_equal,
+        };
+        let message = Arc::new(wire::message(&properties, data, came));
         let unread = match before {
             0 => 0,
             _ => session.about.unread.of(&message.id),

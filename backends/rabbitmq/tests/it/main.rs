@@ -4,6 +4,7 @@
 mod conformance;
 mod crashes;
 mod fixture;
+mod foreign;
 mod native;
 mod recovery;
 mod refused;

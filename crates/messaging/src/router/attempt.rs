@@ -11,7 +11,7 @@ use trunkline_core::task::catch_panic;
 use trunkline_core::{Context, Error, Result, Retry};
 use trunkline_resilience::Outcome;
 
-use super::consumer::{Consumer, GiveBack};
+use super::consumer::{Consumer, GiveBack, read_destination};
 use super::error::HandlerError;
 use super::handler::{Answer, Handled};
 use super::incoming::Incoming;
@@ -217,7 +217,7 @@ impl Consumer {
             );
             return;
         };
-        let outgoing = self.publisher.to::<(), _>(Destination::Topic(to));
+        let outgoing = self.publisher.to::<(), _>(to);
         let outgoing = outgoing
             .header(header::IN_REPLY_TO, incoming.message.id.as_str())
             .protected(Demands::of(&incoming.message))
@@ -246,7 +246,7 @@ impl Consumer {
             HandlerError::Retry { .. } => "unavailable",
             _ => "invalid",
         };
-        let outgoing = self.publisher.to::<(), _>(Destination::Topic(to));
+        let outgoing = self.publisher.to::<(), _>(to);
         let outgoing = outgoing
             .header(header::IN_REPLY_TO, incoming.message.id.as_str())
             .header(header::REPLY_ERROR, kind)
@@ -274,9 +274,13 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn reply_to(incoming: &Incoming) -> Option<TopicName> {
+/// Where the answer goes: to the topic of a requester, or to the queue of somebody else's.
+fn reply_to(incoming: &Incoming) -> Option<Destination> {
     let address = incoming.headers().get(header::REPLY_TO)?;
-    TopicName::new(address).ok()
+    match TopicName::new(address) {
+        Ok(topic) => Some(Destination::Topic(topic)),
+        Err(_) => read_destination(address),
+    }
 }
 
 /// What becomes of a message that could not be opened: it is tried again only where that may help.

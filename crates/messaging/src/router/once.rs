@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use trunkline_core::names::message_header as header;
 use trunkline_core::{Error, ErrorKind};
 
 use super::consumer::{Consumer, GiveBack};
@@ -38,11 +39,14 @@ impl Consumer {
             return Ok(Leave::Go(None));
         };
         let id = &incoming.message.id;
-        if id.is_empty() {
+        // An id that is made of what is in a message does not tell a repetition from another one that is equal, which must
+        // not be dropped.
+        if id.is_empty() || incoming.headers().contains(header::DERIVED_ID) {
             tracing::warn!(
                 target: "trunkline",
                 handler = &*self.name,
-                "a message has no id, so that a repetition of it cannot be recognised"
+                id,
+                "a message has no id of its sender's, so that a repetition of it cannot be recognised"
             );
             return Ok(Leave::Go(None));
         }
