@@ -1,5 +1,6 @@
 //! Questions to the servers of DNS.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::error::{Nothing, ended, told};
 
 /// Questions at a time; each watched service asks a few.
 const QUESTIONS: usize = 1024;
+/// Names and families whose addresses are remembered.
+const REMEMBERED: usize = 4096;
 /// How often one server is asked before it counts as one that does not answer.
 const ATTEMPTS: usize = 2;
 
@@ -23,8 +26,36 @@ pub(crate) struct Client {
     /// Dropped at the end: with it go its connections.
     resolver: Mutex<Option<Arc<TokioResolver>>>,
     families: IpFamilies,
+    known: KnownAddresses,
     timeout: Duration,
     closed: CancellationToken,
+}
+
+/// The addresses of names by their family, as they were last known.
+#[derive(Debug, Default)]
+struct KnownAddresses(Mutex<BTreeMap<(Name, RecordType), Vec<IpAddr>>>);
+
+impl KnownAddresses {
+    fn remember(&self, name: &Name, kind: RecordType, addresses: &[IpAddr]) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.clone(), kind);
+        if addresses.is_empty() {
+            known.remove(&key);
+            return;
+        }
+        if known.len() >= REMEMBERED && !known.contains_key(&key) {
+            known.pop_first();
+        }
+        known.insert(key, addresses.to_vec());
+    }
+
+    fn of(&self, name: &Name, kind: RecordType) -> Vec<IpAddr> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(&(name.clone(), kind))
+            .cloned()
+            .unwrap_or_default()
+    }
 }
 
 /// An answer, and how many seconds it may be believed. None: it was not said.
@@ -70,6 +101,7 @@ impl Client {
         Ok(Self {
             resolver: Mutex::new(Some(Arc::new(resolver))),
             families: config.ip,
+            known: KnownAddresses::default(),
             timeout: config.request_timeout,
             closed: CancellationToken::new(),
         })
@@ -128,13 +160,41 @@ impl Client {
             asked.await.map(Some)
         };
         let (v4, v6) = tokio::join!(v4, v6);
-        // Half an answer would take the other half out.
-        let found: Vec<Found<IpAddr>> = [v4?, v6?].into_iter().flatten().collect();
+        let mut found = Vec::new();
+        let mut failed = Vec::new();
+        for (kind, half) in [(RecordType::A, v4), (RecordType::AAAA, v6)] {
+            match half {
+                Ok(Some(half)) => {
+                    self.known.remember(name, kind, &half.records);
+                    found.push(half);
+                }
+                Ok(None) => {}
+                Err(error) => failed.push((kind, error)),
+            }
+        }
+        // Where one family has no address, and nobody knows of the other one, nobody knows whether there is any.
+        if found
+            .iter()
+            .all(|half: &Found<IpAddr>| half.records.is_empty())
+            && let Some((_, error)) = failed.pop()
+        {
+            return Err(error);
+        }
         // How soon the family that is not there may come does not matter where the other one is.
         let full = found.iter().filter(|found| !found.records.is_empty());
         let ttl = full.clone().filter_map(|found| found.ttl).min();
         let ttl = ttl.or_else(|| found.iter().filter_map(|found| found.ttl).min());
-        let records = found.into_iter().flat_map(|found| found.records).collect();
+        let mut records: Vec<IpAddr> = found.into_iter().flat_map(|found| found.records).collect();
+        for (kind, error) in failed {
+            // Half an answer takes the other half neither out nor along.
+            let known = self.known.of(name, kind);
+            tracing::warn!(
+                target: "trunkline::discovery",
+                %name, %kind, known = known.len(), error = %error.report(),
+                "addresses of one family cannot be asked for; those that were known last are used"
+            );
+            records.extend(known);
+        }
         Ok(Found { records, ttl })
     }
 

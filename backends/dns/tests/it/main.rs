@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 mod conformance;
+mod families;
 mod outages;
 mod records;
 mod zone;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub const ZONE: &str = "trunkline.test";
 /// Numbers of the protocol.
 mod number {
     pub(super) const A: u16 = 1;
+    pub(super) const AAAA: u16 = 28;
     pub(super) const SOA: u16 = 6;
     pub(super) const SRV: u16 = 33;
     pub(super) const IN: u16 = 1;
@@ -103,8 +104,10 @@ pub enum Change {
 /// What a record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// An address.
+    /// An address of IPv4.
     A(Ipv4Addr),
+    /// An address of IPv6.
+    Aaaa(Ipv6Addr),
     /// Where a service is: priority, weight, port, target.
     Srv(u16, u16, u16, String),
 }
@@ -133,6 +136,10 @@ pub fn update(address: SocketAddr, changes: &[Change]) -> io::Result<()> {
                     Data::A(address) => {
                         body.extend(address.octets());
                         number::A
+                    }
+                    Data::Aaaa(address) => {
+                        body.extend(address.octets());
+                        number::AAAA
                     }
                     Data::Srv(priority, weight, port, target) => {
                         for part in [priority, weight, port] {
