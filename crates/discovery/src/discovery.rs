@@ -193,6 +193,7 @@ impl Discovery {
             }
             (None, None) => Ok(()),
         };
+        self.0.cache.report_ages();
         match &answer {
             Ok(()) => self.0.reporter.works(WHO),
             Err(error) => {

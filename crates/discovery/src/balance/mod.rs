@@ -19,6 +19,6 @@ mod subset;
 pub(crate) use ejection::EjectionState;
 pub(crate) use load::{Load, Member};
 pub use pick::{NoInstance, NoInstanceReason, PickRequest, Picked};
-pub(crate) use rotation::{Rotation, is_among};
+pub(crate) use rotation::{Rotation, is_among, spilled};
 pub(crate) use sticky::{Homes, Sticky};
 pub(crate) use subset::subset;

@@ -38,6 +38,8 @@ pub(crate) struct Rotation {
     warming: Option<Warming>,
     /// Where to go when all of these were tried: the instances of other zones.
     beyond: Option<Box<Self>>,
+    /// The part of the calls that goes beyond though these work: they are too few for all.
+    spilled: f32,
 }
 
 #[derive(Debug)]
@@ -112,17 +114,26 @@ impl Rotation {
             rule,
             warming,
             beyond: None,
+            spilled: 0.0,
         }
     }
 
-    /// Of these, the ones of a zone; the others only for what was tried at all of them. Where the zone has none, all.
-    pub(crate) fn near(members: Vec<Arc<Member>>, zone: &str, config: &LoadBalancerConfig) -> Self {
+    /// Of these, the ones of a zone; the others for what was tried at all of them, and for what is more than they take. Where
+    /// the zone has none, all. `spilled` is the part of the calls that is more.
+    pub(crate) fn near(
+        members: Vec<Arc<Member>>,
+        zone: &str,
+        spilled: f32,
+        config: &LoadBalancerConfig,
+    ) -> Self {
         let is_near = |member: &Arc<Member>| member.instance.zone.as_deref() == Some(zone);
         let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(is_near);
         if near.is_empty() {
             return Self::new(far, config);
         }
-        Self::new(near, config).or_else(Self::new(far, config))
+        let mut near = Self::new(near, config).or_else(Self::new(far, config));
+        near.spilled = spilled;
+        near
     }
 
     /// The same, and others for when all of these were tried, or there are none.
@@ -154,6 +165,14 @@ impl Rotation {
         request: &PickRequest<'_>,
     ) -> Option<&Arc<Member>> {
         let exclude = request.exclude;
+        // A key stays in its zone: it is to find there what it left.
+        if self.spilled > 0.0
+            && request.key.is_none()
+            && fastrand::f32() < self.spilled
+            && let Some(picked) = self.pick_beyond(cursor, request)
+        {
+            return Some(picked);
+        }
         let first = match (self.members.len(), &self.rule, request.key) {
             (0, ..) => return None,
             (1, ..) => 0,
@@ -176,11 +195,14 @@ impl Rotation {
         if let Some(other) = other.or_else(next) {
             return self.members.get(other);
         }
-        let beyond = self.beyond.as_ref().and_then(|far| {
-            let picked = far.pick(cursor, request)?;
-            (!is_among(picked, exclude)).then_some(picked)
-        });
+        let beyond = self.pick_beyond(cursor, request);
         beyond.or_else(|| self.members.get(first))
+    }
+
+    /// One of the others, if it is none of those that are excluded.
+    fn pick_beyond(&self, cursor: &AtomicUsize, request: &PickRequest<'_>) -> Option<&Arc<Member>> {
+        let picked = self.beyond.as_ref()?.pick(cursor, request)?;
+        (!is_among(picked, request.exclude)).then_some(picked)
     }
 
     fn is_excluded(&self, at: usize, exclude: &[Arc<ServiceInstance>]) -> bool {
@@ -309,6 +331,28 @@ impl Member {
         let age = now.saturating_duration_since(since);
         (age.as_secs_f32() / warming.window.as_secs_f32()).max(LEAST_SHARE)
     }
+}
+
+/// The part of a zone's calls that is more than its instances take: they take `percent` of what each of these instances would
+/// have if all shared all calls, of which each of so many zones makes the same part.
+pub(crate) fn spilled(members: &[Arc<Member>], zone: &str, zones: usize, percent: u32) -> f32 {
+    let (mut near, mut all) = (0.0, 0.0);
+    for member in members {
+        let weight = f64::from(member.instance.weight);
+        // Those that do not say where they are belong to no zone's share.
+        if let Some(its) = member.instance.zone.as_deref() {
+            all += weight;
+            near += if its == zone { weight } else { 0.0 };
+        }
+    }
+    if percent == 0 || near >= all {
+        return 0.0;
+    }
+    let zones = f64::from(u32::try_from(zones).unwrap_or(u32::MAX));
+    let kept = near * zones / all * f64::from(percent) / 100.0;
+    #[expect(clippy::cast_possible_truncation, reason = "a part of one")]
+    let spilled = (1.0 - kept).max(0.0) as f32;
+    spilled
 }
 
 /// Whether it is one of these.

@@ -246,6 +246,7 @@ impl Follow {
 
     fn answered(&self, list: InstanceList) {
         let first = !self.pool.is_resolved();
+        let was_stale = self.pool.stale_for().is_some();
         let said = self.snapshot.as_ref().map(|_| list.instances.clone());
         let news = self.pool.listed(list.instances, list.revision, &self.stop);
         if news && !first {
@@ -255,6 +256,15 @@ impl Follow {
             snapshot.note(&self.service, &said, news);
         }
         self.reporter.works(self.service.as_str());
+        if was_stale {
+            self.report_ages();
+        }
+    }
+
+    fn report_ages(&self) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.report_ages();
+        }
     }
 
     /// Takes what was known last from the disk, where nothing is known.
@@ -293,6 +303,7 @@ impl Follow {
             format!("cannot look up service {}: {error}", self.service),
         );
         self.reporter.failed(self.service.as_str(), weight, told);
+        self.report_ages();
     }
 
     fn too_slow(&self) -> Error {

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -28,11 +29,14 @@ use crate::report::Reporter;
 use follow::Follow;
 pub(crate) use snapshot::Snapshot;
 
+/// Services whose age is told in health.
+const MOST_TOLD: usize = 100;
+
 /// What the cache is made of.
 pub(crate) struct CacheSettings {
     pub(crate) resolver: Option<AnyResolver>,
     pub(crate) config: DiscoveryCacheConfig,
-    pub(crate) request_timeout: std::time::Duration,
+    pub(crate) request_timeout: Duration,
     pub(crate) balance: LoadBalancerConfig,
     pub(crate) balance_of: HashMap<ServiceName, LoadBalancerConfig>,
     pub(crate) zone: Option<Arc<str>>,
@@ -184,6 +188,20 @@ impl Cache {
     pub(crate) fn knows_any(&self) -> bool {
         let table = self.lock();
         table.entries.values().any(|entry| entry.pool.is_resolved())
+    }
+
+    /// Says in health which services are known from earlier only, and how old that is.
+    pub(crate) fn report_ages(&self) {
+        let ages: serde_json::Map<String, serde_json::Value> = {
+            let table = self.lock();
+            let stale = table.entries.iter().filter_map(|(name, entry)| {
+                let age = entry.pool.stale_for()?;
+                let age = trunkline_core::duration::format(Duration::from_secs(age.as_secs()));
+                Some((name.to_string(), age.into()))
+            });
+            stale.take(MOST_TOLD).collect()
+        };
+        self.settings.reporter.detail("stale", ages);
     }
 
     /// The instances of a service, if somebody asked for it or they were named here. They do not begin to be checked.

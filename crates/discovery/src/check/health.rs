@@ -51,6 +51,10 @@ pub struct ServiceHealth {
     pub instances: Vec<InstanceHealth>,
     /// Why its instances are not known, or may be others by now.
     pub error: Option<String>,
+    /// Whether the registry is away, so that this is what was known last.
+    pub stale: bool,
+    /// How old that is; zero while the registry stands behind it.
+    pub age: Duration,
 }
 
 impl ServiceHealth {
@@ -71,6 +75,8 @@ impl ServiceHealth {
         Self {
             instances: set.members.iter().map(health).collect(),
             error: set.last_error().map(str::to_owned),
+            stale: set.is_stale(),
+            age: set.age(),
         }
     }
 
@@ -84,14 +90,14 @@ impl ServiceHealth {
         };
         Self {
             instances: instances.into_iter().map(health).collect(),
-            error: None,
+            ..Self::default()
         }
     }
 
     pub(super) fn unknown(error: &Error) -> Self {
         Self {
-            instances: Vec::new(),
             error: Some(error.report().to_string()),
+            ..Self::default()
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
-use trunkline_core::{Error, Result, task};
+use trunkline_core::{Error, ErrorKind, Result, task};
 
 pub use endpoint::EndpointCheck;
 pub(crate) use endpoint::{Checks, begin_endpoint};
@@ -219,17 +219,29 @@ impl Discovery {
     }
 
     /// How every service is: those of the registry, those named here, and those that were asked for. Asking does not
-    /// begin to watch them.
+    /// begin to watch them. A service that cannot be asked about says so by itself. Where the registry cannot say which
+    /// services there are, those that are known here are told.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout` when the registry cannot be asked which services there are.
+    /// `Unavailable`, `Timeout`, `Unsupported` when the registry cannot say which services there are, and none is known here.
     ///
     /// # Cancel safety
     /// Cancel safe.
     #[doc(alias = "get_all_service_health")]
     pub async fn all_service_health(&self) -> Result<BTreeMap<ServiceName, ServiceHealth>> {
-        let mut names = self.services().await?;
-        names.extend(self.inner().cache.asked_for());
+        let known = self.inner().cache.asked_for().into_iter();
+        let mut names: Vec<ServiceName> = known.chain(self.inner().cache.statics()).collect();
+        match self.services().await {
+            Ok(listed) => names.extend(listed),
+            Err(error) if names.is_empty() || error.kind() == ErrorKind::Cancelled => {
+                return Err(error);
+            }
+            Err(error) => tracing::warn!(
+                target: "trunkline::discovery",
+                known = names.len(), error = %error.report(),
+                "the registry does not say which services there are; those that are known here are told"
+            ),
+        }
         names.sort_unstable();
         names.dedup();
         let asked = stream::iter(names)

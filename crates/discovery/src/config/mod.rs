@@ -342,6 +342,10 @@ pub struct LoadBalancerConfig {
     /// Of very many instances this caller asks so many, chosen by chance and kept as long as they are there; the others when
     /// all of those were tried. 0 asks all. Default 0.
     pub subset: u32,
+    /// How many percent of an even share the instances of the caller's own zone take before what is more goes to other zones,
+    /// callers taken to be spread evenly over the zones. 0 keeps all calls in the zone while it has one instance. Default 120.
+    #[schemars(range(max = 10000))]
+    pub zone_overload_percent: u32,
     /// By `consistent_hash`, an instance with so many percent of the requests that it would have if all were spread evenly
     /// gets no more of them; another one does, the same for each key. 0 means without bound. Default 150.
     #[schemars(range(max = 10000))]
@@ -366,6 +370,7 @@ impl Default for LoadBalancerConfig {
             strategy: BalanceStrategy::default(),
             slow_start: Duration::ZERO,
             subset: 0,
+            zone_overload_percent: 120,
             bound_percent: 150,
             key_header: None,
             key_cookie: None,
@@ -389,6 +394,13 @@ impl LoadBalancerConfig {
     #[must_use]
     pub fn with_slow_start(mut self, window: Duration) -> Self {
         self.slow_start = window;
+        self
+    }
+
+    /// Sets how much more than an even share the instances of the own zone take.
+    #[must_use]
+    pub fn with_zone_overload_percent(mut self, percent: u32) -> Self {
+        self.zone_overload_percent = percent;
         self
     }
 

@@ -3,7 +3,7 @@
 mod ejecting;
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
@@ -21,7 +21,8 @@ use trunkline_telemetry::metrics::DiscoveryMetrics;
 use crate::BalanceStrategy;
 use crate::LoadBalancerConfig;
 use crate::balance::{
-    Homes, Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among, subset,
+    Homes, Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among, spilled,
+    subset,
 };
 use crate::check::{
     self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
@@ -360,6 +361,12 @@ impl Pool {
         self.set.load().is_resolved()
     }
 
+    /// How old what is known is, while the registry is away.
+    pub(crate) fn stale_for(&self) -> Option<Duration> {
+        let set = self.set.load();
+        set.is_stale().then(|| set.age())
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.set.load().revision
     }
@@ -670,7 +677,13 @@ impl Pool {
             .filter_map(|member| member.load.ejected_until());
         let given_up = set.vanished.members.iter().map(|(_, until)| *until);
         set.readmit_at = until.chain(given_up).min();
-        let rotation = self.in_order(rotation, panicking);
+        let zones: BTreeSet<&str> = set
+            .members
+            .iter()
+            .filter(|it| it.is_usable())
+            .filter_map(|it| it.instance.zone.as_deref())
+            .collect();
+        let rotation = self.in_order(rotation, zones.len(), panicking);
         // Who leaves still answers: better than nobody.
         let leaving = Rotation::new(among(Member::is_leaving), &self.balance);
         let rotation = rotation.or_else(leaving);
@@ -690,19 +703,23 @@ impl Pool {
     }
 
     /// Who is asked first: by priority, then those that were chosen out of many, then those of the caller's zone.
-    fn in_order(&self, members: Vec<Arc<Member>>, panicking: bool) -> Rotation {
+    fn in_order(&self, members: Vec<Arc<Member>>, zones: usize, panicking: bool) -> Rotation {
         let mut levels: BTreeMap<u32, Vec<Arc<Member>>> = BTreeMap::new();
         for member in members {
             let level = levels.entry(member.instance.priority()).or_default();
             level.push(member);
         }
         // When nothing anywhere is known to work, being near is no reason to be asked first.
-        let near = |members| match &self.zone {
-            Some(zone) if !panicking => Rotation::near(members, zone, &self.balance),
-            _ => Rotation::new(members, &self.balance),
-        };
+        let zone = self.zone.as_deref().filter(|_| !panicking);
         let size = usize::try_from(self.balance.subset).unwrap_or(usize::MAX);
         let levels = levels.into_values().map(|members| {
+            // Of all of them: how many of those that were chosen are near is chance.
+            let percent = self.balance.zone_overload_percent;
+            let spilled = zone.map(|zone| spilled(&members, zone, zones, percent));
+            let near = |members| match zone.zip(spilled) {
+                Some((zone, spilled)) => Rotation::near(members, zone, spilled, &self.balance),
+                None => Rotation::new(members, &self.balance),
+            };
             let (chosen, others) = subset(members, size, self.caller);
             near(chosen).or_else(near(others))
         });

@@ -137,6 +137,39 @@ async fn a_question_that_takes_its_time_neither_holds_news_up_nor_takes_them_bac
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_tells_how_old_it_is_what_is_known_and_of_all_that_is_known() {
+    let health = Health::default();
+    let part = health.register("service_discovery", "service_discovery", "scripted", true);
+    let scripted = Scripted::with(vec![instance("a")]);
+    let discovery = Discovery::builder()
+        .resolver(scripted.clone())
+        .component(part.clone())
+        .build();
+    let users = discovery.instances(&name());
+    users.ready(soon()).await.unwrap();
+    assert!(!users.health().stale);
+    scripted.set_away(true);
+    scripted.break_watches();
+    sleep(Duration::from_secs(90)).await;
+    discovery.health_check().await.unwrap_err();
+    let told = part.status().unwrap().metadata["stale"].clone();
+    assert_eq!(told, serde_json::json!({"users": "1m30s"}));
+    // The registry cannot say which services there are; one is known.
+    let all = discovery.all_service_health().await.unwrap();
+    let known = &all[&name()];
+    assert!(known.is_healthy() && known.stale && known.age >= Duration::from_secs(90));
+    scripted.set_away(false);
+    sleep(Duration::from_secs(11)).await;
+    let told = part.status().unwrap().metadata["stale"].clone();
+    assert_eq!(told, serde_json::json!({}));
+    assert!(!users.health().stale);
+    // Where nothing is known, that is an error.
+    scripted.set_away(true);
+    let nobody = over(&scripted);
+    nobody.all_service_health().await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_hangs_is_noticed_while_a_question_waits_for_it() {
     let scripted = Scripted::with(vec![instance("a")]);
     let registry = Recording::default();

@@ -99,7 +99,8 @@ async fn who_does_not_say_where_it_runs_is_sent_everywhere() {
 async fn when_all_of_the_zone_are_out_the_others_are_used_until_one_is_back() {
     let instances = seen(&Scripted::with(five()), BalanceStrategy::RoundRobin).await;
     cut_off(&instances, "a");
-    assert_eq!(picked(&instances), set(["b"]));
+    // One of two is left, and has too much.
+    assert_eq!(picked(&instances), set(["b", "c", "d", "e"]));
     cut_off(&instances, "b");
     assert_eq!(picked(&instances), set(["c", "d", "e"]));
     sleep(Duration::from_secs(11)).await;
@@ -170,4 +171,76 @@ async fn when_nothing_works_anywhere_zones_do_not_matter() {
     sleep(Duration::from_secs(5)).await;
     assert!(instances.snapshot().is_panicking());
     assert_eq!(picked(&instances), set(["a", "b", "c", "d", "e"]));
+}
+
+/// How many of a thousand calls stay.
+fn kept(instances: &Instances) -> usize {
+    // The same chance in every run.
+    fastrand::seed(7);
+    let pick = |_| instances.pick(&PickRequest::any()).unwrap();
+    let picked = (0..1000)
+        .map(pick)
+        .map(|picked| picked.instance().zone.clone());
+    picked
+        .filter(|zone| zone.as_deref() == Some("here"))
+        .count()
+}
+
+async fn seen_with(here: usize, there: usize, config: LoadBalancerConfig) -> Instances {
+    let near = (0..here).map(|n| at("here", &format!("near-{n}")));
+    let far = (0..there).map(|n| at("there", &format!("far-{n}")));
+    let discovery = Discovery::builder()
+        .resolver(Scripted::with(near.chain(far).collect()))
+        .load_balancer(config)
+        .zone("here")
+        .build();
+    discovery.discover_services(&name()).await.unwrap();
+    discovery.instances(&name())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_more_than_a_small_zone_takes_goes_to_others_in_proportion() {
+    for rule in EVERY_RULE {
+        let config = LoadBalancerConfig::new(rule);
+        // 1 of 4, and two zones: 1/4 of 2, and a fifth more.
+        let instances = seen_with(1, 3, config.clone()).await;
+        let stayed = kept(&instances);
+        assert!((540..=660).contains(&stayed), "{rule:?} kept {stayed}");
+        // Nearly as many as elsewhere are enough.
+        let instances = seen_with(5, 6, config.clone()).await;
+        assert_eq!(kept(&instances), 1000, "{rule:?}");
+        // More than elsewhere as well.
+        let instances = seen_with(3, 1, config.clone()).await;
+        assert_eq!(kept(&instances), 1000, "{rule:?}");
+        let stays = config.with_zone_overload_percent(0);
+        let instances = seen_with(1, 9, stays).await;
+        assert_eq!(kept(&instances), 1000, "{rule:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_out_takes_no_part_of_the_share_of_its_zone() {
+    let config = LoadBalancerConfig::new(BalanceStrategy::RoundRobin);
+    let instances = seen_with(4, 4, config).await;
+    assert_eq!(kept(&instances), 1000);
+    cut_off(&instances, "near-0");
+    cut_off(&instances, "near-1");
+    // 2 of 6: 2/6 of 2, and a fifth more.
+    let stayed = kept(&instances);
+    assert!((740..=860).contains(&stayed), "{stayed}");
+    // Those that are out elsewhere, too, leave as much to do there as here.
+    cut_off(&instances, "far-0");
+    cut_off(&instances, "far-1");
+    assert_eq!(kept(&instances), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_stays_in_its_zone() {
+    let config = LoadBalancerConfig::new(BalanceStrategy::ConsistentHash);
+    let instances = seen_with(1, 9, config).await;
+    for n in 0..100 {
+        let key = n.to_string();
+        let picked = instances.pick(&PickRequest::any().with_key(&key)).unwrap();
+        assert_eq!(picked.instance().id, "near-0");
+    }
 }
