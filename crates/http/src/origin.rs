@@ -73,9 +73,12 @@ impl Origin {
     /// # Errors
     /// `Invalid` when its host cannot stand in a URL, `Unsupported` when its protocol is neither `http` nor `https`.
     pub fn of_instance(instance: &ServiceInstance) -> Result<Self> {
+        // Registries have it as strangers wrote it.
         match instance.protocol.as_str() {
-            "http" => Self::http(&instance.host, instance.port),
-            "https" => Self::https(&instance.host, instance.port),
+            http if http.eq_ignore_ascii_case("http") => Self::http(&instance.host, instance.port),
+            https if https.eq_ignore_ascii_case("https") => {
+                Self::https(&instance.host, instance.port)
+            }
             other => Err(Error::new(
                 trunkline_core::ErrorKind::Unsupported,
                 format!(

@@ -189,10 +189,14 @@ mod tests {
         let in_doubt = first.publish_id().to_owned();
         drop(first);
         type Fate = fn(&InDoubt);
-        let fates: [Fate; 3] = [|_| {}, InDoubt::sent, |repetition| {
-            repetition.sent();
-            repetition.refused();
-        }];
+        let fates: [Fate; 3] = [
+            |_| {},
+            InDoubt::sent,
+            |repetition| {
+                repetition.sent();
+                repetition.refused();
+            },
+        ];
         for fate in fates {
             let repetition = doubts.begin(key, "one");
             assert_eq!(repetition.publish_id(), in_doubt);

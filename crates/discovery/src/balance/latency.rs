@@ -32,7 +32,7 @@ impl LatencyEstimate {
     /// The estimate in microseconds as of now, or `None` when there was no answer yet.
     pub(super) fn micros(&self, now: Instant) -> Option<f32> {
         let (at, mean) = self.read()?;
-        Some(mean * fading(self.stamp(now).wrapping_sub(at)))
+        Some(mean * fading(self.age(at, now)))
     }
 
     /// Takes an answer into account.
@@ -40,7 +40,7 @@ impl LatencyEstimate {
         let latency = micros(latency);
         let mean = match self.read() {
             Some((at, mean)) if latency < mean => {
-                let kept = fading(self.stamp(now).wrapping_sub(at));
+                let kept = fading(self.age(at, now));
                 mean * kept + latency * (1.0 - kept)
             }
             _ => latency,
@@ -64,6 +64,13 @@ impl LatencyEstimate {
         if self.micros(now).is_none_or(|mean| mean < latency) {
             self.write(latency, now);
         }
+    }
+
+    /// Milliseconds since a stamp. Another thread's clock reading may be a little later than this one's: that is no age, and
+    /// above all not one of fifty days, which would forget a peak.
+    fn age(&self, at: u32, now: Instant) -> u32 {
+        let age = self.stamp(now).wrapping_sub(at);
+        if age > u32::MAX / 2 { 0 } else { age }
     }
 
     fn read(&self) -> Option<(u32, f32)> {
@@ -112,6 +119,18 @@ mod tests {
         estimate.observe(Duration::from_millis(1), later);
         let mixed = estimate.micros(later).unwrap();
         assert!((30_000.0..40_000.0).contains(&mixed), "{mixed}");
+    }
+
+    /// Of two threads that read the clock one after the other the later one may write first.
+    #[test]
+    fn a_clock_that_is_a_little_behind_forgets_nothing() {
+        let start = Instant::now();
+        let estimate = LatencyEstimate::new(start);
+        let behind = start + Duration::from_millis(5);
+        estimate.observe(Duration::from_millis(100), start + Duration::from_millis(6));
+        assert!((estimate.micros(behind).unwrap() - 100_000.0).abs() < 1.0);
+        estimate.observe(Duration::from_millis(1), behind);
+        assert!((estimate.micros(behind).unwrap() - 100_000.0).abs() < 1.0);
     }
 
     #[test]

@@ -318,10 +318,14 @@ fn first_wait(config: &HealthCheckConfig) -> Duration {
     config.interval.mul_f64(fastrand::f64() / 10.0)
 }
 
+/// An interval of nothing, which code can give, is no reason to do nothing but check.
+const LEAST_WAIT: Duration = Duration::from_millis(10);
+
 /// Keeps checks of many instances, and of many callers, from falling into step.
 fn next_wait(config: &HealthCheckConfig) -> Duration {
     let jitter = f64::from(config.jitter_percent.min(100)) / 100.0;
     let factor = 1.0 - jitter + 2.0 * jitter * fastrand::f64();
     // Never at once again: a whole interval of jitter must not become a loop.
-    config.interval.mul_f64(factor.max(0.01))
+    let wait = config.interval.mul_f64(factor.max(0.01));
+    wait.max(LEAST_WAIT)
 }

@@ -20,6 +20,8 @@ const MANY_PEERS: usize = 1024;
 
 /// How long the first answer of discovery is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Instances that cannot be called by HTTP, passed over by one call at most.
+const MOST_UNFIT: usize = 16;
 
 /// One place, and what is measured about it.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Balanced {
         tried: &Tried,
         deadline: Instant,
     ) -> Result<(Picked, Arc<Peer>)> {
-        let picked = match self.pick_now(tried) {
+        let mut picked = match self.pick_now(tried) {
             Err(none) if matches!(none.reason, NoInstanceReason::NotResolved(_)) => {
                 let patience = after(Instant::now(), PATIENCE).min(deadline);
                 Box::pin(self.instances.resolved(patience)).await?;
@@ -97,8 +99,24 @@ impl Balanced {
             }
             picked => picked?,
         };
+        for _ in 0..MOST_UNFIT {
+            match self.peer(picked.instance()) {
+                Ok(peer) => return Ok((picked, peer)),
+                Err(_) => {
+                    self.pass_over(picked, tried);
+                    picked = self.pick_now(tried)?;
+                }
+            }
+        }
         let peer = self.peer(picked.instance())?;
         Ok((picked, peer))
+    }
+
+    /// An instance that HTTP cannot call (another protocol, a host that cannot stand in a URL) would draw calls for ever, as
+    /// it never answers slowly: it leaves the rotation as one that cannot be connected to does.
+    fn pass_over(&self, mut unfit: Picked, tried: &Tried) {
+        unfit.unreachable();
+        tried.lock().push(Arc::clone(unfit.instance()));
     }
 
     fn pick_now(&self, tried: &Tried) -> Result<Picked, trunkline_discovery::NoInstance> {

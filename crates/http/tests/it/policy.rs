@@ -493,6 +493,41 @@ fn balanced(servers: &[&Server]) -> EnhancedHttpClient {
         .unwrap()
 }
 
+/// One that never answers slowly would otherwise be everybody's choice.
+#[tokio::test]
+async fn an_instance_that_http_cannot_call_draws_no_calls() {
+    let server = Server::start(|_| async { text("hello") }).await;
+    let name = ServiceName::new("users").unwrap();
+    let at = |host: &str| ServiceInstance::new(name.clone(), host, server.address.port());
+    let all = vec![
+        at("127.0.0.1"),
+        at("127.0.0.1").with_id("shouts").with_protocol("HTTP"),
+        at("127.0.0.1").with_id("stranger").with_protocol("grpc"),
+        at("no host").with_id("nowhere"),
+    ];
+    let mut config = HttpClientConfig::default();
+    config.retry.enabled = Some(false);
+    let instances = Instances::fixed_with(name, all, &LoadBalancerConfig::default());
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .instances(instances);
+    let client = client.build().unwrap();
+    for _ in 0..50 {
+        client.get("/").await.unwrap();
+    }
+    assert_eq!(server.count.requests(), 50);
+}
+
+#[tokio::test]
+async fn only_instances_that_http_cannot_call_are_named_in_the_error() {
+    let name = ServiceName::new("users").unwrap();
+    let only = ServiceInstance::new(name.clone(), "127.0.0.1", 1).with_protocol("grpc");
+    let instances = Instances::fixed_with(name, vec![only], &LoadBalancerConfig::default());
+    let client = EnhancedHttpClient::builder().instances(instances);
+    let error = client.build().unwrap().get("/").await.unwrap_err();
+    assert!(error.to_string().contains("`grpc`"), "{error}");
+}
+
 #[tokio::test]
 async fn a_retry_asks_another_instance() {
     let bad = Server::start(|_| async { status(503) }).await;
