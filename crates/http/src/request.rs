@@ -338,6 +338,7 @@ impl<'a> RequestBuilder<'a> {
         let known = std::mem::take(&mut self.draft.options);
         self.draft.options = options;
         let now = &mut self.draft.options;
+        #[cfg(feature = "cache")]
         if let Some(mut known) = known.cache {
             // The key of an interface's method is what its answers are cleared by.
             match &mut now.cache {
