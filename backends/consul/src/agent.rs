@@ -224,6 +224,13 @@ impl Answer {
         })
     }
 
+    /// Whether something is missing because the token may not see it; told by releases from 1.11 on, to those who have a
+    /// token.
+    pub(crate) fn is_filtered(&self) -> bool {
+        let said = self.headers.get("x-consul-results-filtered-by-acls");
+        said.is_some_and(|said| said == "true")
+    }
+
     /// A number that Consul tells in a header.
     pub(crate) fn number(&self, header: &str) -> Option<u64> {
         self.headers.get(header)?.to_str().ok()?.trim().parse().ok()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::Instant;
-use trunkline_core::{Error, Result, Retry};
+use trunkline_core::{Error, ErrorKind, Result, Retry};
 use trunkline_discovery::{InstanceList, ServiceName};
 
 use crate::agent::{Agent, Answer, escaped};
@@ -82,6 +82,15 @@ impl Asking {
         // A blocking query of newer releases says that no leader is known where there is one: it means nothing.
         let index = answer.number("x-consul-index").unwrap_or_default();
         let entries: Vec<Entry> = answer.json()?;
+        if entries.is_empty() && answer.is_filtered() {
+            // An empty list would be believed, and everybody would lose their instances because of a policy.
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "the token may not read the service {service} or its nodes: Consul leaves them out of the answer"
+                ),
+            ));
+        }
         Ok(Seen {
             list: InstanceList::new(instances(service, entries), index),
             index,

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use trunkline_consul::{ActiveCheck, Consistency, ConsulConfig, ConsulRegistry};
 use trunkline_core::ErrorKind;
 use trunkline_discovery::{
@@ -233,6 +234,27 @@ async fn a_token_that_is_refused_is_read_again() {
     assert_eq!(registry.resolve(&users).await.unwrap().instances.len(), 1);
     let fixed = ConsulRegistry::new(&config(server.address()).with_token("root-token")).unwrap();
     assert_eq!(fixed.resolve(&users).await.unwrap().instances.len(), 1);
+}
+
+/// The Consul that is to be had here is older than the header: what newer ones say is written down.
+#[tokio::test]
+async fn an_empty_answer_because_of_a_policy_is_no_empty_service() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answering = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _: usize = stream.read(&mut request).await.unwrap();
+            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-consul-index: 7\r\n\
+                x-consul-results-filtered-by-acls: true\r\nconnection: close\r\ncontent-length: 2\r\n\r\n[]";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let registry = ConsulRegistry::new(&config(address).with_token("weak")).unwrap();
+    let error = registry.resolve(&unique("users")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.report());
+    answering.abort();
 }
 
 #[tokio::test]
