@@ -1,9 +1,10 @@
 //! A message in the hands of a consumer, guarded: it is settled exactly once, and dropping it gives it back.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, Result};
 
 use crate::message::{Message, Publish};
@@ -107,6 +108,8 @@ pub struct Delivery {
     message: Arc<Message>,
     info: DeliveryInfo,
     settle: Option<Box<dyn Settle>>,
+    /// When its lease began, or was renewed last.
+    since: Mutex<Instant>,
 }
 
 impl Delivery {
@@ -116,6 +119,7 @@ impl Delivery {
             message: message.into(),
             info,
             settle: Some(Box::new(settle)),
+            since: Mutex::new(Instant::now()),
         }
     }
 
@@ -206,10 +210,19 @@ impl Delivery {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn extend(&self, lease: Duration) -> Result<()> {
-        match &self.settle {
-            Some(settle) => settle.extend(lease).await,
-            None => Ok(()),
-        }
+        let Some(settle) = &self.settle else {
+            return Ok(());
+        };
+        // From when it was asked for: it does not count from later.
+        let since = Instant::now();
+        settle.extend(lease).await?;
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        Ok(())
+    }
+
+    /// When its lease began, as far as is known here, or was renewed last.
+    pub(crate) fn held_since(&self) -> Instant {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -139,7 +139,13 @@ impl Inner {
     fn write(&self, key: &ObjectKey, object: &[u8]) -> io::Result<()> {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(&self.directory);
+        let missing = folder.ancestors().take_while(|folder| !folder.exists());
+        let missing: Vec<&Path> = missing.collect();
         make_private(folder)?;
+        // Else a crash could take a new folder away with all that was confirmed in it.
+        for parent in missing.iter().filter_map(|folder| folder.parent()) {
+            sync(parent)?;
+        }
         // Two writers of one key do not meet: each has a file of its own until it is whole.
         let beside = folder.join(format!("{}.part", ObjectKey::unique()));
         let written = private_file(&beside).and_then(|mut file| {
@@ -152,7 +158,7 @@ impl Inner {
             drop(fs::remove_file(&beside));
         }
         moved?;
-        File::open(folder)?.sync_all()
+        sync(folder)
     }
 
     fn read(&self, key: &ObjectKey, largest: u64) -> io::Result<Option<Bytes>> {
@@ -217,6 +223,16 @@ impl Inner {
         }
         Ok(removed)
     }
+}
+
+/// Makes sure that the entries of a folder survive a crash.
+fn sync(folder: &Path) -> io::Result<()> {
+    // The parent of a relative path of one part is where we are.
+    let folder = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    File::open(folder)?.sync_all()
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {

@@ -7,6 +7,7 @@ use trunkline_core::{Error, Result};
 use super::{DeadLetters, queue_of};
 use crate::broker::MessageBroker;
 use crate::codec::{AnyCodec, Codec};
+use crate::compression;
 use crate::message::{Message, Publish};
 use crate::topic::Destination;
 
@@ -68,9 +69,18 @@ impl Edit {
                 )));
             }
         }
-        if self.payload.is_some() && message.headers.contains(header::CLAIM) {
-            // The payload is in the message again.
+        let names = self.removed.iter().map(String::as_str);
+        let mut names = names.chain(self.set.iter().map(|(name, _)| name.as_str()));
+        if names.any(|name| name.eq_ignore_ascii_case(header::CONTENT_ENCODING)) {
+            return Err(Error::invalid(
+                "the header `content-encoding` says how the payload is compressed, and follows it; a new payload is stored \
+                 as it is given",
+            ));
+        }
+        if self.payload.is_some() {
+            // The payload is in the message again, and as it can be read.
             message.headers.remove(header::CLAIM);
+            message.headers.remove(header::CONTENT_ENCODING);
         }
         for name in self
             .removed
@@ -95,9 +105,14 @@ impl Edit {
         if let Some(payload) = &self.payload {
             message.payload = payload.clone();
         }
-        if let Ok(AnyCodec::Json) = AnyCodec::of(message.content_type.as_deref()) {
+        // What lies elsewhere is not read here.
+        if !message.headers.contains(header::CLAIM)
+            && let Ok(AnyCodec::Json) = AnyCodec::of(message.content_type.as_deref())
+        {
+            let mut readable = message.clone();
+            compression::decompress(None, &mut readable)?;
             AnyCodec::Json
-                .decode::<serde::de::IgnoredAny>(&message.payload)
+                .decode::<serde::de::IgnoredAny>(&readable.payload)
                 .map_err(|error| {
                     Error::invalid("the payload is to be JSON and is not").with_source(error)
                 })?;
@@ -108,7 +123,12 @@ impl Edit {
 
 /// Headers that the router writes of dead letters.
 fn is_ours(name: &str) -> bool {
-    let names = [header::ATTEMPTS, header::ORIGIN, header::REPLAYS];
+    let names = [
+        header::ATTEMPTS,
+        header::COPY,
+        header::ORIGIN,
+        header::REPLAYS,
+    ];
     let starts = name
         .get(.."trunkline-dead-letter-".len())
         .is_some_and(|start| start.eq_ignore_ascii_case("trunkline-dead-letter-"));
@@ -117,7 +137,8 @@ fn is_ours(name: &str) -> bool {
 
 impl DeadLetters {
     /// Changes a dead letter, so that it can be replayed with better luck. It goes behind the others, since it is stored anew;
-    /// a crash in between leaves the old one beside it, under the same id.
+    /// a crash in between leaves the old one beside it, under the same id. A new payload is stored as it is given, without
+    /// the compression of the old one.
     ///
     /// # Errors
     /// `NotFound` when there is none at that position; `Invalid` when nothing is to be changed, the payload does not fit

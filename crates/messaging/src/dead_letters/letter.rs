@@ -68,6 +68,7 @@ impl DeadLetter {
             header::DEAD_HANDLER,
             header::DEAD_AT,
             header::ATTEMPTS,
+            header::COPY,
         ] {
             message.headers.remove(name);
         }

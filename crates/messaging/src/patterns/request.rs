@@ -20,7 +20,7 @@ use crate::codec::{AnyCodec, Codec};
 use crate::message::{Message, Receipt, Routed};
 use crate::publisher::{Outgoing, Publisher, duplicate};
 use crate::subscription::{Subscribe, Subscription, SubscriptionState};
-use crate::topic::TopicName;
+use crate::topic::{Destination, TopicName};
 use crate::typed::To;
 use crate::wire::Wire;
 
@@ -142,9 +142,19 @@ impl Requester {
             let outgoing = outgoing.context(context.clone());
             let answer = self.ask(outgoing, written, codec, &context).await?;
             let wire = &self.0.publisher.around().wire;
-            let answer = wire.open(Wire::unfold(&answer), demands?).await?;
+            let answer = wire
+                .open(Wire::unfold(&answer), demands?, &self.meant_for()?)
+                .await?;
             read(&answer)
         }
+    }
+
+    /// Where answers are published to.
+    fn meant_for(&self) -> Result<Destination> {
+        let address = self.0.address.get();
+        let address =
+            address.ok_or_else(|| Error::internal("an answer came without an address"))?;
+        Ok(Destination::Topic(address.topic.clone()))
     }
 
     /// How many answers came too late, or a second time.
@@ -340,10 +350,10 @@ fn read<A: DeserializeOwned>(answer: &Message) -> Result<A> {
 }
 
 /// A destination whose payload type was settled before.
-struct Forgotten(Result<crate::topic::Destination>);
+struct Forgotten(Result<Destination>);
 
 impl To<()> for Forgotten {
-    fn destination(self) -> Result<crate::topic::Destination> {
+    fn destination(self) -> Result<Destination> {
         self.0
     }
 }

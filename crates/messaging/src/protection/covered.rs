@@ -8,12 +8,14 @@ use trunkline_core::names::{header as common, message_header as header};
 
 use super::Untrusted;
 use crate::message::Message;
+use crate::topic::Destination;
 
 /// Headers that change on the way: those of traces, which brokers may rewrite, and those of attempts and dead letters.
-const VOLATILE: [&str; 13] = [
+const VOLATILE: [&str; 14] = [
     common::TRACEPARENT,
     common::TRACESTATE,
     header::ATTEMPTS,
+    header::COPY,
     header::ORIGIN,
     header::DEAD_REASON,
     header::DEAD_ERROR,
@@ -80,10 +82,17 @@ fn has(names: &[&str], name: &str) -> bool {
 
 /// The bytes that are authenticated beside the payload: every part with its length before it, so that no two messages have
 /// the same.
-pub(super) fn bytes(domain: &str, said: &str, message: &Message, names: &str) -> Vec<u8> {
+pub(super) fn bytes(
+    domain: &str,
+    said: &str,
+    message: &Message,
+    names: &str,
+    to: &Destination,
+) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(512);
     put(&mut bytes, domain.as_bytes());
     put(&mut bytes, said.as_bytes());
+    put(&mut bytes, to.to_string().as_bytes());
     put(&mut bytes, message.id.as_bytes());
     put_optional(
         &mut bytes,

@@ -13,7 +13,7 @@ use super::{EncryptionAlgorithm, EncryptionConfig, Scope, Untrusted, covered};
 use crate::message::Message;
 use crate::topic::Destination;
 
-const DOMAIN: &str = "trunkline-encryption-1";
+const DOMAIN: &str = "trunkline-encryption-2";
 /// What is done later than encryption and so is not covered by it.
 const LATER: [&str; 1] = [header::CLAIM];
 
@@ -67,7 +67,7 @@ impl Encryption {
         self.required && self.scope.has(destination)
     }
 
-    pub(crate) fn seal(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn seal(&self, message: &mut Message, to: &Destination) -> Result<()> {
         let key = self
             .current
             .as_ref()
@@ -80,7 +80,7 @@ impl Encryption {
         let mut nonce = [0; NONCE_LEN];
         let failed = |_| Error::internal("the message could not be encrypted");
         self.random.fill(&mut nonce).map_err(failed)?;
-        let aad = Aad::from(covered::bytes(DOMAIN, &said, message, &names));
+        let aad = Aad::from(covered::bytes(DOMAIN, &said, message, &names, to));
         let tag = key.algorithm().tag_len();
         let mut sealed = Vec::with_capacity(NONCE_LEN + message.payload.len() + tag);
         sealed.extend_from_slice(&message.payload);
@@ -92,7 +92,7 @@ impl Encryption {
         Ok(())
     }
 
-    pub(crate) fn open(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn open(&self, message: &mut Message, from: &Destination) -> Result<()> {
         let malformed = || Untrusted::Malformed {
             header: header::ENCRYPTION,
         };
@@ -114,7 +114,7 @@ impl Encryption {
             return Err(tampered().into());
         }
         covered::check(message, names, &LATER)?;
-        let aad = Aad::from(covered::bytes(DOMAIN, &said, message, names));
+        let aad = Aad::from(covered::bytes(DOMAIN, &said, message, names, from));
         let (nonce, sealed) = message
             .payload
             .split_at_checked(NONCE_LEN)

@@ -47,31 +47,31 @@ impl Keys {
         }
     }
 
-    pub(crate) fn seal(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn seal(&self, message: &mut Message, to: &Destination) -> Result<()> {
         match &self.encryption {
-            Some(encryption) => encryption.seal(message),
+            Some(encryption) => encryption.seal(message, to),
             None => Err(super::no_key()),
         }
     }
 
-    pub(crate) fn sign(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn sign(&self, message: &mut Message, to: &Destination) -> Result<()> {
         match &self.signing {
-            Some(signing) => signing.sign(message),
+            Some(signing) => signing.sign(message, to),
             None => Err(super::no_key()),
         }
     }
 
     /// Verifies a signature. Without any keys of signatures nobody asks for them.
-    pub(crate) fn verify(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn verify(&self, message: &mut Message, to: &Destination) -> Result<()> {
         match &self.signing {
-            Some(signing) => signing.verify(message),
+            Some(signing) => signing.verify(message, to),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn open(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn open(&self, message: &mut Message, to: &Destination) -> Result<()> {
         match &self.encryption {
-            Some(encryption) => encryption.open(message),
+            Some(encryption) => encryption.open(message, to),
             None => Err(unopened(message)),
         }
     }

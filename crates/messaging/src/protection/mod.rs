@@ -1,7 +1,7 @@
 //! Messages that only their receivers can read, and of which they know who wrote them.
 //!
-//! Encryption hides the payload and authenticates it together with the headers that were there when it was published: id,
-//! key, content type, attributes of the event and your own. A signature covers the same and what is on the wire, hidden or
+//! Encryption hides the payload and authenticates it together with the topic or queue that it was published to and the
+//! headers that were there then: id, key, content type, attributes of the event and your own. A signature covers the same and what is on the wire, hidden or
 //! not. Both name their key, so that keys can be changed while messages are under way: new messages use the current key, and
 //! whatever is in `keys` still opens and verifies.
 //!
@@ -54,9 +54,9 @@ pub enum Untrusted {
         /// The key's id.
         key: String,
     },
-    /// Payload or headers are not what was written, or the key is another one of the same name.
+    /// Payload, headers or destination are not what was written, or the key is another one of the same name.
     #[error(
-        "its payload or a header was changed, or the key `{key}` is another one than its sender's"
+        "its payload, a header or its destination was changed, or the key `{key}` is another one than its sender's"
     )]
     Tampered {
         /// The key's id.

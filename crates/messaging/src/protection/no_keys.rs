@@ -36,19 +36,19 @@ impl Keys {
         }
     }
 
-    pub(crate) fn seal(&self, _: &mut Message) -> Result<()> {
+    pub(crate) fn seal(&self, _: &mut Message, _: &Destination) -> Result<()> {
         Err(super::no_key())
     }
 
-    pub(crate) fn sign(&self, _: &mut Message) -> Result<()> {
+    pub(crate) fn sign(&self, _: &mut Message, _: &Destination) -> Result<()> {
         Err(super::no_key())
     }
 
-    pub(crate) fn verify(&self, _: &mut Message) -> Result<()> {
+    pub(crate) fn verify(&self, _: &mut Message, _: &Destination) -> Result<()> {
         Ok(())
     }
 
-    pub(crate) fn open(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn open(&self, message: &mut Message, _: &Destination) -> Result<()> {
         Err(unopened(message))
     }
 }

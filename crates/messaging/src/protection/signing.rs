@@ -15,7 +15,7 @@ use super::{Scope, SignatureAlgorithm, SigningConfig, SigningKey, Untrusted, cov
 use crate::message::Message;
 use crate::topic::Destination;
 
-const DOMAIN: &str = "trunkline-signature-1";
+const DOMAIN: &str = "trunkline-signature-2";
 
 enum Key {
     Hmac(hmac::Key),
@@ -75,7 +75,7 @@ impl Signing {
         self.required && self.scope.has(destination)
     }
 
-    pub(crate) fn sign(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn sign(&self, message: &mut Message, to: &Destination) -> Result<()> {
         let key = self
             .current
             .as_ref()
@@ -86,13 +86,13 @@ impl Signing {
         // What encryption says of itself is part of what is signed.
         let names = signed_names(message);
         let said = format!("{};{id};{names}", key.algorithm().as_str());
-        let signature = key.sign(&signed(&said, message, &names))?;
+        let signature = key.sign(&signed(&said, message, &names, to))?;
         let said = format!("{said};{}", STANDARD.encode(signature));
         message.headers.insert(header::SIGNATURE, said);
         Ok(())
     }
 
-    pub(crate) fn verify(&self, message: &mut Message) -> Result<()> {
+    pub(crate) fn verify(&self, message: &mut Message, from: &Destination) -> Result<()> {
         let malformed = || Untrusted::Malformed {
             header: header::SIGNATURE,
         };
@@ -128,7 +128,7 @@ impl Signing {
             }
             .into());
         }
-        if !key.verifies(&signed(said, message, names), &signature) {
+        if !key.verifies(&signed(said, message, names, from), &signature) {
             return Err(tampered().into());
         }
         message.headers.remove(header::SIGNATURE);
@@ -145,8 +145,8 @@ fn signed_names(message: &Message) -> String {
     names
 }
 
-fn signed(said: &str, message: &Message, names: &str) -> Vec<u8> {
-    let mut bytes = covered::bytes(DOMAIN, said, message, names);
+fn signed(said: &str, message: &Message, names: &str, to: &Destination) -> Vec<u8> {
+    let mut bytes = covered::bytes(DOMAIN, said, message, names, to);
     bytes.extend_from_slice(&message.payload);
     bytes
 }

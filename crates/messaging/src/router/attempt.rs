@@ -21,7 +21,7 @@ use crate::codec::Codec;
 use crate::delivery::Delivery;
 use crate::inbox::ClaimToken;
 use crate::protection::{Demands, Untrusted};
-use crate::topic::{Destination, Source, TopicName};
+use crate::topic::{Destination, TopicName};
 
 /// How an attempt ended.
 pub(super) enum Attempted {
@@ -60,7 +60,8 @@ impl Consumer {
             Ok(Leave::Go(claim)) => claim,
             Ok(Leave::DoneBefore(answer)) => {
                 self.metrics.duplicate();
-                self.answer(incoming, answer).await;
+                self.meanwhile(delivery, self.answer(incoming, answer))
+                    .await;
                 return Attempted::Done;
             }
             Err(GiveBack) => return Attempted::GivenBack,
@@ -69,7 +70,7 @@ impl Consumer {
         if let Some(claim) = claim
             && !matches!(attempted, Attempted::Done)
         {
-            self.release(claim).await;
+            self.meanwhile(delivery, self.release(claim)).await;
         }
         attempted
     }
@@ -105,12 +106,16 @@ impl Consumer {
         }
         match result {
             Ok(Handled { answer }) => {
-                self.complete(claim, answer.as_ref()).await;
-                self.answer(incoming, answer).await;
+                let told = async {
+                    self.complete(claim, answer.as_ref()).await;
+                    self.answer(incoming, answer).await;
+                };
+                self.meanwhile(delivery, told).await;
                 Attempted::Done
             }
             Err(error) => {
-                self.refuse(incoming, &error).await;
+                self.meanwhile(delivery, self.refuse(incoming, &error))
+                    .await;
                 Attempted::Failed(error)
             }
         }
@@ -119,12 +124,7 @@ impl Consumer {
     /// What the message must be. A copy that says that it is of somewhere this handler does not listen to is not believed.
     fn demands(&self, incoming: &Incoming) -> Demands {
         let destination = incoming.destination();
-        let listens = match (&self.source, destination) {
-            (Source::Topics(pattern), Destination::Topic(name)) => pattern.matches(name),
-            (Source::Queue(queue), Destination::Queue(name)) => queue == name,
-            (Source::Topics(_), Destination::Queue(_))
-            | (Source::Queue(_), Destination::Topic(_)) => false,
-        };
+        let listens = self.listens_to(destination);
         self.around
             .wire
             .keys
@@ -147,7 +147,11 @@ impl Consumer {
             let opened = self
                 .around
                 .wire
-                .open(incoming.shared_message(), demands)
+                .open(
+                    incoming.shared_message(),
+                    demands,
+                    &incoming.about.meant_for,
+                )
                 .await;
             let incoming = incoming.with_message(opened.map_err(unopened)?);
             next.run(incoming).await

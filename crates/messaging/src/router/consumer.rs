@@ -21,6 +21,7 @@ use super::incoming::{About, Incoming};
 use super::intake::{Intake, Next};
 use super::middleware::AnyMiddleware;
 use crate::capabilities::OrderingGuarantee;
+use crate::dead_letters::names::owner;
 use crate::delivery::Delivery;
 use crate::inbox::AnyInbox;
 use crate::message::{Message, Publish};
@@ -105,14 +106,23 @@ impl Consumer {
             false => 0,
         };
         let is_copy = self.is_copy(&destination);
-        if is_copy {
+        // A dead letter says how often somebody else tried: who handles dead letters begins anew.
+        let is_letter = owner(destination.name()).is_some();
+        if is_copy && (!is_letter || message.headers.contains(header::COPY)) {
             let made = message.headers.get(header::ATTEMPTS);
             let made: u32 = made.and_then(|made| made.parse().ok()).unwrap_or(0);
             attempt = attempt.saturating_add(made);
             failures = failures.saturating_add(made);
-            if let Some(origin) = message.headers.get(header::ORIGIN) {
-                destination = read_destination(origin).unwrap_or(destination);
-            }
+        }
+        let origin = message.headers.get(header::ORIGIN);
+        let origin = origin.and_then(read_destination);
+        // A copy that says that it is of somewhere this handler does not listen to is not believed.
+        let believed = origin
+            .as_ref()
+            .filter(|origin| is_letter || (is_copy && self.listens_to(origin)));
+        let meant_for = believed.unwrap_or(&destination).clone();
+        if is_copy {
+            destination = origin.unwrap_or(destination);
         }
         let context = self.around.propagation.extract(&message.headers);
         let bounded = self.settings.honour_deadline || message.headers.contains(header::REPLY_TO);
@@ -125,6 +135,7 @@ impl Consumer {
             message,
             about: Arc::new(About {
                 destination,
+                meant_for,
                 group: self.group.clone(),
                 handler: Arc::clone(&self.name),
             }),
@@ -140,6 +151,16 @@ impl Consumer {
         let ordering = self.around.capabilities.ordering;
         let keeps_order = ordering != OrderingGuarantee::None && incoming.message.key.is_some();
         self.retry_queue.is_some() && !keeps_order
+    }
+
+    /// Whether messages to a destination are for this handler.
+    pub(super) fn listens_to(&self, destination: &Destination) -> bool {
+        match (&self.source, destination) {
+            (Source::Topics(pattern), Destination::Topic(name)) => pattern.matches(name),
+            (Source::Queue(queue), Destination::Queue(name)) => queue == name,
+            (Source::Topics(_), Destination::Queue(_))
+            | (Source::Queue(_), Destination::Topic(_)) => false,
+        }
     }
 
     fn is_copy(&self, destination: &Destination) -> bool {
@@ -286,6 +307,21 @@ impl Consumer {
         }
     }
 
+    /// Does what is left to do for a message, and keeps its lease meanwhile. What is begun is finished when that is lost.
+    pub(super) async fn meanwhile<T>(
+        &self,
+        delivery: &Delivery,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return done,
+            error = self.keep_lease(delivery) => self.log_lost(&error),
+        }
+        work.await
+    }
+
     pub(super) fn log_lost(&self, error: &Error) {
         tracing::warn!(
             target: "trunkline",
@@ -302,14 +338,16 @@ impl Consumer {
             return std::future::pending().await;
         }
         let lease = self.settings.lease;
-        let mut pause = lease / 3;
+        // Counted from when the lease began, not from now: what waits here and there for a while each time would else
+        // never get as far as to renew it.
+        let mut due = delivery.held_since() + lease / 3;
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(due).await;
             match tokio::time::timeout(lease / 3, delivery.extend(lease)).await {
-                Ok(Ok(())) => pause = lease / 3,
+                Ok(Ok(())) => due = delivery.held_since() + lease / 3,
                 Ok(Err(error)) if is_final(&error) => return error,
                 // The broker may be back before the lease is over.
-                Ok(Err(_)) | Err(_) => pause = lease / 10,
+                Ok(Err(_)) | Err(_) => due = Instant::now() + lease / 10,
             }
         }
     }
@@ -322,6 +360,9 @@ impl Consumer {
         let failures = incoming.failures.saturating_add(1);
         headers.insert(header::ATTEMPTS, failures.to_string());
         headers.insert(header::ORIGIN, incoming.destination().to_string());
+        if owner(&queue).is_some() {
+            headers.insert(header::COPY, "1");
+        }
         let fits = self.fits(&message);
         fits.then(|| Publish::new(Destination::Queue(queue), message))
     }

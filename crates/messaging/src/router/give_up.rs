@@ -86,6 +86,7 @@ impl Consumer {
         let report = error.report();
         for text in [shortened(&report, LONGEST_ERROR), shortened(&report, 100)] {
             let mut letter = message.clone();
+            letter.headers.remove(header::COPY);
             self.describe(&mut letter.headers, incoming, reason);
             letter.headers.insert(header::DEAD_ERROR, text);
             if self.fits(&letter) {
@@ -94,6 +95,7 @@ impl Consumer {
         }
         // What it takes to try it again.
         let mut letter = message.clone();
+        letter.headers.remove(header::COPY);
         letter.headers.insert(header::DEAD_REASON, reason.as_str());
         let source = self.source.to_string();
         letter.headers.insert(header::DEAD_SOURCE, source);
@@ -133,13 +135,16 @@ impl Consumer {
         let queue = publish.destination.clone();
         let context = Self::aftermath(&trunkline_core::Context::current_or_new());
         let publisher = &self.publisher;
-        let sent = match publisher.forward(publish.clone(), context.clone()).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.declare(&queue).await;
-                publisher.forward(publish, context).await
+        let send = async {
+            match publisher.forward(publish.clone(), context.clone()).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.declare(&queue).await;
+                    publisher.forward(publish, context).await
+                }
+                other => other,
             }
-            other => other,
         };
+        let sent = self.meanwhile(&delivery, send).await;
         match sent {
             Ok(_) => delivery.ack().await,
             Err(error) => {

@@ -22,6 +22,8 @@ pub struct Incoming {
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) destination: Destination,
+    /// Where it must have been published to, if it is signed or encrypted.
+    pub(super) meant_for: Destination,
     pub(super) group: Option<String>,
     pub(super) handler: Arc<str>,
 }

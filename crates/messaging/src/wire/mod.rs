@@ -13,6 +13,7 @@ use crate::cloudevents::{self, CloudEventsMode};
 use crate::compression::{self, CompressionConfig};
 use crate::message::{Message, Publish};
 use crate::protection::{Demands, Keys, Untrusted};
+use crate::topic::Destination;
 
 /// The steps that are configured.
 #[derive(Clone, Debug, Default)]
@@ -37,14 +38,14 @@ impl Wire {
             compression::compress(config, message)?;
         }
         if plan.encrypted {
-            self.keys.seal(message)?;
+            self.keys.seal(message, &publish.destination)?;
         }
         let is_stored = match &self.claim_check {
             Some(check) => claim::store(check, message).await?,
             None => false,
         };
         if plan.signed {
-            self.keys.sign(message)?;
+            self.keys.sign(message, &publish.destination)?;
         }
         if mode == CloudEventsMode::Structured {
             // Where the very bytes of the payload matter from now on, or it is not what its type says.
@@ -64,11 +65,12 @@ impl Wire {
         }
     }
 
-    /// Gives the message that was packed. What fails for good has an error whose retry class is `Never`.
+    /// Gives the message that was packed for a destination. What fails for good has an error whose retry class is `Never`.
     pub(crate) async fn open(
         &self,
         message: Arc<Message>,
         demands: Demands,
+        meant_for: &Destination,
     ) -> Result<Arc<Message>> {
         if cloudevents::is_structured(&message) {
             // It was not unfolded, so it cannot be: this says why.
@@ -88,13 +90,13 @@ impl Wire {
         }
         let mut message = Arc::unwrap_or_clone(message);
         if said.signed {
-            self.keys.verify(&mut message)?;
+            self.keys.verify(&mut message, meant_for)?;
         }
         if is_claim {
             claim::redeem(self.claim_check.as_ref(), &mut message).await?;
         }
         if said.encrypted {
-            self.keys.open(&mut message)?;
+            self.keys.open(&mut message, meant_for)?;
         }
         compression::decompress(self.compression.as_ref(), &mut message)?;
         Ok(Arc::new(message))

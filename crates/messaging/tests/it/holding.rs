@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
-use trunkline_core::Lifecycle;
-use trunkline_messaging::inbox::{AnyInbox, ClaimRequest, InboxStore, MemoryInbox};
+use trunkline_core::{Lifecycle, Result};
+use trunkline_messaging::inbox::{
+    AnyInbox, Claim, ClaimRequest, ClaimToken, InboxStore, MemoryInbox,
+};
 use trunkline_messaging::memory::MemoryBroker;
 use trunkline_messaging::{HandlerError, MessageBroker, Messaging};
 use trunkline_resilience::breaker::BreakerSettings;
@@ -143,4 +146,62 @@ async fn a_message_that_waits_for_its_twin_is_kept() {
     assert_eq!(of("trunkline_messaging_duplicates_total"), 1.0);
     assert_eq!(of("trunkline_messaging_in_flight"), 0.0);
     shop.messaging.shutdown(soon()).await.unwrap();
+}
+
+/// An inbox that takes its time to answer.
+struct Slow(MemoryInbox, Duration);
+
+impl InboxStore for Slow {
+    async fn claim(&self, request: ClaimRequest) -> Result<Claim> {
+        sleep(self.1 * 2 / 7).await;
+        self.0.claim(request).await
+    }
+
+    async fn complete(&self, token: ClaimToken, result: Bytes, keep: Duration) -> Result<()> {
+        sleep(self.1 * 3).await;
+        self.0.complete(token, result, keep).await
+    }
+
+    async fn extend(&self, token: &ClaimToken, lease: Duration) -> Result<()> {
+        self.0.extend(token, lease).await
+    }
+
+    async fn release(&self, token: ClaimToken) -> Result<()> {
+        self.0.release(token).await
+    }
+}
+
+/// A message waits in many places: for its turn, for the inbox, in the handler, and for the inbox again.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_kept_wherever_it_waits() {
+    let lease = Duration::from_secs(7);
+    let (metrics, broker) = (Metrics::new(), MemoryBroker::default().erase());
+    broker.connect().await.unwrap();
+    let inbox = AnyInbox::new(Slow(MemoryInbox::default(), lease));
+    let messaging = Messaging::builder(broker)
+        .service("shop")
+        .metrics(&metrics, "default")
+        .inbox(inbox.clone())
+        .build();
+    let shop = Shop {
+        messaging,
+        inbox,
+        metrics,
+    };
+    let handled = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&handled);
+    let handler = move |_: u32| {
+        let count = Arc::clone(&count);
+        async move {
+            sleep(lease * 2 / 7).await;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let subscribing = shop.messaging.subscribe("orders").lease(lease);
+    subscribing.handle(handler).await.unwrap();
+    shop.send("one", 1).await;
+    sleep(lease * 20).await;
+    assert_eq!(handled.load(Ordering::SeqCst), 1);
+    assert!(shop.redelivered().abs() < f64::EPSILON, "it came again");
+    shop.messaging.drain(soon()).await.unwrap();
 }

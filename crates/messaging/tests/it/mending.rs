@@ -94,3 +94,58 @@ async fn a_letter_is_mended_and_handled() {
         .unwrap_err();
     assert!(error.message().contains("signed"), "{}", error.report());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_letter_is_mended_as_it_can_be_read() {
+    use trunkline_messaging::compression::{CompressionAlgorithm, CompressionConfig};
+    let broker = MemoryBroker::default().erase();
+    broker.connect().await.unwrap();
+    let compression = CompressionConfig::default()
+        .with_above(trunkline_core::size::ByteSize::new(10))
+        .with_algorithm(CompressionAlgorithm::Gzip);
+    let messaging = Messaging::builder(broker.clone())
+        .service("shop")
+        .compression(&compression)
+        .unwrap()
+        .build();
+    let (sender, mut got) = unbounded_channel();
+    let handler = move |text: String, message: Message| {
+        sender.send((text.clone(), message)).unwrap();
+        async move {
+            match text.starts_with("good") {
+                true => Ok(()),
+                false => Err(trunkline_messaging::HandlerError::dead_letter("bad")),
+            }
+        }
+    };
+    messaging.subscribe("orders").handle(handler).await.unwrap();
+    messaging.ready().await.unwrap();
+    let long = |word: &str| word.repeat(100);
+    messaging.publish("orders", &long("bad")).await.unwrap();
+    assert_eq!(got.recv().await.unwrap().0, long("bad"));
+    let letters = messaging.dead_letters();
+    let letter = only(&letters).await;
+    assert_eq!(letter.message.headers.get("content-encoding"), Some("gzip"));
+    // The payload stays, as does what says how to read it.
+    let edit = Edit::default().with_header("note", "seen");
+    letters.edit("shop", letter.position, &edit).await.unwrap();
+    let letter = only(&letters).await;
+    assert_eq!(letter.message.headers.get("content-encoding"), Some("gzip"));
+    for edit in [
+        Edit::default().without_header("Content-Encoding"),
+        Edit::default().with_header("content-encoding", "zstd"),
+    ] {
+        let error = letters.edit("shop", letter.position, &edit).await;
+        let error = error.unwrap_err();
+        assert!(error.message().contains("compressed"), "{}", error.report());
+    }
+    let new = format!("{:?}", long("good"));
+    let edit = Edit::default().with_payload(new);
+    letters.edit("shop", letter.position, &edit).await.unwrap();
+    let letter = only(&letters).await;
+    assert!(!letter.message.headers.contains("content-encoding"));
+    letters.replay("shop", &Replay::default()).await.unwrap();
+    let (text, message) = got.recv().await.unwrap();
+    assert_eq!(text, long("good"));
+    assert_eq!(message.headers.get("note"), Some("seen"));
+}

@@ -13,7 +13,7 @@ use trunkline_messaging::protection::{
 };
 use trunkline_messaging::{
     AnyBroker, Browse, Destination, LetterFilter, Message, MessageBroker, Messaging,
-    MessagingBuilder, Publish, Replay,
+    MessagingBuilder, Publish, Replay, Source,
 };
 
 const FIRST: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -191,6 +191,71 @@ async fn what_was_changed_on_the_way_is_a_dead_letter_at_once() {
 
 fn bytes(bytes: &'static [u8]) -> bytes::Bytes {
     bytes::Bytes::from_static(bytes)
+}
+
+/// What was said in one place is not said in another.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_genuine_where_it_was_published_alone() {
+    let builders: [fn(&AnyBroker) -> MessagingBuilder; 2] = [
+        |broker| builder(broker).encryption(&aes()).unwrap(),
+        |broker| builder(broker).signing(&ed25519()).unwrap(),
+    ];
+    for make in builders {
+        let broker = broker().await;
+        let messaging = make(&broker).build();
+        let (sender, mut got) = unbounded_channel();
+        let handler = move |amount: u64, message: Message| {
+            sender.send((amount, message)).unwrap();
+            async {}
+        };
+        let refunded = "payments.refunded";
+        let subscribing = messaging.subscribe(refunded).group("bank").max_attempts(9);
+        subscribing.handle(handler).await.unwrap();
+        messaging.ready().await.unwrap();
+        messaging.to(TOPIC).send(&100_u64).await.unwrap();
+        let genuine = stored(&broker).await;
+        let topic = Destination::Topic(refunded.parse().unwrap());
+        let retries = Destination::Queue(format!("bank.retry.{refunded}").parse().unwrap());
+        let origin = |origin: &str| {
+            let message = genuine.clone();
+            message.with_header("trunkline-origin", origin)
+        };
+        for (to, message) in [
+            (&topic, genuine.clone()),
+            (&topic, origin("topic payments.made")),
+            (&retries, origin("topic payments.made")),
+            (&retries, origin("topic payments.refunded")),
+        ] {
+            broker
+                .publish(Publish::new(to.clone(), message))
+                .await
+                .unwrap();
+            let error = untrusted(&messaging).await;
+            assert!(error.contains("destination"), "{error}");
+        }
+        // A copy of what was published there is believed.
+        messaging.to(refunded).send(&5_u64).await.unwrap();
+        let (amount, _) = next(&mut got).await;
+        assert_eq!(amount, 5);
+        let page = broker.browse(Browse::new(topic)).await.unwrap();
+        let own = page.messages.into_iter().next_back().unwrap().message;
+        let own = own.with_header("trunkline-origin", "topic payments.refunded");
+        broker.publish(Publish::new(retries, own)).await.unwrap();
+        assert_eq!(next(&mut got).await.0, 5);
+        // And so are dead letters, by who handles them.
+        let (sender, mut letters) = unbounded_channel();
+        let handler = move |amount: u64, message: Message| {
+            sender.send((amount, message)).unwrap();
+            async {}
+        };
+        let queue = Source::Queue("bank.dlq".parse().unwrap());
+        let letter = origin("topic payments.made");
+        let dead = Destination::Queue("bank.dlq".parse().unwrap());
+        broker.publish(Publish::new(dead, letter)).await.unwrap();
+        messaging.subscribe(queue).handle(handler).await.unwrap();
+        assert_eq!(next(&mut letters).await.0, 100);
+        end(&messaging).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

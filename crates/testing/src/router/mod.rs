@@ -109,6 +109,7 @@ macro_rules! router_conformance {
                 letters_of_a_queue_go_back_to_it,
                 replay_keeps_order_and_obeys_its_filter,
                 a_letter_that_fails_again_comes_back,
+                who_handles_dead_letters_begins_anew,
                 purged_letters_are_gone,
             ]
         );

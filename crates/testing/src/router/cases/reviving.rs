@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use trunkline_core::ErrorKind;
+use trunkline_core::names::message_header as header;
 use trunkline_messaging::{
-    AnyBroker, DeadLetter, Destination, HandlerError, LetterFilter, Message, MessageBroker,
-    Messaging, Replay, Source, TopicName,
+    AnyBroker, Attempt, DeadLetter, Destination, HandlerError, LetterFilter, Message,
+    MessageBroker, Messaging, Replay, Source, TopicName,
 };
 
 use crate::Scope;
-use crate::router::fixture::{Order, Seen, end, has, messaging, publish, ready, topic};
+use crate::router::fixture::{Dead, Order, Seen, end, has, messaging, publish, ready, topic};
 
 fn able(broker: &AnyBroker, scope: &Scope) -> bool {
     let capabilities = broker.capabilities();
@@ -306,4 +307,46 @@ pub async fn purged_letters_are_gone(broker: &AnyBroker, scope: &Scope) {
     assert_eq!(purged, 2);
     shop.letters(scope, &shop.group, 0).await;
     end(&shop.messaging).await;
+}
+
+/// A handler of dead letters has all its attempts, however many the message had before it became one.
+pub async fn who_handles_dead_letters_begins_anew(broker: &AnyBroker, scope: &Scope) {
+    let capabilities = broker.capabilities();
+    let able = capabilities.groups && capabilities.queues && capabilities.redelivery;
+    if !has(scope, able, "queues with redelivery") {
+        return;
+    }
+    let messaging = messaging(broker, scope);
+    let (name, group) = (topic(scope, "orders"), scope.name("mail"));
+    let letters = TopicName::new(format!("{group}.dlq")).expect("a valid name");
+    let mut last = Dead::of(broker, scope, letters.as_str()).await;
+    let failing = |_: Order| async { Err::<(), _>(HandlerError::retry("failed")) };
+    let subscribing = messaging
+        .subscribe(name.clone())
+        .group(group)
+        .max_attempts(4);
+    let subscribing = subscribing.retry_delay(Duration::ZERO);
+    subscribing.handle(failing).await.expect("it begins");
+    let seen = Seen::<u32>::new();
+    let record = seen.clone();
+    let handler = move |attempt: Attempt| {
+        record.push(attempt.0);
+        async { Err::<(), _>(HandlerError::retry("failed again")) }
+    };
+    let subscribing = messaging
+        .subscribe(Source::Queue(letters.clone()))
+        .max_attempts(2);
+    let subscribing = subscribing.retry_delay(Duration::ZERO);
+    subscribing.handle(handler).await.expect("it begins");
+    ready(&messaging, scope).await;
+    publish(&messaging, scope, &name, 1).await;
+    let letter = last.next(scope).await;
+    assert_eq!(seen.all(), [1, 2]);
+    let get = |name: &str| letter.headers.get(name).unwrap_or_default().to_owned();
+    assert_eq!(get(header::DEAD_REASON), "attempts");
+    assert_eq!(get(header::ATTEMPTS), "2");
+    assert_eq!(get(header::ORIGIN), format!("topic {name}"));
+    assert_eq!(get(header::DEAD_SOURCE), format!("queue {letters}"));
+    assert!(!letter.headers.contains(header::COPY));
+    end(&messaging).await;
 }
