@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
@@ -127,6 +127,8 @@ impl From<&HttpClientConfig> for TransportConfig {
 #[derive(Clone, Debug)]
 pub struct Transport {
     pool: Arc<Pool>,
+    /// The one to places that were not meant, once there is one.
+    strangers: Arc<OnceLock<Option<Self>>>,
 }
 
 impl Transport {
@@ -171,9 +173,7 @@ impl Transport {
             proxy: config.proxy_rules()?,
             public_only: config.deny_private_addresses,
         };
-        Ok(Self {
-            pool: Pool::new(limits, Arc::new(connector)),
-        })
+        Ok(Self::of(Pool::new(limits, Arc::new(connector))))
     }
 
     /// A transport that connects in the same way, with few connections of its own: what goes through it never waits for
@@ -196,9 +196,25 @@ impl Transport {
             waiting: CONNECTIONS_BESIDE.saturating_mul(WAITING_PER_CONNECTION),
             ..self.pool.limits()
         };
+        Self::of(Pool::new(limits, connector))
+    }
+
+    fn of(pool: Arc<Pool>) -> Self {
         Self {
-            pool: Pool::new(limits, connector),
+            pool,
+            strangers: Arc::default(),
         }
+    }
+
+    /// What leads to places that somebody else has named: there no certificate of this side is shown. The same where none is
+    /// shown anyway.
+    pub(crate) fn to_strangers(&self) -> &Self {
+        let make = || {
+            let mut connector = Connector::clone(self.pool.connector());
+            connector.tls = Arc::new(connector.tls.without_identity()?);
+            Some(Self::of(Pool::new(self.pool.limits(), Arc::new(connector))))
+        };
+        self.strangers.get_or_init(make).as_ref().unwrap_or(self)
     }
 
     /// Closes connections to instances as they leave: those without a request at once, the others when theirs is over. Ends
@@ -333,6 +349,9 @@ impl Transport {
     /// # Cancel safety
     /// Dropping it stops the waiting; no further requests are taken all the same.
     pub async fn shutdown(&self, deadline: Instant) {
+        if let Some(Some(strangers)) = self.strangers.get() {
+            Box::pin(strangers.shutdown(deadline)).await;
+        }
         self.pool.close();
         // Who is late is dealt with below.
         drop(timeout_at(deadline, self.pool.emptied()).await);

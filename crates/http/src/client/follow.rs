@@ -87,7 +87,11 @@ impl Core {
                     .await
             }
             None => {
-                let sent = self.transport.send_boxed(&step.origin, request, &limits);
+                let transport = match step.crossed {
+                    true => self.transport.to_strangers(),
+                    false => &self.transport,
+                };
+                let sent = transport.send_boxed(&step.origin, request, &limits);
                 let answer = sent.await?;
                 if outgoing.decodes {
                     coding::decode(answer)

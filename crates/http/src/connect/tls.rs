@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -118,6 +119,35 @@ impl Tls {
                 settings: Some(Arc::new(settings)),
                 ..Known::default()
             }))),
+        }
+    }
+
+    /// The same for whom no certificate is shown to; `None` where none is shown to anybody. Settings of the application are
+    /// taken as they are now.
+    pub(crate) fn without_identity(&self) -> Option<Self> {
+        match &self.files {
+            Some(files) => files.certificate.as_ref().map(|_| Self {
+                files: Some(TlsFiles {
+                    certificate: None,
+                    key: None,
+                    ..files.clone()
+                }),
+                first: Own {
+                    identity: None,
+                    ..self.first.clone()
+                },
+                shared: Arc::default(),
+            }),
+            None => {
+                let settings = self.shared.known().settings.clone()?;
+                settings.client_auth_cert_resolver.has_certs().then(|| {
+                    let mut settings = ClientConfig::clone(&settings);
+                    settings.client_auth_cert_resolver = Arc::new(Nobody);
+                    // What resumes a session is who began it.
+                    settings.resumption = Resumption::default();
+                    Self::with_settings(settings)
+                })
+            }
         }
     }
 
@@ -254,6 +284,20 @@ impl Drop for Looking {
         let mut known = self.shared.known();
         known.looked = Some(self.began);
         known.look = None;
+    }
+}
+
+/// Has no certificate.
+#[derive(Debug)]
+struct Nobody;
+
+impl ResolvesClientCert for Nobody {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -13,9 +13,11 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use trunkline_core::ErrorKind;
-use trunkline_http::{Body, Origin, Transport, TransportConfig};
+use trunkline_http::{
+    Body, EnhancedHttpClient, HttpClientConfig, Origin, RedirectConfig, Transport, TransportConfig,
+};
 
-use crate::rig::{Count, fetch, get, in_time, serve, spawn};
+use crate::rig::{Count, Server, fetch, get, in_time, serve, spawn, status};
 
 /// An authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -391,5 +393,89 @@ async fn what_cannot_be_used_is_refused_when_the_transport_is_made() {
         let error = Transport::new(&config).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(what), "{what}: {error}");
+    }
+}
+
+/// Lets everybody in, and answers with whether they showed a certificate.
+async fn asking(own: &Identity, trusted: &Authority) -> Origin {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.0.der().clone()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    let settings = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            spawn(async move {
+                let Ok(socket) = acceptor.accept(socket).await else {
+                    return;
+                };
+                let shown = socket.get_ref().1.peer_certificates().is_some();
+                let answer = move |_| async move {
+                    Response::new(Body::from(if shown { "shown" } else { "nothing" }))
+                };
+                serve(socket, Count::default(), answer).await;
+            });
+        }
+    });
+    Origin::https("localhost", port).unwrap()
+}
+
+#[tokio::test]
+async fn whom_a_redirect_leads_to_is_shown_no_certificate() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "ca.pem", &servers.0.pem());
+    write_identity(directory.path(), &clients.identity());
+    let stranger = asking(&servers.identity(), &clients).await;
+    let from_files = Transport::new(&config(directory.path())).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(servers.0.der().clone()).unwrap();
+    let identity = clients.identity();
+    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let settings = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let own = Transport::with_rustls(&TransportConfig::default(), settings).unwrap();
+    for transport in [from_files, own] {
+        assert_eq!(
+            fetch(&transport, &stranger, get("/")).await.unwrap(),
+            "shown"
+        );
+        let to = stranger.to_string();
+        let server = Server::start(move |_| {
+            let mut response = status(302);
+            let to = to.parse().unwrap();
+            response.headers_mut().insert("location", to);
+            async move { response }
+        })
+        .await;
+        let config = HttpClientConfig::new(server.url()).with_redirects(RedirectConfig::any());
+        let client = EnhancedHttpClient::builder()
+            .config(config)
+            .transport(transport)
+            .build()
+            .unwrap();
+        let response = in_time(client.get("/").send()).await.unwrap();
+        assert_eq!(response.text().await.unwrap(), "nothing");
     }
 }
