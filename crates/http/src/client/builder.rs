@@ -223,7 +223,7 @@ impl<C> ClientBuilder<C> {
                     registry = registry.observer(PolicyMetrics::new(&self.metrics));
                 }
                 let registry = registry.build();
-                let own = self.own_policies(&endpoints, &registry)?;
+                let own = self.own_policies(&endpoints, &registry, with_policies)?;
                 let own = if with_policies { own } else { plain(own) };
                 (registry, own)
             }
@@ -311,11 +311,24 @@ impl<C> ClientBuilder<C> {
         }
     }
 
+    /// A fallback that cannot be found had better be missed now than on the day on which it is needed.
+    fn finds_fallback(&self, with_policies: bool, policy: &EffectivePolicy) -> Result<()> {
+        let service = policy.fallback.as_ref();
+        let service = service.and_then(|fallback| fallback.service.as_deref());
+        match service {
+            Some(name) if with_policies && self.discovery.is_none() => Err(Error::config(format!(
+                "fallback.service {name} cannot be found without discovery"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The policies that the settings of this client alone make, each value checked now.
     fn own_policies(
         &self,
         endpoints: &IndexMap<String, EndpointConfig>,
         registry: &PolicyRegistry,
+        with_policies: bool,
     ) -> Result<Settings> {
         let own = Own {
             service: self.service_config.policy_config(),
@@ -323,9 +336,11 @@ impl<C> ClientBuilder<C> {
             registry: registry.clone(),
         };
         let whole = own.settle(None, None)?;
+        self.finds_fallback(with_policies, &whole)?;
         let mut known = Vec::with_capacity(endpoints.len());
         for (name, config) in endpoints {
             let policy = own.settle(Some((name, config)), None)?;
+            self.finds_fallback(with_policies, &policy)?;
             known.push((Template::parse(name)?, config.clone(), policy));
         }
         Ok(Box::new(move |target| {

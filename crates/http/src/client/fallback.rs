@@ -50,7 +50,8 @@ impl Core {
             && outgoing.can_repeat()
             && (outgoing.idempotent || was_not_processed(&result))
         {
-            match self.ask(service, outgoing, limits, deadline).await {
+            let all = settings.forward_headers;
+            match self.ask(service, all, outgoing, limits, deadline).await {
                 Ok(response) if is_an_answer(response.status()) => {
                     return Ok(marked(response, Fallback::Service));
                 }
@@ -79,6 +80,7 @@ impl Core {
     async fn ask(
         &self,
         service: &str,
+        with_all_headers: bool,
         outgoing: &Outgoing<'_>,
         limits: Limits,
         deadline: Deadline,
@@ -92,7 +94,10 @@ impl Core {
         let balanced = Balanced::new(instances, self.metrics.clone());
         let tried = Tried::default();
         let (picked, peer) = balanced.pick(&tried, deadline.at).await?;
-        let request = outgoing.request(&self.injector, Some(deadline.at))?;
+        let request = match with_all_headers {
+            true => outgoing.request(&self.injector, Some(deadline.at))?,
+            false => outgoing.to_another(&self.injector, deadline.at)?,
+        };
         let attempt = Attempt::new(1, deadline.at);
         let asked = Asked::begin(&peer, Some(picked), &tried, attempt);
         let sent = self.transport.send_boxed(&peer.origin, request, &limits);

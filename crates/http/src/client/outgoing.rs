@@ -12,7 +12,7 @@ use trunkline_core::{Context, Error, Result};
 use super::inject::Injector;
 use crate::body::Body;
 use crate::options::{CallOptions, Draft};
-use crate::redirect::Step;
+use crate::redirect::{HARMLESS, Step};
 
 /// The name of [`trunkline_core::names::header::IDEMPOTENCY_KEY`], as header maps want it.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -160,6 +160,30 @@ impl<'a> Outgoing<'a> {
         self.questions.write(&mut headers);
         injector.inject(self.context, deadline, &mut headers);
         let mut request = Box::new(Request::new(body));
+        *request.method_mut() = self.draft.method.clone();
+        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// The request, as it goes to another service of ours: with the context, but with nothing that says to the first one who
+    /// asks.
+    pub(crate) fn to_another(
+        &self,
+        injector: &Injector,
+        deadline: Instant,
+    ) -> Result<Box<Request<Body>>> {
+        let own = &self.draft.headers;
+        let mut headers: HeaderMap = own
+            .iter()
+            .filter(|(name, _)| HARMLESS.contains(name) || **name == IDEMPOTENCY_KEY)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Some((name, value)) = self.named.as_ref().and_then(|named| named.header.as_ref()) {
+            headers.insert(name, value.clone());
+        }
+        injector.inject(self.context, Some(deadline), &mut headers);
+        let mut request = Box::new(Request::new(self.next_body()?));
         *request.method_mut() = self.draft.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
         *request.headers_mut() = headers;

@@ -4,7 +4,7 @@ mod config;
 mod step;
 
 pub use config::{FollowRedirects, RedirectConfig};
-pub(crate) use step::{Redirected, Step, leads_on};
+pub(crate) use step::{HARMLESS, Redirected, Step, leads_on};
 
 /// More redirects were answered than are followed. A typed cause of errors of this crate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

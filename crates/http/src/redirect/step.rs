@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::origin::Origin;
 
 /// What may go to another origin. A list of what is secret would never be complete: keys have headers of any name.
-const HARMLESS: &[HeaderName] = &[
+pub(crate) const HARMLESS: &[HeaderName] = &[
     ACCEPT,
     ACCEPT_ENCODING,
     ACCEPT_LANGUAGE,

@@ -180,3 +180,57 @@ async fn a_mistake_of_ours_is_not_covered_up() {
     client.shutdown(tokio::time::Instant::now()).await;
     in_time(client.get("/").send()).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn another_service_is_not_told_who_asks() {
+    let bad = Server::start(|_| async { status(503) }).await;
+    let spare = Server::start(async |request: Request<Incoming>| {
+        let names = request.headers().keys().map(ToString::to_string);
+        text(names.collect::<Vec<_>>().join(" "))
+    })
+    .await;
+    let list = vec![instance("users", &bad), instance("users-archive", &spare)];
+    let discovery = Discovery::builder()
+        .resolver(StaticList::new(list).unwrap())
+        .build();
+    let mut config = config("", |config| {
+        config.fallback.service = Some("users-archive".to_owned());
+        config.retry.enabled = Some(false);
+        config
+            .headers
+            .insert("x-partner-key".to_owned(), "k".into());
+    });
+    config.base_url = None;
+    config.service = Some("users".to_owned());
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .discovery(&discovery)
+        .build()
+        .unwrap();
+    let request = client
+        .get("/users/1")
+        .bearer("token")
+        .header("accept-language", "de")
+        .idempotency_key("once");
+    let response = in_time(request.send()).await.unwrap();
+    assert_eq!(response.fallback(), Some(Fallback::Service));
+    let seen = response.text().await.unwrap();
+    for name in ["accept-language", "idempotency-key", "x-correlation-id"] {
+        assert!(seen.contains(name), "{name}: {seen}");
+    }
+    for name in ["authorization", "x-partner-key"] {
+        assert!(!seen.contains(name), "{name}: {seen}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_found_is_no_fallback() {
+    let config = config("http://localhost:1", |config| {
+        config.fallback.service = Some("users-archive".to_owned());
+    });
+    let error = EnhancedHttpClient::from_config(config.clone()).unwrap_err();
+    assert_eq!(error.kind(), trunkline_core::ErrorKind::Config);
+    assert!(error.to_string().contains("users-archive"), "{error}");
+    // It never asks anybody else.
+    trunkline_http::HttpClient::from_config(config).unwrap();
+}

@@ -406,6 +406,10 @@ pub struct FallbackConfig {
     /// Another service that is asked the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Whether that service gets all headers of the request, tokens and keys as well. Default false: those that tell nothing
+    /// of who asks, the context, and the idempotency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_headers: Option<bool>,
     /// A fixed answer, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<serde_json::Value>,

@@ -21,6 +21,8 @@ pub struct FallbackSettings {
     pub cache: bool,
     /// Another service that is asked the same.
     pub service: Option<String>,
+    /// Whether that service gets all headers of the request, also those that say who asks.
+    pub forward_headers: bool,
     /// A fixed answer, as JSON; used where there is no service, or that fails too.
     pub value: Option<serde_json::Value>,
     /// The part of the deadline kept back for it.

@@ -699,6 +699,9 @@ impl Merge<'_, '_> {
         );
         let cache = self.value("fallback.cache", false, |c| c.fallback.cache);
         let service = self.optional("fallback.service", "none", |c| c.fallback.service.clone());
+        let forward_headers = self.value("fallback.forward_headers", false, |c| {
+            c.fallback.forward_headers
+        });
         let value = self.optional("fallback.value", "none", |c| c.fallback.value.clone());
         let reserve = self.value("fallback.reserve", FallbackSettings::RESERVE, |c| {
             c.fallback.reserve
@@ -707,6 +710,7 @@ impl Merge<'_, '_> {
         (anything && enabled.unwrap_or(true)).then_some(FallbackSettings {
             cache,
             service,
+            forward_headers,
             value,
             reserve,
         })

@@ -283,6 +283,7 @@ pub(super) const FALLBACK: &[Field] = &[
     field("enabled", "fallback.enabled", Kind::Switch),
     field("cache", "fallback.cache", Kind::Switch),
     field("service", "fallback.service", Kind::Text),
+    field("forward_headers", "fallback.forward_headers", Kind::Switch),
     field("value", "fallback.value", Kind::Json),
     field("reserve", "fallback.reserve", Kind::SpanOrZero),
     field("with", "", Kind::Function),
