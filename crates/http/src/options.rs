@@ -59,6 +59,8 @@ pub struct CallOptions {
     pub(crate) around: Option<Hooks>,
     /// The answer has no end: no limit of its size applies, but those of its parts.
     pub(crate) endless: bool,
+    /// The answer is read whole by who asked: that it breaks off is a failure of the attempt.
+    pub(crate) whole: bool,
     /// Counts the attempts that were sent, for who asks.
     pub(crate) sent: Option<Arc<AtomicU32>>,
 }

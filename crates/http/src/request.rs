@@ -349,6 +349,7 @@ impl<'a> RequestBuilder<'a> {
         now.operation = now.operation.or(known.operation);
         now.endpoint = now.endpoint.take().or(known.endpoint);
         now.open_end |= known.open_end;
+        now.whole |= known.whole;
         self
     }
 
@@ -368,6 +369,12 @@ impl<'a> RequestBuilder<'a> {
 
     pub(crate) fn open_end(self) -> Self {
         self.option(CallOptions::with_open_end)
+    }
+
+    /// Reads the answer of a success within the attempt.
+    pub(crate) fn whole(mut self) -> Self {
+        self.draft.options.whole = true;
+        self
     }
 
     /// Replaces the path.

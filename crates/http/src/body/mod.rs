@@ -200,6 +200,11 @@ impl Body {
         }
     }
 
+    /// Whether all of it is in this process already, so that nothing of it can fail to come.
+    pub(crate) fn is_here(&self) -> bool {
+        matches!(self.0, Kind::Empty | Kind::Bytes(_) | Kind::Arrived(..))
+    }
+
     /// Whether the body is a stream, which passes once.
     #[must_use]
     pub fn is_stream(&self) -> bool {

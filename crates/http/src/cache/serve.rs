@@ -92,7 +92,7 @@ impl Core {
         };
         let visit = Visit::new(self, cache, &look, trip, call);
         let (response, kept) = visit.keep(response, since, visit.times()).await;
-        match kept {
+        match kept.ok().flatten() {
             Some(_) => Ok(visit.missed(response)),
             None => Ok(response),
         }
@@ -402,7 +402,17 @@ impl<'a> Visit<'a> {
             }
         };
         let status = response.status();
-        let (response, kept) = self.keep(response, since, times).await;
+        let (response, kept) = match self.keep(response, since, times).await {
+            (response, Ok(kept)) => (response, kept),
+            // It is here only in part: as long as what is kept may stand in, it does.
+            (response, Err(error)) => {
+                drop(lead);
+                return match self.in_place_of(old, Err(error)) {
+                    Ok(stale) => Ok(stale),
+                    Err(_) => Ok(self.missed(response)),
+                };
+            }
+        };
         let (response, landed) = match kept {
             Some(stored) => (response, Landed::Answer(stored)),
             None if status.is_server_error() && lead.as_ref().is_some_and(Lead::is_awaited) => {
@@ -496,22 +506,22 @@ impl<'a> Visit<'a> {
         Keepable::new(settings, self.look.ttl, &asked, status, headers, times)
     }
 
-    /// Keeps an answer if it may be kept, whole. What the caller sees is the same either way.
+    /// Keeps an answer if it may be kept, whole. What the caller sees is the same either way. An error where it breaks off.
     async fn keep(
         &self,
         response: Response<Body>,
         since: u64,
         times: Times,
-    ) -> (Response<Body>, Option<Arc<Stored>>) {
+    ) -> (Response<Body>, Result<Option<Arc<Stored>>>) {
         let get = self.trip.outgoing.draft().method == Method::GET;
         let too_large = length(response.headers()).is_some_and(|length| length > self.most());
         // Where redirects were followed, it is the answer of another URL, whose life says nothing of theirs.
         let led_on = response.extensions().get::<Redirected>().is_some();
         if !get || too_large || led_on || is_endless(response.headers()) {
-            return (response, None);
+            return (response, Ok(None));
         }
         let Some(keepable) = self.keepable(response.status(), response.headers(), times) else {
-            return (response, None);
+            return (response, Ok(None));
         };
         let (head, body) = response.into_parts();
         match whole(body, self.cache.0.max_entry).await {
@@ -520,9 +530,12 @@ impl<'a> Visit<'a> {
                 let stored = Arc::new(keepable.with_body(bytes.clone(), self.about()));
                 self.put(&stored, public, since).await;
                 let response = Response::from_parts(head, Body::from(bytes));
-                (response, Some(stored))
+                (response, Ok(Some(stored)))
             }
-            Err(body) => (Response::from_parts(head, body), None),
+            Err((body, broke)) => {
+                let response = Response::from_parts(head, body);
+                (response, broke.map_or(Ok(None), Err))
+            }
         }
     }
 
@@ -536,7 +549,7 @@ impl<'a> Visit<'a> {
                 let response = Response::from_parts(head, Body::from(bytes));
                 (response, Landed::Answer(Arc::new(stored)))
             }
-            Err(body) => (Response::from_parts(head, body), Landed::Pass),
+            Err((body, _)) => (Response::from_parts(head, body), Landed::Pass),
         }
     }
 
@@ -701,9 +714,10 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Reads a body whole; one that is longer, has trailers or breaks off stays what it is to its reader.
-async fn whole(mut body: Body, limit: usize) -> Result<Bytes, Body> {
+async fn whole(mut body: Body, limit: usize) -> Result<Bytes, (Body, Option<Error>)> {
     let (mut pieces, mut read) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
+        let mut broke = None;
         let rest = match frame.map(Frame::into_data) {
             Ok(Ok(piece)) => {
                 read = read.saturating_add(piece.len());
@@ -714,11 +728,15 @@ async fn whole(mut body: Body, limit: usize) -> Result<Bytes, Body> {
                 None
             }
             Ok(Err(trailers)) => Some(Ok(trailers)),
-            Err(error) => Some(Err(error)),
+            Err(error) => {
+                let error = Arc::new(error);
+                broke = Some(shared(&error));
+                Some(Err(shared(&error)))
+            }
         };
         let before = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
         let frames = stream::iter(before.chain(rest)).chain(BodyStream::new(body));
-        return Err(Body::new(StreamBody::new(frames)));
+        return Err((Body::new(StreamBody::new(frames)), broke));
     }
     if pieces.len() == 1 {
         return Ok(pieces.pop().unwrap_or_default());

@@ -57,7 +57,7 @@ impl Core {
             Destination::Fixed(fixed) => {
                 let asked = Asked::begin(fixed, None, tried, attempt);
                 let sent = self.send(fixed, outgoing, tried, attempt, (limits, allowance));
-                result = asked.ended(sent.await);
+                result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
                 peer = fixed;
             }
             Destination::Balanced(instances) => {
@@ -101,7 +101,7 @@ impl Core {
             let instance = Arc::clone(picked.instance());
             let asked = Asked::begin(&peer, Some(picked), tried, attempt);
             let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
-            let result = asked.ended(sent.await);
+            let result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
             attempt.began = Instant::now();
             let is_late = attempt.began >= attempt.deadline;
             if !is_unreachable(&result) || unreached.len() >= UNREACHED || is_late {
@@ -163,6 +163,35 @@ impl Core {
             }
         }
     }
+}
+
+impl Core {
+    /// Reads the answer where its reader wants all of it or nothing: one that breaks off has failed like one that does not
+    /// come, and nobody has seen any of it.
+    async fn read_if_asked(
+        &self,
+        outgoing: &Outgoing<'_>,
+        result: Result<Response<Body>>,
+    ) -> Result<Response<Body>> {
+        match result {
+            // In a box of its own: else every call would be as large.
+            Ok(response) if outgoing.options().whole && is_to_read(&response) => {
+                Box::pin(self.read(response)).await
+            }
+            result => result,
+        }
+    }
+
+    async fn read(&self, response: Response<Body>) -> Result<Response<Body>> {
+        let (head, body) = response.into_parts();
+        let bytes = body.bytes(self.max_response_size).await?;
+        Ok(Response::from_parts(head, Body::from(bytes)))
+    }
+}
+
+/// Whether there is something that its reader reads: of an error it may do without.
+fn is_to_read(response: &Response<Body>) -> bool {
+    response.status().is_success() && !response.body().is_here()
 }
 
 /// One place that was asked, of which discovery, the measures and the call's next attempt are told how it did.

@@ -34,6 +34,9 @@ pub trait Answer {
     /// Whether the answer may go on beyond the limit of the call, for as long as it moves.
     const OPEN_END: bool = false;
 
+    /// Whether the answer is read whole, so that it belongs to the attempt.
+    const WHOLE: bool = false;
+
     /// Reads the answer.
     fn read<B: Refusal>(
         response: Response,
@@ -46,6 +49,8 @@ pub struct Value<T>(PhantomData<fn() -> T>);
 
 impl<T: Readable + Send + 'static> Answer for Value<T> {
     type Output = T;
+
+    const WHOLE: bool = true;
 
     async fn read<B: Refusal>(response: Response) -> Result<T, ServiceError<B>> {
         let response = accepted(response).await?;
@@ -64,6 +69,8 @@ pub struct Maybe<T>(PhantomData<fn() -> T>);
 
 impl<T: Readable + Send + 'static> Answer for Maybe<T> {
     type Output = Option<T>;
+
+    const WHOLE: bool = true;
 
     async fn read<B: Refusal>(response: Response) -> Result<Option<T>, ServiceError<B>> {
         if response.status() == StatusCode::NOT_FOUND {

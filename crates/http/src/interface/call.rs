@@ -201,6 +201,9 @@ impl<K: Answer, E, B: Refusal> Call<'_, K, E, B> {
     #[doc(hidden)]
     pub async fn outcome(mut self) -> Outcome<K::Output, B> {
         let instead = self.instead.take();
+        if K::WHOLE {
+            self.request = self.request.map(RequestBuilder::whole);
+        }
         let result = match self.response().await {
             Ok(response) => K::read::<B>(response).await,
             Err(error) => Err(error),

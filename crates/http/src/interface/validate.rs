@@ -22,6 +22,8 @@ where
 {
     type Output = K::Output;
 
+    const WHOLE: bool = K::WHOLE;
+
     const OPEN_END: bool = K::OPEN_END;
 
     async fn read<B: Refusal>(response: Response) -> Result<K::Output, ServiceError<B>> {

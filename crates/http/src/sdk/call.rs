@@ -90,7 +90,7 @@ impl Sending {
             .changes
             .into_iter()
             .fold(request, |request, change| change(request));
-        let response = request.send().await?;
+        let response = request.whole().send().await?;
         Ok(Answer {
             status: response.status(),
             handlers: sdk.handlers(),

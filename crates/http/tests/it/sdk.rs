@@ -20,7 +20,7 @@ use trunkline_http::{
 };
 use trunkline_resilience::breaker::State;
 
-use crate::rig::{Server, status, text};
+use crate::rig::{Server, in_time, status, text};
 
 fn service(server: &Server) -> ServiceConfig {
     let mut config = ServiceConfig::at("127.0.0.1", server.address.port());
@@ -611,4 +611,41 @@ async fn a_batch_is_cancel_safe() {
         () = begun.notified() => {}
     }
     assert_eq!(dropped.load(Ordering::SeqCst), 3);
+}
+
+/// Says more than it sends, as often as the test says.
+async fn breaks_off(times: usize) -> Server {
+    Server::scripted(move |number, mut raw| async move {
+        raw.request().await.unwrap();
+        if number < times {
+            raw.write("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{")
+                .await;
+        } else {
+            raw.answer("[1]").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_failure_where_it_is_read_whole() {
+    let server = breaks_off(2).await;
+    let sdk = sdk_of(&server);
+    let read = sdk.get_from_service::<Vec<u64>>("user-service", "/users");
+    assert_eq!(in_time(read.into_future()).await.unwrap(), [1]);
+    assert_eq!(server.count.requests(), 3);
+    let server = breaks_off(usize::MAX).await;
+    let sdk = sdk_of(&server);
+    let posted = sdk.post_to_service::<Vec<u64>>("user-service", "/users", &1);
+    let error = in_time(posted.into_future()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(server.count.requests(), 1, "it may have been done");
+    let result = in_time(sdk.call_service("user-service", "/users").into_future()).await;
+    assert_eq!(result.error.unwrap().kind(), ErrorKind::Unavailable);
+    let failures = sdk.client("user-service").unwrap().circuit_states();
+    let failures: u64 = failures
+        .iter()
+        .map(|state| u64::from(state.circuit.failure_count))
+        .sum();
+    assert!(failures > 1, "{failures}");
 }

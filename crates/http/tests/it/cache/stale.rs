@@ -176,3 +176,24 @@ async fn a_huge_age_breaks_nothing() {
         assert_eq!(get(&client, "/a").await, ("hello".to_owned(), MISS));
     }
 }
+
+#[tokio::test]
+async fn what_is_stale_stands_in_for_an_answer_that_breaks_off() {
+    let server = Server::scripted(|number, mut raw| async move {
+        raw.request().await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=0, stale-if-error=60\r\n";
+        let body = match number {
+            0 => "content-length: 3\r\n\r\none",
+            _ => "content-length: 9\r\n\r\ntwo",
+        };
+        raw.write(format!("{head}connection: close\r\n{body}"))
+            .await;
+    })
+    .await;
+    let mut config = HttpClientConfig::new(server.url());
+    config.retry.enabled = Some(false);
+    let client = EnhancedHttpClient::from_config(config).unwrap();
+    get(&client, "/a").await;
+    assert_eq!(get(&client, "/a").await, ("one".to_owned(), STALE));
+    assert_eq!(server.count.requests(), 2);
+}
