@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use trunkline_core::Id;
 use trunkline_messaging::Message;
 
-use super::publish::Outgoing;
 use crate::names;
 
 /// Most that are remembered; the oldest are forgotten.
