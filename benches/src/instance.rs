@@ -1,4 +1,4 @@
-//! A process that is an instance of a service, for proofs that kill it: `service-instance <registry> <service> <lease>`.
+//! A process that is an instance of a service, for proofs that kill it: `service-instance <registry> <service> <lease> <host>`.
 //!
 //! It serves `/work`, which takes as many milliseconds as `ms` says, and announces itself to the registry of the URL. It
 //! says `ready` and its address when it serves, whether the registry is there or not, and leaves in good order when its
@@ -51,8 +51,8 @@ struct Work {
 }
 
 async fn run(words: &[String]) -> Result<()> {
-    let [url, service, lease] = words else {
-        bail!("usage: service-instance <registry> <service> <lease>");
+    let [url, service, lease, host] = words else {
+        bail!("usage: service-instance <registry> <service> <lease> <host>");
     };
     let config = ServiceDiscoveryConfig::from_url(url)?.with_lease_ttl(duration::parse(lease)?);
     let (registry, resolver) = backends::open_discovery(&config)?;
@@ -66,7 +66,7 @@ async fn run(words: &[String]) -> Result<()> {
         "done"
     };
     let app = MicroserviceApp::builder(service)
-        .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+        .config(ServerConfig::default().with_listen(host, 0))
         .router(Router::new().route("/work", get(work)))
         .discovery(discovery.clone())
         .drain_delay(DRAIN_DELAY)

@@ -16,6 +16,7 @@ mod messaging_interop;
 mod messaging_late_start;
 pub(crate) mod registries;
 mod retry_storm;
+pub(crate) mod scribe;
 mod seed_configs;
 mod servers;
 mod services;
@@ -39,6 +40,9 @@ pub static ALL: &[&Entry] = &[
     &discovery_chaos::ON_EMBEDDED,
     &discovery_chaos::ON_CONSUL,
     &discovery_chaos::ON_ETCD,
+    &discovery_chaos::ON_KUBERNETES,
+    &discovery_chaos::ON_DNS,
+    &discovery_chaos::ON_SEVERAL,
     &messaging_interop::ENTRY,
     &messaging_late_start::ENTRY,
     &messaging_chaos::ON_REDIS,

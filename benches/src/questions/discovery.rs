@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -159,6 +160,9 @@ fn propagation(options: &Options, report: &mut Report) -> Result<()> {
         &registries::ON_EMBEDDED,
         &registries::ON_CONSUL,
         &registries::ON_ETCD,
+        &registries::ON_KUBERNETES,
+        &registries::ON_DNS,
+        &registries::ON_SEVERAL,
     ] {
         let took = delays(subject, times)?;
         let took = Spread::of(&took).context("times")?;
@@ -172,6 +176,9 @@ fn propagation(options: &Options, report: &mut Report) -> Result<()> {
     }
     report.table(table);
     report.note("announcing itself is part of it: it has succeeded when the registry shows it");
+    report.note("where instances do not announce themselves it begins when the change is sent to the API server, or the server of DNS");
+    report.note("DNS: records have a time to live of 1 s, before which nobody asks again");
+    report.note("Consul and etcd at once: known when the first of them has told it");
     Ok(())
 }
 
@@ -181,6 +188,8 @@ fn delays(subject: &Subject, times: u32) -> Result<Vec<f64>> {
     runtime.block_on(async {
         let (registry, _) = stage.open(Way::Direct)?;
         let (_, resolver) = stage.open(Way::Direct)?;
+        let writer = stage.writer()?;
+        let mut written = Vec::new();
         let announcing = Discovery::builder()
             .registry(registry)
             .lease_ttl(LEASE)
@@ -194,7 +203,13 @@ fn delays(subject: &Subject, times: u32) -> Result<Vec<f64>> {
             // Not in step with anything that the registry does now and then.
             sleep(Duration::from_millis(fastrand::u64(20..120))).await;
             let watch = Stopwatch::start();
-            announcing.register(instance)?;
+            match &writer {
+                Some(writer) => {
+                    written.push(SocketAddr::new(instance.host.parse()?, instance.port));
+                    writer.write(written.clone());
+                }
+                None => drop(announcing.register(instance)?),
+            }
             known_to_be(&known, n + 1).await;
             took.push(watch.seconds() * 1000.0);
         }

@@ -33,6 +33,24 @@ pub(super) static ON_ETCD: Entry = Entry {
     run: |options| prove(options, &registries::ON_ETCD),
 };
 
+pub(super) static ON_KUBERNETES: Entry = Entry {
+    name: "discovery-chaos-kubernetes",
+    about: "the API server of Kubernetes killed, wiped, paused, cut off and compacted while instances come, leave and die: no call fails that had an instance to go to.",
+    run: |options| prove(options, &registries::ON_KUBERNETES),
+};
+
+pub(super) static ON_DNS: Entry = Entry {
+    name: "discovery-chaos-dns",
+    about: "a server of DNS killed, wiped, paused and cut off while instances come, leave and die: no call fails that had an instance to go to.",
+    run: |options| prove(options, &registries::ON_DNS),
+};
+
+pub(super) static ON_SEVERAL: Entry = Entry {
+    name: "discovery-chaos-several",
+    about: "Consul and etcd at once, now the one, now the other killed, wiped, paused, cut off while instances come, leave and die: no call fails that had an instance to go to.",
+    run: |options| prove(options, &registries::ON_SEVERAL),
+};
+
 fn prove(options: &Options, subject: &Subject) -> Result<Report> {
     let seed = options.seed();
     let acts = plan::acts(subject, options.quick, seed);
@@ -43,7 +61,7 @@ fn prove(options: &Options, subject: &Subject) -> Result<Report> {
     }
     let evidence = show.close()?;
     let mut report = Report::new();
-    judge::judge(&mut report, &evidence);
+    judge::judge(&mut report, subject, &evidence);
     report.note(format!(
         "{}: what happened when was chosen by the seed {seed}; `--seed {seed}` does it again",
         subject.name

@@ -81,11 +81,15 @@ pub(super) const MOVES: [Move; 4] = [Move::Killed, Move::Replaced, Move::Joined,
 pub(super) fn acts(subject: &Subject, quick: bool, seed: u64) -> Vec<(Act, Move)> {
     let mut rng = Rng::with_seed(seed);
     let mut acts = vec![Act::Forgotten];
-    if subject.system.is_some() {
+    if !subject.kinds.is_empty() {
         acts.extend(TO_SERVERS);
     }
-    if subject.compact.is_some() {
+    if subject.compacts() {
         acts.push(Act::Compacted);
+    }
+    if subject.is_written() {
+        // There are no leases.
+        acts.retain(|act| *act != Act::LeasesExpired);
     }
     if quick {
         // Much as a pause, and as long.
@@ -93,7 +97,7 @@ pub(super) fn acts(subject: &Subject, quick: bool, seed: u64) -> Vec<(Act, Move)
     }
     let times = if quick { 1 } else { 5 };
     let mut acts: Vec<Act> = acts.repeat(times);
-    if subject.system.is_none() {
+    if subject.kinds.is_empty() {
         acts = acts.repeat(MOVES.len());
     }
     rng.shuffle(&mut acts);

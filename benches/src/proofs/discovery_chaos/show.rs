@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
+use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep, timeout};
+use trunkline::backends;
 use trunkline::discovery::{
-    AnyResolver, Discovery, Instances, Resolver as _, ServiceDiscoveryConfig, ServiceName,
+    AnyResolver, Discovery, Instances, Resolver as _, ServiceDiscoveryConfig, ServiceName, Several,
 };
 use trunkline::http::EnhancedHttpClient;
 
 use super::judge::{Evidence, Played, Start};
 use super::plan::{Act, Move};
 use crate::proofs::registries::{Stage, Subject, Way};
+use crate::proofs::scribe::{SERVICE, Writer};
 use crate::proofs::services::{Calls, Process};
 
-const SERVICE: &str = "shop";
 const INSTANCES: usize = 5;
 /// There are never fewer than this, nor more than that.
 const FEWEST: usize = 4;
@@ -41,8 +43,12 @@ pub(super) struct Show<'a> {
     runtime: Runtime,
     rng: Rng,
     stage: Stage,
-    /// Asks the registry itself.
-    direct: AnyResolver,
+    /// Asks the registries themselves.
+    direct: Vec<AnyResolver>,
+    /// Writes where instances are, where they do not say so themselves.
+    writer: Option<Writer>,
+    /// What callers have of several registries at once.
+    several: Option<Several>,
     service: ServiceName,
     callers: Discovery,
     known: Instances,
@@ -60,13 +66,17 @@ impl<'a> Show<'a> {
             .enable_all()
             .build()?;
         let entered = runtime.enter();
-        let (_, direct) = stage.open(Way::Direct)?;
+        let direct = stage.each()?;
+        let writer = stage.writer()?;
         let service = ServiceName::new(SERVICE)?;
-        let callers = callers(&stage)?;
+        let (callers, several) = callers(&stage)?;
         let known = callers.instances(&service);
         let client = client(&callers)?;
-        let processes = (0..INSTANCES).map(|_| start(&stage));
+        let processes = (0..INSTANCES).map(|_| start(subject, &stage));
         let processes = processes.collect::<Result<Vec<_>>>()?;
+        if let Some(writer) = &writer {
+            writer.write(processes.iter().map(Process::address).collect());
+        }
         let until = Instant::now() + PATIENCE;
         runtime.block_on(known.ready(until))?;
         let calls = Calls::begin(client, CALLS_A_SECOND, WORK, runtime.handle());
@@ -77,6 +87,8 @@ impl<'a> Show<'a> {
             rng: Rng::with_seed(seed),
             stage,
             direct,
+            writer,
+            several,
             service,
             callers,
             known,
@@ -91,54 +103,54 @@ impl<'a> Show<'a> {
 
     pub(super) fn play(&mut self, act: Act, meanwhile: Move) -> Result<()> {
         let mut noticed = None;
+        self.choose(act);
         match act {
             Act::Killed | Act::Wiped => {
-                self.stage.server()?.kill()?;
+                self.stage.post()?.server.kill()?;
                 self.move_on(meanwhile)?;
                 self.pass(AWAY);
                 if act == Act::Wiped {
-                    self.stage.wipe()?;
+                    self.stage.post()?.wipe()?;
                 }
-                self.stage.server()?.restart()?;
+                self.stage.post()?.restart()?;
+                self.write_again();
             }
             Act::Paused => {
-                self.stage.server()?.pause()?;
+                self.stage.post()?.server.pause()?;
                 self.move_on(meanwhile)?;
                 self.pass(SPELL);
-                noticed = Some(self.known.snapshot().is_stale());
-                self.stage.server()?.resume()?;
+                noticed = Some(self.is_noticed());
+                self.stage.post()?.server.resume()?;
             }
             Act::CallersCutOff | Act::Compacted => {
-                let link = self.stage.callers.as_ref().context("a link")?;
+                let link = &self.stage.post()?.callers;
                 link.refuse(true);
                 link.reset_all();
                 self.move_on(meanwhile)?;
                 self.pass(AWAY);
-                if let (Act::Compacted, Some(compact)) = (act, self.subject.compact) {
-                    compact(self.stage.server()?.address())?;
+                let post = self.stage.post()?;
+                if act == Act::Compacted {
+                    post.compact()?;
                 }
-                self.stage.callers.as_ref().context("a link")?.refuse(false);
+                post.callers.refuse(false);
             }
             Act::CallersStalled => {
-                self.stage.callers.as_ref().context("a link")?.stall(true);
+                self.stage.post()?.callers.stall(true);
                 self.move_on(meanwhile)?;
                 self.pass(SPELL);
-                noticed = Some(self.known.snapshot().is_stale());
-                self.stage.callers.as_ref().context("a link")?.stall(false);
+                noticed = Some(self.is_noticed());
+                self.stage.post()?.callers.stall(false);
             }
             Act::LeasesExpired => {
-                self.stage.instances.as_ref().context("a link")?.stall(true);
+                self.stage.post()?.instances.stall(true);
                 self.move_on(meanwhile)?;
                 self.pass(SPELL);
-                self.stage
-                    .instances
-                    .as_ref()
-                    .context("a link")?
-                    .stall(false);
+                self.stage.post()?.instances.stall(false);
             }
             Act::Forgotten => {
                 self.move_on(meanwhile)?;
-                (self.subject.forget)(&self.stage)?;
+                self.stage.forget()?;
+                self.write_again();
             }
         }
         let (converged, announced) = self.converged(Instant::now())?;
@@ -150,6 +162,31 @@ impl<'a> Show<'a> {
             noticed,
         });
         Ok(())
+    }
+
+    /// Which of several it is done to.
+    fn choose(&mut self, act: Act) {
+        let posts = self.stage.posts.iter().enumerate();
+        let able = posts.filter(|(_, post)| act != Act::Compacted || post.compacts());
+        let able: Vec<usize> = able.map(|(at, _)| at).collect();
+        self.stage.hit = self.rng.choice(able).unwrap_or_default();
+    }
+
+    fn write_again(&self) {
+        if let Some(writer) = &self.writer {
+            writer.again();
+        }
+    }
+
+    /// Whether callers know that the registry does not answer; of several, that this one does not.
+    fn is_noticed(&self) -> bool {
+        match &self.several {
+            None => self.known.snapshot().is_stale(),
+            Some(several) => several
+                .standing()
+                .get(self.stage.hit)
+                .is_some_and(|member| member.problem.is_some()),
+        }
     }
 
     /// Instances come, leave and die.
@@ -170,7 +207,10 @@ impl<'a> Show<'a> {
             }
         }
         if meanwhile != Move::Left {
-            self.processes.push(start(&self.stage)?);
+            self.processes.push(start(self.subject, &self.stage)?);
+        }
+        if let Some(writer) = &self.writer {
+            writer.write(self.processes.iter().map(Process::address).collect());
         }
         Ok(())
     }
@@ -183,13 +223,18 @@ impl<'a> Show<'a> {
         let looking = async {
             let mut announced = None;
             loop {
-                let listed = timeout(Duration::from_secs(1), direct.resolve(service)).await;
-                if let Ok(Ok(list)) = listed {
-                    let listed = list.instances.iter().filter(|it| it.is_usable());
-                    let listed: BTreeSet<String> = listed.map(|it| it.authority()).collect();
-                    if listed.is_superset(&there) {
+                let asked = direct.iter().map(|direct| direct.resolve(service));
+                let lists = timeout(Duration::from_secs(1), try_join_all(asked)).await;
+                if let Ok(Ok(lists)) = lists {
+                    let lists = lists.iter().map(|list| {
+                        let usable = list.instances.iter().filter(|it| it.is_usable());
+                        usable.map(|it| it.authority()).collect()
+                    });
+                    let lists: Vec<BTreeSet<String>> = lists.collect();
+                    if lists.iter().all(|listed| listed.is_superset(&there)) {
                         announced.get_or_insert(since.elapsed());
                     }
+                    let listed: BTreeSet<String> = lists.into_iter().flatten().collect();
                     let set = known.snapshot();
                     let usable = set.instances().filter(|it| it.is_usable());
                     let usable: BTreeSet<String> = usable.map(|it| it.authority()).collect();
@@ -207,7 +252,10 @@ impl<'a> Show<'a> {
             .runtime
             .block_on(async { timeout(PATIENCE, looking).await })
             .with_context(|| {
-                format!("callers know {:?} and not {there:?}", self.known.snapshot())
+                let problem = self.writer.as_ref().and_then(Writer::problem);
+                let problem = problem.unwrap_or_default();
+                let known = self.known.snapshot();
+                format!("callers know {known:?} and not {there:?} {problem}")
             })?;
         for process in self.leaving.drain(..) {
             process.left()?;
@@ -226,8 +274,10 @@ impl<'a> Show<'a> {
         ensure!(!self.evidence.calls.is_empty(), "nothing was called");
         // Written at the end, too.
         self.runtime.block_on(self.callers.shutdown(deadline))?;
-        if self.stage.server.is_some() {
-            self.stage.server()?.kill()?;
+        if !self.stage.posts.is_empty() {
+            for post in &mut self.stage.posts {
+                post.server.kill()?;
+            }
             let started = start_without(&self.runtime, &self.stage)?;
             self.evidence.start = Some(started);
         }
@@ -241,7 +291,7 @@ impl<'a> Show<'a> {
 /// A process that starts while the registry is down.
 fn start_without(runtime: &Runtime, stage: &Stage) -> Result<Start> {
     let entered = runtime.enter();
-    let callers = callers(stage)?;
+    let (callers, _) = callers(stage)?;
     let client = client(&callers)?;
     let known = callers.instances(&ServiceName::new(SERVICE)?);
     drop(entered);
@@ -263,15 +313,17 @@ fn start_without(runtime: &Runtime, stage: &Stage) -> Result<Start> {
     })
 }
 
-fn callers(stage: &Stage) -> Result<Discovery> {
+fn callers(stage: &Stage) -> Result<(Discovery, Option<Several>)> {
     let mut config = ServiceDiscoveryConfig::from_url(&stage.url(Way::Callers))?;
     config.cache.snapshot_file = Some(stage.directory.path().join("known.json"));
+    let builder = Discovery::builder().config(&config);
+    if stage.posts.len() > 1 {
+        let several = backends::open_several(&config)?;
+        let builder = builder.registry(several.clone()).resolver(several.clone());
+        return Ok((builder.several(&several).build(), Some(several)));
+    }
     let (registry, resolver) = stage.open(Way::Callers)?;
-    Ok(Discovery::builder()
-        .config(&config)
-        .registry(registry)
-        .resolver(resolver)
-        .build())
+    Ok((builder.registry(registry).resolver(resolver).build(), None))
 }
 
 fn client(callers: &Discovery) -> Result<EnhancedHttpClient> {
@@ -279,6 +331,7 @@ fn client(callers: &Discovery) -> Result<EnhancedHttpClient> {
     Ok(client.discovery(callers).build()?)
 }
 
-fn start(stage: &Stage) -> Result<Process> {
-    Process::start(&stage.url(Way::Instances), SERVICE, LEASE)
+fn start(subject: &Subject, stage: &Stage) -> Result<Process> {
+    let host = subject.host()?;
+    Process::start_at(host, &stage.url(Way::Instances), SERVICE, LEASE)
 }

@@ -1,7 +1,7 @@
 //! The instances: processes that come, go and die.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -19,10 +19,21 @@ pub(crate) struct Process {
 impl Process {
     /// Starts one that announces itself to a registry, and waits until it serves.
     pub(crate) fn start(registry: &str, service: &str, lease: Duration) -> Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), registry, service, lease)
+    }
+
+    /// As [`start`](Self::start), listening at an address of this machine.
+    pub(crate) fn start_at(
+        host: IpAddr,
+        registry: &str,
+        service: &str,
+        lease: Duration,
+    ) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("service-instance");
         let mut child = Command::new(&program)
             .args([registry, service])
             .arg(format!("{}ms", lease.as_millis()))
+            .arg(host.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -42,6 +53,11 @@ impl Process {
     }
 
     /// Where it serves.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The same as text.
     pub(crate) fn authority(&self) -> String {
         self.address.to_string()
     }
