@@ -115,7 +115,7 @@ impl ServiceSdkConfig {
     }
 }
 
-fn said<T: PartialEq>(value: T, usual: T) -> Option<T> {
+fn said<T: PartialEq + Copy>(value: T, usual: T) -> Option<T> {
     (value != usual).then_some(value)
 }
 
