@@ -31,6 +31,9 @@ pub struct Limits {
     pub deadline: Option<Instant>,
     /// Whoever waits for the answer gives up by then anyway: an alarm that would ring later is not set.
     pub(crate) given_up: Option<Instant>,
+    /// What time it is when the request is handed over, for whoever has just looked: to look again costs as much as many a
+    /// policy.
+    pub(crate) now: Option<Instant>,
 }
 
 impl Default for Limits {
@@ -48,6 +51,7 @@ impl From<&TimeoutSettings> for Limits {
             first_byte: settings.first_byte,
             deadline: None,
             given_up: None,
+            now: None,
         }
     }
 }

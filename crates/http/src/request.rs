@@ -406,9 +406,7 @@ impl<'a> IntoFuture for RequestBuilder<'a> {
 /// Takes a path and query as they are, but for what can never stand in a URL.
 fn uri(path: String) -> Result<Uri> {
     let wrong = |error| Error::invalid("the path cannot stand in a URL").with_source(error);
-    let clean = path
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && !UNSAFE_BYTES.contains(&byte));
+    let clean = path.bytes().all(|byte| CLEAN[usize::from(byte)]);
     let path = if clean {
         path
     } else {
@@ -431,4 +429,16 @@ fn has_scheme(path: &str) -> bool {
     })
 }
 
-const UNSAFE_BYTES: &[u8] = b"\"<>`\\^{|}";
+/// Bytes that stay as they are; looked up for each byte of each path.
+const CLEAN: [bool; 256] = {
+    let mut clean = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        clean[byte as usize] = !matches!(
+            byte,
+            b'"' | b'<' | b'>' | b'`' | b'\\' | b'^' | b'{' | b'|' | b'}'
+        );
+        byte += 1;
+    }
+    clean
+};

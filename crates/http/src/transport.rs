@@ -277,7 +277,7 @@ impl Transport {
         limits: &Limits,
     ) -> Result<Response<Body>> {
         let target = Target::of(origin, &mut request, limits);
-        match self.once(&target, request).await {
+        match self.once(&target, request, limits.now).await {
             Sent::Answered(response) => Ok(response),
             Sent::Failed(error) => Err(error),
             Sent::Unsent(request) => Box::pin(self.again(&target, request)).await,
@@ -291,7 +291,7 @@ impl Transport {
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>> {
         loop {
-            match self.once(target, request).await {
+            match self.once(target, request, None).await {
                 Sent::Answered(response) => return Ok(response),
                 Sent::Failed(error) => return Err(error),
                 Sent::Unsent(unsent) => request = unsent,
@@ -300,8 +300,14 @@ impl Transport {
     }
 
     /// Sends a request on one connection.
-    async fn once(&self, target: &Target<'_>, mut request: Box<Request<Body>>) -> Sent {
-        let connection = match self.pool.ready(target.origin) {
+    async fn once(
+        &self,
+        target: &Target<'_>,
+        mut request: Box<Request<Body>>,
+        now: Option<Instant>,
+    ) -> Sent {
+        let now = now.unwrap_or_else(Instant::now);
+        let connection = match self.pool.ready(target.origin, now) {
             Some(connection) => connection,
             None => match Box::pin(self.connect(target)).await {
                 Ok(connection) => connection,
@@ -313,13 +319,21 @@ impl Transport {
                 target.for_own(&mut request);
                 let connection = lease.connection();
                 let before = connection.meter().moved_both();
-                let meter = target
-                    .limits
-                    .first_byte
-                    .map(|_| Arc::clone(connection.meter()));
-                let answer = connection.start(*request);
-                let exchange = Exchange::new(connection, answer, target.origin, target.limits);
-                match target.answered(exchange, meter.as_deref()).await {
+                let Target { origin, limits, .. } = *target;
+                let answered = match limits.first_byte {
+                    // Nothing around it: an exchange is large, and was moved once more by whatever stands there.
+                    None => {
+                        let answer = connection.start(*request);
+                        Exchange::new(connection, answer, origin, limits).await
+                    }
+                    Some(limit) => {
+                        let meter = Arc::clone(connection.meter());
+                        let answer = connection.start(*request);
+                        let exchange = Exchange::new(connection, answer, origin, limits);
+                        Box::pin(target.answered_within(limit, exchange, Some(&*meter))).await
+                    }
+                };
+                match answered {
                     Ok(answer) => own_answer(lease, answer, before, target),
                     Err(error) => Sent::Failed(error),
                 }
@@ -371,16 +385,15 @@ enum Sent {
 /// Where a request goes, how long it may take, and how it looks there.
 struct Target<'a> {
     origin: &'a Origin,
-    host: HeaderValue,
-    path: PathAndQuery,
+    /// What the request brought as its host.
+    host: Option<HeaderValue>,
     limits: &'a Limits,
     upload: Option<Upload>,
 }
 
 impl<'a> Target<'a> {
     fn of(origin: &'a Origin, request: &mut Request<Body>, limits: &'a Limits) -> Self {
-        let own_host = request.headers_mut().remove(HOST);
-        let path = request.uri().path_and_query().cloned();
+        let host = request.headers().get(HOST).cloned();
         let upload = request.body().is_stream().then(|| {
             let (body, upload) = Upload::watch(std::mem::take(request.body_mut()));
             *request.body_mut() = body;
@@ -389,48 +402,59 @@ impl<'a> Target<'a> {
         *request.version_mut() = Version::HTTP_11;
         Self {
             origin,
-            host: own_host.unwrap_or_else(|| origin.host_header().clone()),
-            path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            host,
             limits,
             upload,
         }
     }
 
-    /// Waits for an answer, whose head may have a limit of its own.
-    async fn answered<T>(
+    /// Waits for an answer whose head has a limit of its own.
+    async fn answered_within<T>(
         &self,
+        limit: Duration,
         exchange: impl Future<Output = Result<T>>,
         meter: Option<&Meter>,
     ) -> Result<T> {
-        let Some(limit) = self.limits.first_byte else {
-            return exchange.await;
-        };
         let upload = self.upload.as_ref();
         let writing = Writing { meter, upload };
-        let head = Box::pin(head_within(exchange, writing, limit)).await;
+        let head = head_within(exchange, writing, limit).await;
         head.unwrap_or_else(|| Err(error::slow_head(self.origin, limit)))
+    }
+
+    fn host(&self) -> &HeaderValue {
+        let origin = self.origin;
+        self.host.as_ref().unwrap_or_else(|| origin.host_header())
     }
 
     /// As HTTP/1.1 wants it: the path alone, and the host in a header.
     fn for_own(&self, request: &mut Request<Body>) {
-        *request.uri_mut() = Uri::from(self.path.clone());
-        request.headers_mut().insert(HOST, self.host.clone());
+        let uri = request.uri();
+        if uri.authority().is_some() || uri.scheme().is_some() || uri.path_and_query().is_none() {
+            *request.uri_mut() = Uri::from(path_of(uri));
+        }
+        let host = self.host();
+        request.headers_mut().insert(HOST, host.clone());
     }
 
     /// As HTTP/2 wants it: the whole URI. A `Host` that the request brought takes the place of the origin's.
     fn for_shared(&self, request: &mut Request<Body>) -> Result<()> {
-        let authority = Authority::try_from(self.host.as_bytes()).map_err(|error| {
+        let authority = Authority::try_from(self.host().as_bytes()).map_err(|error| {
             Error::invalid("the Host header is no host name or address").with_source(error)
         })?;
         let mut parts = Parts::default();
         parts.scheme = Some(self.origin.scheme());
         parts.authority = Some(authority);
-        parts.path_and_query = Some(self.path.clone());
+        parts.path_and_query = Some(path_of(request.uri()));
         *request.uri_mut() = Uri::from_parts(parts)
             .map_err(|error| Error::invalid("the URI cannot be sent").with_source(error))?;
         request.headers_mut().remove(HOST);
         Ok(())
     }
+}
+
+fn path_of(uri: &Uri) -> PathAndQuery {
+    let path = uri.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// What becomes of the connection, and what the answer's body comes from.
@@ -491,7 +515,10 @@ async fn send_shared(
     lease.begin(limits.given_up.into_iter().chain(limits.deadline).min());
     let answer = handle.start(*request);
     let exchange = Exchange::new(&mut handle, answer, origin, limits);
-    let answered = target.answered(exchange, None).await;
+    let answered = match limits.first_byte {
+        None => exchange.await,
+        Some(limit) => Box::pin(target.answered_within(limit, exchange, None)).await,
+    };
     match answered {
         Err(_) => lease.timed_out(),
         Ok(_) => lease.answered(),

@@ -40,6 +40,8 @@ pub struct Call {
     pub attempt: Option<Duration>,
     /// In place of the policy's number of attempts.
     pub max_attempts: Option<u32>,
+    /// When it began, for whoever has just looked at the clock; it counts from then. Default: when the policy is asked.
+    pub began: Option<Instant>,
 }
 
 impl Call {
@@ -87,6 +89,13 @@ impl Call {
     #[must_use]
     pub const fn with_attempt_timeout(mut self, attempt: Duration) -> Self {
         self.attempt = Some(attempt);
+        self
+    }
+
+    /// Says when it began. A moment ago: what has passed since counts as time of the call.
+    #[must_use]
+    pub const fn with_began(mut self, began: Instant) -> Self {
+        self.began = Some(began);
         self
     }
 

@@ -8,13 +8,22 @@ const MOST_BYTES: usize = 8192;
 
 /// Names and values that travel with the context. Bounded: what does not fit is refused, never cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Baggage(Arc<Vec<(String, String)>>);
+// `None` and never an empty list: most contexts have none, and each call without a context makes one.
+pub struct Baggage(Option<Arc<[(String, String)]>>);
 
 impl Baggage {
+    fn of(pairs: Vec<(String, String)>) -> Self {
+        Self((!pairs.is_empty()).then(|| pairs.into()))
+    }
+
+    fn pairs(&self) -> &[(String, String)] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
     /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
+        self.pairs()
             .iter()
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.as_str())
@@ -24,14 +33,15 @@ impl Baggage {
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut pairs: Vec<_> = self
-            .0
+            .pairs()
             .iter()
             .filter(|(known, _)| known != name)
             .cloned()
             .collect();
         pairs.push((name.to_owned(), value.to_owned()));
-        let candidate = Self(Arc::new(pairs));
-        let fits = candidate.0.len() <= MOST_PAIRS && candidate.to_header().len() <= MOST_BYTES;
+        let candidate = Self::of(pairs);
+        let fits =
+            candidate.pairs().len() <= MOST_PAIRS && candidate.to_header().len() <= MOST_BYTES;
         if is_token(name) && fits {
             candidate
         } else {
@@ -41,7 +51,7 @@ impl Baggage {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
+        self.pairs()
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -49,7 +59,7 @@ impl Baggage {
     /// Whether there are no pairs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// Reads the header; members that are malformed or over the limits are left out, properties after `;` are dropped.
@@ -63,7 +73,7 @@ impl Baggage {
             let name = name.trim();
             is_token(name).then(|| Some((name.to_owned(), decode(value.trim())?)))?
         });
-        Self(Arc::new(members.take(MOST_PAIRS).collect()))
+        Self::of(members.take(MOST_PAIRS).collect())
     }
 
     /// Writes the header.

@@ -148,6 +148,8 @@ fn baggage_is_bounded_and_refuses_what_does_not_fit() {
         baggage = baggage.with(&format!("key{n}"), "value");
     }
     assert_eq!(baggage.iter().count(), 64);
+    assert_eq!(Baggage::parse(" , "), Baggage::default());
+    assert!(Baggage::parse(" , ").is_empty());
     assert_eq!(baggage.with("not a token", "x"), baggage);
     assert_eq!(baggage.with("key0", &"x".repeat(9000)), baggage);
     assert!(Baggage::parse(&"a=b,".repeat(3000)).is_empty());

@@ -104,18 +104,21 @@ impl Picked {
 
     /// Says how the request went while it goes on, such as a body that is still being read. Only the first word counts.
     pub fn record(&mut self, outcome: Outcome, latency: Duration) {
+        self.record_at(outcome, latency, Instant::now());
+    }
+
+    /// [`Picked::record`], for whoever knows what time it is.
+    pub fn record_at(&mut self, outcome: Outcome, latency: Duration, now: Instant) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
         match outcome {
             Outcome::Ignored => {}
             Outcome::Success => {
-                let now = Instant::now();
                 self.member.load.succeeded(latency, now);
                 self.compare(now);
             }
             Outcome::Failure => {
-                let now = Instant::now();
                 let failures = self.member.load.failed(latency, now);
                 if let Some(pool) = self.member.pool.upgrade() {
                     pool.failed(&self.member, failures);

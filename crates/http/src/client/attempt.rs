@@ -85,12 +85,15 @@ impl Core {
         outgoing: &Outgoing<'_>,
         tried: &Tried,
         mut attempt: Attempt,
-        (limits, allowance): (Limits, Allowance<'_>),
+        (mut limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<(Arc<Peer>, Result<Response<Body>>)> {
         let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
         let mut last = None;
         loop {
-            let (picked, peer) = match (balanced.pick(tried, attempt.deadline).await, last) {
+            let found = balanced
+                .pick(tried, attempt.deadline, &mut limits.now)
+                .await;
+            let (picked, peer) = match (found, last) {
                 (Ok((picked, _)), Some(last)) if is_among(&unreached, picked.instance()) => {
                     return Ok(last);
                 }
@@ -102,9 +105,12 @@ impl Core {
             let asked = Asked::begin(&peer, Some(picked), tried, attempt);
             let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
             let result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
+            if !is_unreachable(&result) || unreached.len() >= UNREACHED {
+                return Ok((peer, result));
+            }
             attempt.began = Instant::now();
-            let is_late = attempt.began >= attempt.deadline;
-            if !is_unreachable(&result) || unreached.len() >= UNREACHED || is_late {
+            limits.now = Some(attempt.began);
+            if attempt.began >= attempt.deadline {
                 return Ok((peer, result));
             }
             unreached.push(instance);
@@ -121,13 +127,17 @@ impl Core {
         (mut limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<Response<Body>> {
         limits.given_up = Some(attempt.deadline);
+        // Middleware may take its time before it sends: it is not told.
+        let mut now = limits.now.take().unwrap_or_else(Instant::now);
         if let Some(sent) = &outgoing.options().sent {
             sent.fetch_add(1, Ordering::Relaxed);
         }
         loop {
-            let request = outgoing.request(&self.injector, Some(attempt.deadline))?;
+            let left = attempt.deadline.saturating_duration_since(now);
+            let request = outgoing.request(&self.injector, Some(left))?;
             let sent = match &outgoing.options().around {
                 None => {
+                    limits.now = Some(now);
                     let sent = self
                         .transport
                         .send_boxed(&peer.origin, request, &limits)
@@ -158,7 +168,10 @@ impl Core {
                 Err(error)
                     if is_stale(&error)
                         && outgoing.can_repeat_harmlessly()
-                        && allowance.resends(tried, attempt) => {}
+                        && allowance.resends(tried, attempt) =>
+                {
+                    now = Instant::now();
+                }
                 result => return result,
             }
         }
@@ -223,7 +236,8 @@ impl<'a> Asked<'a> {
     /// There is a result. As long as the body is read, the request counts as under way at the instance.
     pub(super) fn ended(mut self, result: Result<Response<Body>>) -> Result<Response<Body>> {
         self.told = true;
-        let elapsed = self.attempt.began.elapsed();
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.attempt.began);
         let mut outcome = outcome(&result);
         self.peer
             .attempts
@@ -252,7 +266,7 @@ impl<'a> Asked<'a> {
         {
             picked.busy(span);
         }
-        picked.record(outcome, elapsed);
+        picked.record_at(outcome, elapsed, now);
         if outcome == Outcome::Failure {
             // A process that dies takes with it all that it is asked at that moment: that is no sign of the service's health
             // as long as others answer.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
 use trunkline_resilience::timeout::Deadline;
-use trunkline_resilience::{Call, Declared, EffectivePolicy, Policy};
+use trunkline_resilience::{Attempt, Call, Declared, EffectivePolicy, Policy};
 use trunkline_telemetry::metrics::{
     HttpClientEndpointMetrics, HttpClientMetrics, Rejection, ResilienceMetrics,
 };
@@ -143,7 +143,8 @@ impl Core {
         let context = draft.options.context.take();
         let context = context.unwrap_or_else(|| self.current_context());
         let settings = endpoint.policy.settings();
-        let prepared = if self.codings.sends_as_it_is(&draft) {
+        let at_once = self.codings.sends_as_it_is(&draft);
+        let prepared = if at_once {
             Ok(body)
         } else {
             self.codings.prepare(&mut draft, body).await
@@ -152,7 +153,8 @@ impl Core {
             Ok(body) => match self.outgoing(&mut draft, body, &context, &settings) {
                 Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
                     None => {
-                        let whole = Leg::whole(outgoing.options());
+                        let mut whole = Leg::whole(outgoing.options());
+                        whole.began = at_once.then_some(began);
                         let policy = &endpoint.policy;
                         self.by_policy(endpoint, policy, &settings, &outgoing, began, whole)
                             .await
@@ -300,7 +302,9 @@ impl Core {
         let through = plan.as_ref().filter(|_| watches.is_none());
         match (settings.fallback.as_ref().filter(|_| leg.is_last), through) {
             (None, None) => {
-                let result = self.forward(&trip, call).await;
+                let mut now = call;
+                now.began = leg.began;
+                let result = self.forward(&trip, now).await;
                 match watches {
                     None => result,
                     Some(since) => self.watched(&trip, call, result, since).await,
@@ -343,8 +347,19 @@ impl Core {
             policy: trip.policy,
             attempts,
         };
-        let bounds = (trip.limits, allowance);
-        let attempt = |attempt| self.attempt(&self.destination, outgoing, &tried, attempt, bounds);
+        // An attempt that is disturbed may be held up between its beginning and here.
+        let at_once = trip.settings.chaos.is_none();
+        let attempt = |attempt: Attempt| {
+            let mut limits = trip.limits;
+            limits.now = at_once.then_some(attempt.began);
+            self.attempt(
+                &self.destination,
+                outgoing,
+                &tried,
+                attempt,
+                (limits, allowance),
+            )
+        };
         let mut result = trip.policy.run_with(call, &judge, attempt).await;
         if outgoing.idempotent && attempts > 1 {
             judge.mark(&mut result);

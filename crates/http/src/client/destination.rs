@@ -1,6 +1,7 @@
 //! Where the requests of a client go: to one place, or to whichever instance discovery picks.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -39,9 +40,32 @@ pub(crate) enum Destination {
 /// What is known of places, by the address of the instance's description, which is kept with it and so stays its own.
 #[derive(Default)]
 struct Peers {
-    known: HashMap<usize, (Arc<ServiceInstance>, Arc<Peer>)>,
+    known: HashMap<usize, (Arc<ServiceInstance>, Arc<Peer>), BuildHasherDefault<OfAddress>>,
     /// How many were left when those that have gone were forgotten.
     left: usize,
+}
+
+/// Mixes an address of ours, which nobody chooses from outside: one multiplication for each attempt.
+#[derive(Default)]
+struct OfAddress(u64);
+
+impl Hasher for OfAddress {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The map takes the low bits for the place and the high ones for a first look: the middle of the product is
+        // what every bit of the address has a part in.
+        let product = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = product ^ (product >> 32);
+    }
 }
 
 /// Whichever instance discovery picks.
@@ -85,16 +109,19 @@ impl Balanced {
         &self.instances
     }
 
-    /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet.
+    /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet, and sets
+    /// `now` to the time after it.
     pub(crate) async fn pick(
         &self,
         tried: &Tried,
         deadline: Instant,
+        now: &mut Option<Instant>,
     ) -> Result<(Picked, Arc<Peer>)> {
         let mut picked = match self.pick_now(tried) {
             Err(none) if matches!(none.reason, NoInstanceReason::NotResolved(_)) => {
                 let patience = after(Instant::now(), PATIENCE).min(deadline);
                 Box::pin(self.instances.resolved(patience)).await?;
+                *now = Some(Instant::now());
                 self.pick_now(tried)?
             }
             picked => picked?,

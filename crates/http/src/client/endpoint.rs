@@ -115,11 +115,12 @@ impl Template {
         let Some(segments) = &self.segments else {
             return true;
         };
-        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
+        let path = path.as_bytes();
+        let mut parts = Parts(Some(path.strip_prefix(b"/").unwrap_or(path)));
         for segment in segments {
             let fits = match (segment, parts.next()) {
                 (Segment::Rest, Some(_)) => return true,
-                (Segment::Literal(literal), Some(part)) => **literal == *part,
+                (Segment::Literal(literal), Some(part)) => literal.as_bytes() == part,
                 (Segment::Parameter, Some(part)) => !part.is_empty(),
                 (_, None) => false,
             };
@@ -144,6 +145,25 @@ impl Template {
             kinds.collect(),
             self.method.is_none(),
         )
+    }
+}
+
+/// What stands between the slashes of a path. By hand: the parts are a few bytes each, for which a search that is good at
+/// long texts has hardly been set up.
+struct Parts<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let Some(at) = rest.iter().position(|byte| *byte == b'/') else {
+            self.0 = None;
+            return Some(rest);
+        };
+        let (part, after) = rest.split_at(at);
+        self.0 = after.get(1..);
+        Some(part)
     }
 }
 

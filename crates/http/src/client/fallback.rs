@@ -3,6 +3,7 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
+use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
 use trunkline_resilience::fallback::FallbackSettings;
@@ -93,9 +94,10 @@ impl Core {
         let instances = discovery.instances(&ServiceName::new(service)?);
         let balanced = Balanced::new(instances, self.metrics.clone());
         let tried = Tried::default();
-        let (picked, peer) = balanced.pick(&tried, deadline.at).await?;
+        let mut now = Some(Instant::now());
+        let (picked, peer) = balanced.pick(&tried, deadline.at, &mut now).await?;
         let request = match with_all_headers {
-            true => outgoing.request(&self.injector, Some(deadline.at))?,
+            true => outgoing.request(&self.injector, now.map(|now| deadline.left(now)))?,
             false => outgoing.to_another(&self.injector, deadline.at)?,
         };
         let attempt = Attempt::new(1, deadline.at);

@@ -38,6 +38,7 @@ impl Core {
         mut response: Response<Body>,
     ) -> Result<Response<Body>> {
         limits.given_up = Some(attempt.deadline);
+        limits.now = None;
         let Some(mut step) = Step::first(from, outgoing.path(), outgoing.method()) else {
             return Ok(response);
         };

@@ -2,8 +2,9 @@
 //!
 //! The same headers as [`Propagation::inject`], with their names read once: this is done for every attempt.
 
+use std::time::Duration;
+
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
-use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result, names};
 
 /// The headers of a context, ready to be written. What a request brings itself stays.
@@ -58,7 +59,7 @@ impl Injector {
     pub(crate) fn inject(
         &self,
         context: &Context,
-        deadline: Option<Instant>,
+        left: Option<Duration>,
         headers: &mut HeaderMap,
     ) {
         let id = context.correlation_id().as_str();
@@ -80,11 +81,8 @@ impl Injector {
             let baggage = || HeaderValue::try_from(context.baggage().to_header()).ok();
             put(headers, &BAGGAGE, baggage);
         }
-        if let Some(deadline) = deadline {
-            let left = deadline
-                .saturating_duration_since(Instant::now())
-                .as_millis();
-            let left = u64::try_from(left).unwrap_or(u64::MAX);
+        if let Some(left) = left {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             put(headers, &self.deadline, || Some(HeaderValue::from(left)));
         }
         if let Some((name, value)) = &self.service {
@@ -103,8 +101,6 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: impl FnOnce() -> Optio
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use trunkline_core::Carrier;
 
     use super::*;
@@ -135,7 +131,7 @@ mod tests {
         let context = context.with_baggage(baggage);
         let mut headers = Headers(HeaderMap::new());
         let injector = Injector::new(&propagation()).unwrap();
-        injector.inject(&context, context.deadline(), &mut headers.0);
+        injector.inject(&context, context.remaining(), &mut headers.0);
         let mut written: Vec<_> = headers.0.keys().map(HeaderName::as_str).collect();
         written.sort_unstable();
 

@@ -91,8 +91,11 @@ impl Classify<Answered> for Judge<'_> {
 
     fn retry(&self, result: &Answered) -> Retry {
         let retry = match result {
-            Ok(response) if is_retried(response.headers()) => Retry::Never,
-            Ok(response) if self.on_status.contains(&response.status().as_u16()) => {
+            // The status first: most answers are good, and the headers of those are not looked at.
+            Ok(response)
+                if self.on_status.contains(&response.status().as_u16())
+                    && !is_retried(response.headers()) =>
+            {
                 Retry::IfIdempotent
             }
             Ok(_) => Retry::Never,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -142,11 +143,11 @@ impl<'a> Outgoing<'a> {
         self.idempotent && self.can_repeat()
     }
 
-    /// The request of the next attempt.
+    /// The request of the next attempt, for which so much time is left.
     pub(crate) fn request(
         &self,
         injector: &Injector,
-        deadline: Option<Instant>,
+        left: Option<Duration>,
     ) -> Result<Box<Request<Body>>> {
         let body = self.next_body()?;
         let own = &self.draft.headers;
@@ -158,7 +159,7 @@ impl<'a> Outgoing<'a> {
             headers.insert(name, value.clone());
         }
         self.questions.write(&mut headers);
-        injector.inject(self.context, deadline, &mut headers);
+        injector.inject(self.context, left, &mut headers);
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = self.draft.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
@@ -182,7 +183,8 @@ impl<'a> Outgoing<'a> {
         if let Some((name, value)) = self.named.as_ref().and_then(|named| named.header.as_ref()) {
             headers.insert(name, value.clone());
         }
-        injector.inject(self.context, Some(deadline), &mut headers);
+        let left = deadline.saturating_duration_since(Instant::now());
+        injector.inject(self.context, Some(left), &mut headers);
         let mut request = Box::new(Request::new(self.next_body()?));
         *request.method_mut() = self.draft.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
@@ -208,7 +210,8 @@ impl<'a> Outgoing<'a> {
             {
                 headers.insert(name, value.clone());
             }
-            injector.inject(self.context, Some(deadline), &mut headers);
+            let left = deadline.saturating_duration_since(Instant::now());
+            injector.inject(self.context, Some(left), &mut headers);
         }
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = step.method.clone();

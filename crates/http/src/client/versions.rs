@@ -39,6 +39,8 @@ pub(super) struct Leg {
     pub(super) total: Option<Duration>,
     /// Nobody is asked after it.
     pub(super) is_last: bool,
+    /// When it began, where that is just now.
+    pub(super) began: Option<Instant>,
 }
 
 impl Leg {
@@ -47,6 +49,7 @@ impl Leg {
         Self {
             total: options.timeout,
             is_last: true,
+            began: None,
         }
     }
 }
@@ -128,6 +131,7 @@ impl Core {
                 // An even share: what one does not use is there for those after it.
                 total: Some(deadline.left(Instant::now()) / after.saturating_add(1)),
                 is_last: after == 0,
+                began: None,
             };
             let policy = endpoint.versions.of(version, &endpoint.policy, &self.maker);
             let result = self

@@ -133,8 +133,7 @@ impl Pool {
     }
 
     /// A connection that is there, if one is.
-    pub(crate) fn ready(self: &Arc<Self>, origin: &Origin) -> Option<Connection> {
-        let now = Instant::now();
+    pub(crate) fn ready(self: &Arc<Self>, origin: &Origin, now: Instant) -> Option<Connection> {
         match self.with(|state, out| state.ready(origin, now, out))? {
             Grant::Reuse(connection) => Some(self.own(origin, connection)),
             Grant::Stream(id, handle) => Some(self.stream(origin, id, handle)),

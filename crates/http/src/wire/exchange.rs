@@ -64,11 +64,18 @@ impl<D: Driven, A: Future> Future for Exchange<'_, D, A> {
         let limits = this.limits;
         loop {
             let Some(alarm) = this.alarm.as_mut().as_pin_mut() else {
-                let quiet = after(Instant::now(), limits.read);
-                let ring = limits
-                    .deadline
-                    .map_or(quiet, |deadline| deadline.min(quiet));
-                if limits.given_up.is_some_and(|given_up| given_up <= ring) {
+                let ring_from = |now| {
+                    let quiet = after(now, limits.read);
+                    let deadline = limits.deadline;
+                    deadline.map_or(quiet, |deadline| deadline.min(quiet))
+                };
+                let too_late = |ring| limits.given_up.is_some_and(|given_up| given_up <= ring);
+                // Seen from a moment that has passed it rings no later than it will: mostly that is enough to know.
+                if limits.now.is_some_and(|before| too_late(ring_from(before))) {
+                    return Poll::Pending;
+                }
+                let ring = ring_from(Instant::now());
+                if too_late(ring) {
                     return Poll::Pending;
                 }
                 *this.seen = this.connection.meter().moved();

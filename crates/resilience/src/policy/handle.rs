@@ -284,6 +284,8 @@ impl Policy {
         let reserve = configured.map_or(FallbackSettings::RESERVE, |fallback| fallback.reserve);
         let earlier = deadline.keeping(began, reserve);
         let mut call = call;
+        // What makes the call may begin later.
+        call.began = None;
         match earlier.limit {
             Limit::Deadline => call.deadline = Some(earlier.at),
             _ => call.total = Some(earlier.left(began)),
@@ -300,7 +302,7 @@ impl Policy {
     }
 
     fn begin(&self, engine: &Engine, call: Call) -> (Instant, Deadline) {
-        let began = Instant::now();
+        let began = call.began.unwrap_or_else(Instant::now);
         let total = call.total.unwrap_or(engine.settings.timeout.total);
         (began, Deadline::of_call(began, total, call.deadline))
     }

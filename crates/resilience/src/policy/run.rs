@@ -102,6 +102,9 @@ impl<C> Run<'_, C> {
                     return Err(plan.refused(error));
                 }
             };
+            if plan.is_over(&result) {
+                return result;
+            }
             match plan.after(result) {
                 Next::Done(result, stopped) => {
                     if stopped == Some(Stopped::Budget) {

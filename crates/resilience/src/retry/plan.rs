@@ -63,17 +63,14 @@ impl<'a, C, E> Plan<'a, C, E> {
         self.number
     }
 
-    /// Takes the result of the attempt under way.
+    /// Whether the result of the attempt under way is that of the call without further ado, as it is of most: looked at where
+    /// it is, for a result is large to hand about. Else it is to be given to [`Plan::after`].
     #[inline]
-    pub(crate) fn after<T>(&mut self, result: Result<T, E>) -> Next<'a, T, E>
+    pub(crate) fn is_over<T>(&self, result: &Result<T, E>) -> bool
     where
         C: Classify<Result<T, E>>,
-        E: From<RetryExhausted<E>>,
     {
-        if self.number == 1 && self.judge.retry(&result) == Retry::Never {
-            return Next::Done(result, None);
-        }
-        self.after_failure(result)
+        self.number == 1 && self.judge.retry(result) == Retry::Never
     }
 
     /// Takes the result of a hedge beside the attempt under way, which did not end it.
@@ -96,7 +93,8 @@ impl<'a, C, E> Plan<'a, C, E> {
         }
     }
 
-    fn after_failure<T>(&mut self, result: Result<T, E>) -> Next<'a, T, E>
+    /// Takes the result of the attempt under way.
+    pub(crate) fn after<T>(&mut self, result: Result<T, E>) -> Next<'a, T, E>
     where
         C: Classify<Result<T, E>>,
         E: From<RetryExhausted<E>>,

@@ -87,7 +87,7 @@ impl<C, D> RetryLayer<C, D> {
         C: Classify<Result<T, E>>,
         E: From<RetryExhausted<E>>,
     {
-        let began = Instant::now();
+        let began = call.began.unwrap_or_else(Instant::now);
         let budget = self.budget.as_deref();
         if let Some(budget) = budget {
             budget.deposit(began);
@@ -105,6 +105,9 @@ impl<C, D> RetryLayer<C, D> {
         let mut plan = Plan::new(&self.settings, budget, &self.judge, bounds);
         loop {
             let result = operation(plan.number()).await;
+            if plan.is_over(&result) {
+                return result;
+            }
             match plan.after(result) {
                 Next::Done(result, _) => return result,
                 Next::Again(delay, reservation) => {

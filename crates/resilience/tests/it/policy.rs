@@ -179,6 +179,12 @@ async fn nothing_lasts_longer_than_the_total_or_the_callers_deadline() {
     assert_eq!(error.find::<Elapsed>().unwrap().limit, Limit::Total);
 
     let began = Instant::now();
+    let call = call.with_total(3 * SECOND).with_began(began);
+    advance(2 * SECOND).await;
+    policy.run(call, |_| hang()).await.unwrap_err();
+    assert_eq!(began.elapsed(), 3 * SECOND, "it counts from its beginning");
+
+    let began = Instant::now();
     let context = Context::new().with_timeout(SECOND);
     let error = policy
         .run(Call::new(&context), |_| hang())
