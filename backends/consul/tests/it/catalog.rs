@@ -241,7 +241,7 @@ async fn a_token_that_is_refused_is_read_again() {
 async fn an_empty_answer_because_of_a_policy_is_no_empty_service() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let answering = tokio::spawn(async move {
+    let answering = trunkline_core::task::spawn("answering", async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 4096];
