@@ -26,10 +26,8 @@ const CONNECTIONS: usize = 4096;
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// How much longer than it should last a watch may be silent.
 const LATE: Duration = Duration::from_secs(5);
-/// Where pods reach the API server, if nothing else says so.
+/// Where pods reach the API server.
 const IN_CLUSTER: &str = "kubernetes.default.svc";
-/// Variables that say it in every pod: they work where the names of the cluster are not looked up, and while its DNS is away.
-const SERVER_VARIABLES: [&str; 2] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"];
 
 /// What is asked once.
 pub(crate) enum Opened {
@@ -212,35 +210,12 @@ fn of_account(account: &Path) -> Result<kubeconfig::Found> {
         Error::config(text).with_source(error)
     })?;
     Ok(kubeconfig::Found {
-        server: in_cluster(SERVER_VARIABLES.map(of_pod)),
+        server: format!("https://{IN_CLUSTER}"),
         namespace: Some(named.trim().to_owned()),
         ca_file: Some(account.join("ca.crt")),
         token_file: Some(account.join("token")),
         ..kubeconfig::Found::default()
     })
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what the platform tells every pod, as it does by the files beside; no setting of ours"
-)]
-fn of_pod(variable: &str) -> Option<String> {
-    std::env::var(variable).ok()
-}
-
-/// The API server by what the variables of a pod say.
-fn in_cluster([host, port]: [Option<String>; 2]) -> String {
-    match host.filter(|host| !host.is_empty()) {
-        None => format!("https://{IN_CLUSTER}"),
-        Some(host) => {
-            let port = port.filter(|port| !port.is_empty());
-            let port = port.unwrap_or_else(|| "443".to_owned());
-            match host.contains(':') {
-                true => format!("https://[{host}]:{port}"),
-                false => format!("https://{host}:{port}"),
-            }
-        }
-    }
 }
 
 /// `https://host:port`, as kubeconfig files write it.
@@ -266,26 +241,4 @@ fn origin_of(server: &str) -> Result<Result<Origin>> {
 
 fn late() -> Error {
     Error::timeout("Kubernetes did not answer in time")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_are_told_where_the_api_server_is() {
-        let told = |host: Option<&str>, port: Option<&str>| {
-            in_cluster([host.map(str::to_owned), port.map(str::to_owned)])
-        };
-        assert_eq!(told(None, None), "https://kubernetes.default.svc");
-        assert_eq!(told(Some(""), Some("")), "https://kubernetes.default.svc");
-        assert_eq!(
-            told(Some("10.0.0.1"), Some("6443")),
-            "https://10.0.0.1:6443"
-        );
-        assert_eq!(told(Some("fd00::1"), None), "https://[fd00::1]:443");
-        for server in [told(Some("fd00::1"), Some("443")), told(None, None)] {
-            assert!(origin_of(&server).unwrap().is_ok(), "{server}");
-        }
-    }
 }

@@ -152,6 +152,21 @@ impl CallOptions {
         self
     }
 
+    /// Takes the key under which an answer is kept from what is known of the call, unless it has one: what an interface's
+    /// method keeps is cleared by that key.
+    #[cfg(feature = "cache")]
+    pub(crate) fn keep_key(&mut self, known: &Self) {
+        let Some(known) = &known.cache else { return };
+        match &mut self.cache {
+            Some(cache) => cache.key = cache.key.take().or_else(|| known.key.clone()),
+            None => self.cache = Some(known.clone()),
+        }
+    }
+
+    /// There are no answers that are kept.
+    #[cfg(not(feature = "cache"))]
+    pub(crate) const fn keep_key(&self, _: &Self) {}
+
     /// Names the endpoint.
     #[must_use]
     pub fn with_endpoint(mut self, endpoint: impl Into<Arc<str>>) -> Self {

@@ -338,14 +338,7 @@ impl<'a> RequestBuilder<'a> {
         let known = std::mem::take(&mut self.draft.options);
         self.draft.options = options;
         let now = &mut self.draft.options;
-        #[cfg(feature = "cache")]
-        if let Some(mut known) = known.cache {
-            // The key of an interface's method is what its answers are cleared by.
-            match &mut now.cache {
-                Some(cache) => cache.key = cache.key.take().or_else(|| known.key.take()),
-                None => now.cache = Some(known),
-            }
-        }
+        now.keep_key(&known);
         now.operation = now.operation.or(known.operation);
         now.endpoint = now.endpoint.take().or(known.endpoint);
         now.open_end |= known.open_end;
