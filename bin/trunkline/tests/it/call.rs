@@ -138,7 +138,9 @@ async fn an_error_status_is_an_answer_unless_it_shall_fail() {
 async fn too_late_is_exit_3() {
     let web = Web::new().await;
     let args = ["GET", "/stuck", "--timeout", "200ms"];
-    web.call(&args).await.refused(3, "the total timeout ran out");
+    web.call(&args)
+        .await
+        .refused(3, "the total timeout ran out");
     let as_json = [&args[..], &["--output", "json"]].concat();
     assert_eq!(web.call(&as_json).await.ended(3).error()["kind"], "timeout");
 }

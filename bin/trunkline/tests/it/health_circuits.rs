@@ -174,7 +174,10 @@ async fn who_does_not_answer_in_time_is_exit_3() {
     let (place, stuck) = (Place::new(), Upstream::stuck().await);
     for command in ["health", "circuits"] {
         let args = [command, &stuck.url(), "--timeout", "100ms"];
-        place.run(&args).await.refused(3, "the total timeout ran out");
+        place
+            .run(&args)
+            .await
+            .refused(3, "the total timeout ran out");
     }
 }
 

@@ -280,6 +280,7 @@ async fn a_client_with_its_own_settings_has_its_own_circuit() {
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Config);
 }
 
+#[cfg(feature = "cache")]
 #[tokio::test]
 async fn answers_are_not_kept_where_the_settings_say_so() {
     for (enabled, requests) in [(true, 1), (false, 2)] {
