@@ -95,6 +95,7 @@ async fn a_letter_is_mended_and_handled() {
     assert!(error.message().contains("signed"), "{}", error.report());
 }
 
+#[cfg(feature = "compression")]
 #[tokio::test(start_paused = true)]
 async fn a_compressed_letter_is_mended_as_it_can_be_read() {
     use trunkline_messaging::compression::{CompressionAlgorithm, CompressionConfig};
