@@ -5,37 +5,20 @@ use std::time::Duration;
 use trunkline_dns::DnsRegistry;
 use trunkline_testing::Scope;
 use trunkline_testing::faults::Relay;
-use trunkline_testing::resolver::{Link, OpenResolver, ResolverHarness};
+use trunkline_testing::resolver::{OpenResolver, ResolverHarness};
 use trunkline_testing::servers::{self, KNOT};
 
 use crate::zone::{Zone, config};
 
 struct Dns;
 
-struct Way(Relay);
-
-impl Link for Way {
-    fn cut(&self, cut: bool) {
-        self.0.refuse(cut);
-        self.0.reset_all();
-    }
-
-    fn stall(&self, stall: bool) {
-        self.0.stall(stall);
-    }
-
-    fn reset(&self) {
-        self.0.reset_all();
-    }
-}
-
 impl ResolverHarness for Dns {
     async fn open(&self, _: &Scope) -> Option<OpenResolver> {
         let url = tokio::task::spawn_blocking(|| servers::shared(&KNOT));
         let url = url.await.unwrap()?;
         let server = url.split('/').nth(2).unwrap().parse().unwrap();
-        let way = Way(Relay::with_datagrams(server).unwrap());
-        let mut settings = config(way.0.address());
+        let way = Relay::with_datagrams(server).unwrap();
+        let mut settings = config(way.address());
         // A question that nobody answers is one that failed soon.
         settings.request_timeout = Duration::from_secs(2);
         let dns = DnsRegistry::new(&settings).unwrap();

@@ -6,35 +6,18 @@ use tokio::time::Instant;
 use trunkline_kubernetes::KubernetesRegistry;
 use trunkline_testing::Scope;
 use trunkline_testing::faults::Relay;
-use trunkline_testing::resolver::{Link, OpenResolver, ResolverHarness};
+use trunkline_testing::resolver::{OpenResolver, ResolverHarness};
 
 use crate::world::{Cluster, config, shared};
 
 struct Kubernetes;
 
-struct Way(Relay);
-
-impl Link for Way {
-    fn cut(&self, cut: bool) {
-        self.0.refuse(cut);
-        self.0.reset_all();
-    }
-
-    fn stall(&self, stall: bool) {
-        self.0.stall(stall);
-    }
-
-    fn reset(&self) {
-        self.0.reset_all();
-    }
-}
-
 impl ResolverHarness for Kubernetes {
     async fn open(&self, _: &Scope) -> Option<OpenResolver> {
         let url = shared().await?;
         let server = url.split('@').nth(1)?.split('/').next()?.to_owned();
-        let way = Way(Relay::to(server.parse().unwrap()).unwrap());
-        let through = url.replace(&server, &way.0.address().to_string());
+        let way = Relay::to(server.parse().unwrap()).unwrap();
+        let through = url.replace(&server, &way.address().to_string());
         let registry = KubernetesRegistry::new(&config(&through)).unwrap();
         let (closing, cluster) = (registry.clone(), Cluster::of(&url));
         let writing = cluster.clone();

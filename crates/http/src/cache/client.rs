@@ -16,7 +16,7 @@ use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::CacheMetrics;
 
 use super::directives::Directives;
-use super::key::{ANYBODY, Parts, full_key, identity};
+use super::key::{ANYBODY, Parts, Telling, full_key, identity};
 use super::store::Cleared;
 use super::{CallCache, Clear, ResponseCache};
 use crate::client::{ClientBuilder, Core, Endpoint, EnhancedHttpClient, Outgoing};
@@ -229,10 +229,13 @@ impl ClientCache {
         tags.extend_from_slice(&call.tags);
         let identity = match settings.public {
             true => ANYBODY.to_owned(),
-            // With `vary_on` the user has said what an answer depends on.
             false => {
-                let chosen = ttl.is_some() && settings.vary_on.is_some();
-                identity(headers, outgoing.context, chosen)
+                let telling = match (ttl, &settings.vary_on) {
+                    (None, _) => Telling::Speaking,
+                    (Some(_), Some(_)) => Telling::Chosen,
+                    (Some(_), None) => Telling::Unknown,
+                };
+                identity(headers, outgoing.context, telling)
             }
         };
         let mode = match call {

@@ -45,6 +45,12 @@ const NEUTRAL: &[&str] = &[
     "user-agent",
     "via",
     "x-correlation-id",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
     "x-real-ip",
     "x-request-id",
     "x-request-timeout-ms",
@@ -52,7 +58,88 @@ const NEUTRAL: &[&str] = &[
 ];
 
 /// Beginnings of the names of such headers.
-const NEUTRAL_FAMILIES: &[&str] = &["accept", "content-", "if-", "sec-", "x-b3-", "x-forwarded-"];
+const NEUTRAL_FAMILIES: &[&str] = &["accept", "content-", "if-", "sec-", "x-b3-"];
+
+/// Words in the names of headers whose values are commonly somebody's own: `x-tenant`, `x-auth-token`, `x-user-id`.
+const SPEAKING: &[&str] = &[
+    "account",
+    "acting",
+    "actor",
+    "apikey",
+    "assertion",
+    "bearer",
+    "behalf",
+    "client",
+    "company",
+    "cookie",
+    "credential",
+    "credentials",
+    "customer",
+    "email",
+    "group",
+    "groups",
+    "identity",
+    "impersonate",
+    "jwt",
+    "key",
+    "login",
+    "member",
+    "oauth",
+    "oauth2",
+    "org",
+    "organisation",
+    "organization",
+    "owner",
+    "principal",
+    "project",
+    "realm",
+    "role",
+    "roles",
+    "saml",
+    "scope",
+    "scopes",
+    "secret",
+    "session",
+    "sessionid",
+    "signature",
+    "subject",
+    "team",
+    "tenant",
+    "tenantid",
+    "token",
+    "tokens",
+    "user",
+    "userid",
+    "username",
+    "workspace",
+];
+
+/// Which headers beside [`IDENTIFYING`] tell callers apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// None: the user has named what an answer depends on.
+    Chosen,
+    /// Those whose names speak of a caller. The server says by `Vary` what else an answer depends on.
+    Speaking,
+    /// All that are not known to say nothing: an answer is kept whatever the server says of it, so its `Vary` is no help.
+    Unknown,
+}
+
+impl Telling {
+    fn tells(self, name: &HeaderName) -> bool {
+        match self {
+            Self::Chosen => false,
+            Self::Speaking => may_identify(name) && speaks_of_a_caller(name),
+            Self::Unknown => may_identify(name),
+        }
+    }
+}
+
+fn speaks_of_a_caller(name: &HeaderName) -> bool {
+    name.as_str()
+        .split(['-', '_', '.'])
+        .any(|word| word.starts_with("auth") || SPEAKING.contains(&word))
+}
 
 /// Stands for every identity, those without a name included; no identity is written so.
 pub(super) const ANYBODY: &str = "*";
@@ -193,8 +280,8 @@ fn may_identify(name: &HeaderName) -> bool {
 
 /// Who asks: empty where nothing says so. Tokens stand in it only as what cannot be turned back.
 ///
-/// `chosen` says that the user has named what an answer depends on: then only the headers count of which all know.
-pub(super) fn identity(headers: &HeaderMap, context: &Context, chosen: bool) -> String {
+/// [`IDENTIFYING`] headers always count, `telling` says which others do.
+pub(super) fn identity(headers: &HeaderMap, context: &Context, telling: Telling) -> String {
     let mut text = String::new();
     if let Some(identity) = context.identity() {
         let proven = if identity.verified {
@@ -208,7 +295,7 @@ pub(super) fn identity(headers: &HeaderMap, context: &Context, chosen: bool) -> 
     }
     let mut names: Vec<&HeaderName> = headers
         .keys()
-        .filter(|name| IDENTIFYING.contains(name) || (!chosen && may_identify(name)))
+        .filter(|name| IDENTIFYING.contains(name) || telling.tells(name))
         .collect();
     if names.is_empty() {
         return text;
@@ -290,7 +377,7 @@ mod tests {
         let of = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            identity(&headers, &nobody, false)
+            identity(&headers, &nobody, Telling::Unknown)
         };
         let ada = of("authorization", "Bearer hunter2");
         assert_eq!(ada, of("authorization", "Bearer hunter2"));
@@ -298,33 +385,46 @@ mod tests {
         assert_ne!(ada, of("cookie", "Bearer hunter2"));
         assert_ne!(of("x-api-key", "a"), of("x-api-key", "b"));
         assert!(!ada.contains("hunter"));
-        assert_eq!(identity(&HeaderMap::new(), &nobody, false), "");
+        assert_eq!(identity(&HeaderMap::new(), &nobody, Telling::Unknown), "");
         let claimed = Context::new().with_identity(Identity::claimed("orders"));
         let mut proven = Identity::claimed("orders");
         proven.verified = true;
         let proven = Context::new().with_identity(proven);
         let none = HeaderMap::new();
         assert_ne!(
-            identity(&none, &claimed, false),
-            identity(&none, &proven, false)
+            identity(&none, &claimed, Telling::Unknown),
+            identity(&none, &proven, Telling::Unknown)
         );
     }
 
     #[test]
     fn a_header_that_nobody_knows_may_say_who_asks() {
         let nobody = Context::new();
-        let of = |name: &'static str, value: &str, chosen| {
+        let of = |name: &'static str, value: &str, telling| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            identity(&headers, &nobody, chosen)
+            identity(&headers, &nobody, telling)
         };
-        for name in ["x-tenant", "x-auth-token", "proxy-authorization"] {
-            assert_ne!(of(name, "a", false), of(name, "b", false), "{name}");
-            assert_eq!(of(name, "a", true), "", "{name}: somebody chose");
+        for name in [
+            "x-tenant",
+            "x-auth-token",
+            "proxy-authorization",
+            "x-forwarded-user",
+        ] {
+            for telling in [Telling::Speaking, Telling::Unknown] {
+                assert_ne!(of(name, "a", telling), of(name, "b", telling), "{name}");
+            }
+            assert_eq!(of(name, "a", Telling::Chosen), "", "{name}: somebody chose");
         }
+        let own = "req-num";
         assert_ne!(
-            of("authorization", "a", true),
-            of("authorization", "b", true)
+            of(own, "1", Telling::Unknown),
+            of(own, "2", Telling::Unknown)
+        );
+        assert_eq!(of(own, "1", Telling::Speaking), "", "`Vary` would name it");
+        assert_ne!(
+            of("authorization", "a", Telling::Chosen),
+            of("authorization", "b", Telling::Chosen)
         );
         for name in [
             "accept-language",
@@ -332,7 +432,7 @@ mod tests {
             "traceparent",
             "x-request-id",
         ] {
-            assert_eq!(of(name, "a", false), "", "{name}");
+            assert_eq!(of(name, "a", Telling::Unknown), "", "{name}");
         }
     }
 }

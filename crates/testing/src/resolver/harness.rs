@@ -53,6 +53,23 @@ pub trait Link: Send + Sync + 'static {
     fn reset(&self);
 }
 
+/// A relay between resolver and server is such a link.
+#[cfg(feature = "faults")]
+impl Link for crate::faults::Relay {
+    fn cut(&self, cut: bool) {
+        self.refuse(cut);
+        self.reset_all();
+    }
+
+    fn stall(&self, stall: bool) {
+        Self::stall(self, stall);
+    }
+
+    fn reset(&self) {
+        self.reset_all();
+    }
+}
+
 /// Opens the resolver under test.
 pub trait ResolverHarness: Send + Sync + 'static {
     /// An open resolver and its directory; `None` when it needs a server that is not configured here.
