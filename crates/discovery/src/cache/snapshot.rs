@@ -1,14 +1,16 @@
 //! What was known last, on disk: where a process starts from when the registry is down at boot.
 //!
-//! It is written a moment after something has changed, as a whole and under another name first, so that a crash leaves the
-//! older one. It is read once, and used only for services that the registry does not answer about.
+//! It is written a moment after something has changed, and now and then when the registry says the same as before, so that
+//! its age says how long the registry has been away. It is written as a whole and under another name first, so that a crash
+//! leaves the older one. It is read once, and used only for services that the registry does not answer about.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -20,8 +22,17 @@ use super::Cache;
 use crate::config::DiscoveryCacheConfig;
 use crate::instance::{ServiceInstance, ServiceName};
 
+/// How the names end under which the file is written first.
+const LAST: &str = ".new";
+
 /// The form of the file; another one is not read.
 const FORM: u32 = 1;
+
+/// What is only said again is written when the file has this part of the age at which it is thrown away.
+const AGE_PARTS: u32 = 8;
+
+/// What a process that died while it wrote has left is this old at least.
+const LEFT_BEHIND: Duration = Duration::from_secs(600);
 
 /// Changes in this time are written together.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -45,15 +56,25 @@ pub(crate) struct Saved {
 pub(crate) struct Snapshot {
     path: PathBuf,
     clock: SharedClock,
-    known: Mutex<BTreeMap<ServiceName, Saved>>,
+    max_age: Duration,
+    /// More services than are watched at once are not worth their place.
+    most: usize,
+    known: Mutex<Known>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Known {
+    services: BTreeMap<ServiceName, Saved>,
+    /// When this process has written the file last.
+    written_at: Option<Timestamp>,
 }
 
 impl Snapshot {
     /// Reads what was written last, if a file is configured. One that cannot be read is told and begun anew.
     pub(crate) fn open(config: &DiscoveryCacheConfig, clock: &SharedClock) -> Option<Arc<Self>> {
         let path = config.snapshot_file.clone()?;
-        let mut known = read(&path).unwrap_or_else(|error| {
+        let mut services = read(&path).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(
                     target: "trunkline::discovery",
@@ -64,18 +85,25 @@ impl Snapshot {
             BTreeMap::new()
         });
         let now = clock.now();
-        known.retain(|_, saved| now.since(saved.at) <= config.snapshot_max_age);
+        services.retain(|_, saved| now.since(saved.at) <= config.snapshot_max_age);
         Some(Arc::new(Self {
             path,
             clock: SharedClock::clone(clock),
-            known: Mutex::new(known),
+            max_age: config.snapshot_max_age,
+            most: usize::try_from(config.capacity)
+                .unwrap_or(usize::MAX)
+                .max(1),
+            known: Mutex::new(Known {
+                services,
+                written_at: None,
+            }),
             changed: Notify::new(),
         }))
     }
 
     /// What was known of a service, and how old that is.
     pub(crate) fn find(&self, service: &ServiceName) -> Option<(Vec<ServiceInstance>, Duration)> {
-        let saved = self.known().get(service).cloned()?;
+        let saved = self.known().services.get(service).cloned()?;
         Some((saved.instances, self.clock.now().since(saved.at)))
     }
 
@@ -86,16 +114,46 @@ impl Snapshot {
         }
         let mut known = self.known();
         let at = self.clock.now();
-        match known.get_mut(service) {
-            // That it was said again is no reason to write; it goes along with the next change.
-            Some(saved) if !news => saved.at = at,
+        let write = match known.services.get_mut(service) {
+            Some(saved) if !news => {
+                saved.at = at;
+                // The file says when the registry said so last: unwritten, it would be too old to start from, though the
+                // registry has never been away.
+                let since = known.written_at.map(|written| at.since(written));
+                since.is_none_or(|since| since >= self.max_age / AGE_PARTS)
+            }
             _ => {
                 let instances = instances.to_vec();
-                known.insert(service.clone(), Saved { at, instances });
-                drop(known);
-                self.changed.notify_one();
+                let saved = Saved { at, instances };
+                known.services.insert(service.clone(), saved);
+                true
+            }
+        };
+        drop(known);
+        if write {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What is worth writing now: nothing that would be too old to be read, and of very many services those that were asked
+    /// for last.
+    fn worth_writing(&self) -> BTreeMap<ServiceName, Saved> {
+        let now = self.clock.now();
+        let mut known = self.known();
+        known.written_at = Some(now);
+        let services = &mut known.services;
+        services.retain(|_, saved| now.since(saved.at) <= self.max_age);
+        if services.len() > self.most {
+            let mut by_age: Vec<_> = services
+                .iter()
+                .map(|(name, it)| (it.at, name.clone()))
+                .collect();
+            by_age.sort();
+            for (_, oldest) in by_age.iter().take(services.len() - self.most) {
+                services.remove(oldest);
             }
         }
+        services.clone()
     }
 
     /// Writes what has changed until it is stopped, and once more then.
@@ -120,10 +178,9 @@ impl Snapshot {
     async fn write(self: &Arc<Self>) {
         let myself = Arc::clone(self);
         let writing = tokio::task::spawn_blocking(move || {
-            let services = myself.known().clone();
             let document = Document {
                 form: FORM,
-                services,
+                services: myself.worth_writing(),
             };
             write(&myself.path, &document)
         });
@@ -132,6 +189,8 @@ impl Snapshot {
             Ok(Err(error)) => error,
             Err(join) => io::Error::other(join),
         };
+        // Tried again with the registry's next word, whatever it says.
+        self.known().written_at = None;
         tracing::warn!(
             target: "trunkline::discovery",
             file = %self.path.display(), %error,
@@ -139,7 +198,7 @@ impl Snapshot {
         );
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Saved>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,20 +216,85 @@ fn read(path: &Path) -> io::Result<BTreeMap<ServiceName, Saved>> {
 
 /// Puts it in the place of the older one in one step. Metadata may be meant for few: others cannot read it.
 fn write(path: &Path, document: &Document) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    let mut name = beginning(path);
+    // Its own for each writer: processes of several containers may have the same id.
+    name.push(format!(
+        "{}-{:08x}{LAST}",
+        std::process::id(),
+        fastrand::u32(..)
+    ));
     let new = path.with_file_name(name);
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut file = options.open(&new)?;
+    let written = write_new(&new, document).and_then(|written_at| {
+        fs::rename(&new, path)?;
+        Ok(written_at)
+    });
+    match written {
+        Ok(written_at) => {
+            if let Err(error) = sweep(path, written_at) {
+                tracing::debug!(
+                    target: "trunkline::discovery",
+                    file = %path.display(), %error,
+                    "what other writers may have left beside the snapshot of discovery stays"
+                );
+            }
+            Ok(())
+        }
+        Err(error) => {
+            // It may never have been there.
+            drop(fs::remove_file(&new));
+            Err(error)
+        }
+    }
+}
+
+/// Writes the file under its first name, and says when that was by the clock of the disk.
+fn write_new(new: &Path, document: &Document) -> io::Result<SystemTime> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(new)?;
     file.write_all(&serde_json::to_vec(document)?)?;
     file.sync_all()?;
-    fs::rename(&new, path)
+    file.metadata()?.modified()
+}
+
+/// Removes what processes have left that died while they wrote.
+fn sweep(path: &Path, now: SystemTime) -> io::Result<()> {
+    let Some(directory) = path.parent() else {
+        return Ok(());
+    };
+    let first = beginning(path).into_encoded_bytes();
+    let here = Path::new(".");
+    let directory = if directory.as_os_str().is_empty() {
+        here
+    } else {
+        directory
+    };
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().into_encoded_bytes();
+        if !name.starts_with(&first) || !name.ends_with(LAST.as_bytes()) {
+            continue;
+        }
+        // Another process may be done with its own meanwhile.
+        let modified = entry.metadata().and_then(|it| it.modified());
+        let age = modified.ok().and_then(|at| now.duration_since(at).ok());
+        if age.is_some_and(|age| age >= LEFT_BEHIND) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+    Ok(())
+}
+
+/// How the names begin under which the file is written first.
+fn beginning(path: &Path) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name
 }
 
 #[cfg(test)]
@@ -202,6 +326,69 @@ mod tests {
         assert!(age < Duration::from_secs(600));
         // No half-written file is left.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_writers_left_that_died_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = |name: &str, hours: u64| {
+            let file = fs::File::create(directory.path().join(name)).unwrap();
+            let now = file.metadata().unwrap().modified().unwrap();
+            let at = now - Duration::from_secs(hours * 3600);
+            file.set_modified(at).unwrap();
+        };
+        left("services.json.1.new", 1);
+        left("services.json.7-0badcafe.new", 1);
+        left("services.json.8-0badcafe.new", 0);
+        left("services.json.old", 1);
+        left("others.json.1.new", 1);
+        opened(&directory.path().join("services.json"))
+            .write()
+            .await;
+        let entries = fs::read_dir(directory.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        let stay = [
+            "others.json.1.new",
+            "services.json",
+            "services.json.8-0badcafe.new",
+            "services.json.old",
+        ];
+        assert_eq!(names, stay);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asked_for_in_long_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("services.json");
+        let at = Timestamp::from_unix_millis(1_700_000_000_000);
+        let clock = Arc::new(trunkline_core::ManualClock::new(at));
+        let config = DiscoveryCacheConfig {
+            snapshot_file: Some(path.clone()),
+            capacity: 3,
+            ..DiscoveryCacheConfig::default()
+        };
+        let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+        let snapshot = Snapshot::open(&config, &shared).unwrap();
+        let note = |n: usize| {
+            let name = ServiceName::new(format!("s{n}")).unwrap();
+            let instance = ServiceInstance::new(name.clone(), "h", 1);
+            snapshot.note(&name, &[instance], true);
+        };
+        for n in 0..10 {
+            note(n);
+            clock.advance(Duration::from_secs(1));
+        }
+        snapshot.write().await;
+        let kept = |snapshot: &Snapshot| -> Vec<String> {
+            let known = snapshot.known();
+            known.services.keys().map(ToString::to_string).collect()
+        };
+        assert_eq!(kept(&snapshot), ["s7", "s8", "s9"]);
+        clock.advance(config.snapshot_max_age);
+        note(1);
+        snapshot.write().await;
+        assert_eq!(kept(&snapshot), ["s1"]);
     }
 
     #[tokio::test]

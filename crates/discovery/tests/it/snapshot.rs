@@ -104,3 +104,30 @@ async fn a_registry_that_answers_is_believed_and_what_is_too_old_is_not() {
     let soon = Instant::now() + Duration::from_secs(5);
     users.resolved(soon).await.unwrap_err();
 }
+
+/// A process that loses its power writes nothing at the end.
+#[tokio::test(start_paused = true)]
+async fn what_the_registry_confirms_all_the_time_is_no_older_than_its_last_word() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services.json");
+    let clock = clock();
+    let scripted = Scripted::with(vec![instance("a")]);
+    let discovery = over(&scripted, &file, &clock);
+    let users = discovery.instances(&name());
+    let soon = Instant::now() + Duration::from_secs(5);
+    users.ready(soon).await.unwrap();
+    for _ in 0..48 {
+        clock.advance(Duration::from_secs(3600));
+        // Longer than the registry is not asked.
+        sleep(Duration::from_secs(65)).await;
+        assert!(users.pick(&PickRequest::any()).is_ok());
+    }
+    let after = directory.path().join("found.json");
+    std::fs::copy(&file, &after).unwrap();
+    scripted.set_away(true);
+    let later = over(&scripted, &after, &clock);
+    let soon = Instant::now() + Duration::from_secs(5);
+    later.instances(&name()).ready(soon).await.unwrap();
+    let age = later.instances(&name()).snapshot().age();
+    assert!(age <= Duration::from_secs(4 * 3600), "{age:?}");
+}
