@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use http::uri::{Authority, Parts, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -17,7 +17,7 @@ use trunkline_discovery::Departures;
 
 use crate::body::{Body, Received, Source, Upload};
 use crate::config::HttpClientConfig;
-use crate::connect::{Connector, Meter, ProxyRules, Tls, TlsFiles};
+use crate::connect::{Connector, Forward, Meter, ProxyRules, Tls, TlsFiles};
 use crate::error::{self, Moved};
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
@@ -172,6 +172,7 @@ impl Transport {
             prior_knowledge: config.http2_prior_knowledge,
             proxy: config.proxy_rules()?,
             public_only: config.deny_private_addresses,
+            no_tunnels: Arc::default(),
         };
         Ok(Self::of(Pool::new(limits, Arc::new(connector))))
     }
@@ -316,8 +317,8 @@ impl Transport {
         };
         match connection {
             Connection::Own(mut lease) => {
-                target.for_own(&mut request);
                 let connection = lease.connection();
+                target.for_own(&mut request, connection.forward());
                 let before = connection.meter().moved_both();
                 let Target { origin, limits, .. } = *target;
                 let answered = match limits.first_byte {
@@ -427,13 +428,33 @@ impl<'a> Target<'a> {
     }
 
     /// As HTTP/1.1 wants it: the path alone, and the host in a header.
-    fn for_own(&self, request: &mut Request<Body>) {
+    fn for_own(&self, request: &mut Request<Body>, forward: Option<&Forward>) {
         let uri = request.uri();
         if uri.authority().is_some() || uri.scheme().is_some() || uri.path_and_query().is_none() {
             *request.uri_mut() = Uri::from(path_of(uri));
+            // One that came back unsent by a proxy may go through a tunnel now.
+            request.headers_mut().remove(PROXY_AUTHORIZATION);
         }
         let host = self.host();
         request.headers_mut().insert(HOST, host.clone());
+        if let Some(forward) = forward {
+            self.for_proxy(request, forward);
+        }
+    }
+
+    /// As a proxy wants it that passes requests on: the whole URI, and what says to the proxy who asks.
+    fn for_proxy(&self, request: &mut Request<Body>, forward: &Forward) {
+        let mut parts = Parts::default();
+        parts.scheme = Some(self.origin.scheme());
+        parts.authority = Some(self.origin.authority().clone());
+        parts.path_and_query = Some(path_of(request.uri()));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+        if let Some(credentials) = &forward.credentials {
+            let headers = request.headers_mut();
+            headers.insert(PROXY_AUTHORIZATION, credentials.clone());
+        }
     }
 
     /// As HTTP/2 wants it: the whole URI. A `Host` that the request brought takes the place of the origin's.

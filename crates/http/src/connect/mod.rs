@@ -8,6 +8,7 @@ mod stream;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -20,6 +21,7 @@ pub(crate) use tls::{Tls, TlsFiles};
 
 pub use error::{ConnectFailed, ConnectStage};
 pub use guard::AddressDenied;
+pub(crate) use proxy::Forward;
 pub use proxy::ProxyRules;
 
 use crate::origin::{Origin, Place as Target};
@@ -46,6 +48,8 @@ pub(crate) struct Connector {
     pub(crate) proxy: ProxyRules,
     /// Whether public addresses alone are dialled.
     pub(crate) public_only: bool,
+    /// Set when the proxy has refused a tunnel for plain requests: it is not asked for one again.
+    pub(crate) no_tunnels: Arc<AtomicBool>,
 }
 
 impl Connector {
@@ -90,9 +94,10 @@ impl Connector {
                 let stage = ConnectStage::Connect;
                 let late = |_| ConnectFailed::timed_out(origin.authority(), stage, limit);
                 let dialled = timeout_at(until, self.dial(origin, *tls, host, *port));
-                let socket = dialled.await.map_err(late)??;
+                let (socket, forward) = dialled.await.map_err(late)??;
                 if !tls {
-                    return Ok((Stream::new(Socket::Tcp(socket), place), plain));
+                    let stream = Stream::new(Socket::Tcp(socket), place);
+                    return Ok((stream.forwarded(forward), plain));
                 }
                 let late =
                     |_| ConnectFailed::timed_out(origin.authority(), ConnectStage::Tls, limit);
@@ -125,29 +130,53 @@ impl Connector {
             if !self.tls.outdated(&failed).await {
                 return Err(failed.error);
             }
-            socket = self.dial(origin, tls, host, port).await?;
+            (socket, _) = self.dial(origin, tls, host, port).await?;
         }
     }
 
-    /// A socket whose other end is the host, whatever is on the way.
-    async fn dial(&self, origin: &Origin, tls: bool, host: &str, port: u16) -> Result<TcpStream> {
+    /// A socket whose other end is the host, whatever is on the way; or a proxy that wants to see the requests.
+    async fn dial(
+        &self,
+        origin: &Origin,
+        tls: bool,
+        host: &str,
+        port: u16,
+    ) -> Result<(TcpStream, Option<Forward>)> {
         let Some(proxy) = self.proxy.on_the_way(tls, host, port) else {
-            return dial::tcp(host, port, self.public_only).await;
+            let socket = dial::tcp(host, port, self.public_only).await?;
+            return Ok((socket, None));
         };
-        // What the proxy looks up by itself cannot be checked here, so it is told the address.
-        let address = if proxy.wants_addresses() || self.public_only {
+        let dial_proxy = || dial::tcp(proxy.host(), proxy.port(), false);
+        // Who may dial public addresses alone tells the proxy an address, which only a tunnel takes.
+        let forward = (!tls && !self.prior_knowledge && !self.public_only)
+            .then(|| proxy.forward())
+            .flatten();
+        if forward.is_some() && self.no_tunnels.load(Ordering::Relaxed) {
+            return Ok((dial_proxy().await?, forward));
+        }
+        // What the proxy looks up by itself cannot be checked here, so it is told the addresses, one after the other.
+        let mut targets = vec![host.to_owned()];
+        if proxy.wants_addresses() || self.public_only {
             let found = dial::addresses(host, port, self.public_only).await?;
-            found.first().map(|address| address.ip().to_string())
-        } else {
-            None
-        };
-        let mut socket = dial::tcp(proxy.host(), proxy.port(), false).await?;
-        let target = address.as_deref().unwrap_or(host);
-        let refused = |cause| ConnectFailed::error(origin.authority(), ConnectStage::Proxy, cause);
-        proxy
-            .tunnel(&mut socket, target, port)
-            .await
-            .map_err(refused)?;
-        Ok(socket)
+            targets = found.iter().map(|found| found.ip().to_string()).collect();
+        }
+        let mut refused = proxy::Refused::Nothing;
+        for target in targets {
+            let mut socket = dial_proxy().await?;
+            match proxy.tunnel(&mut socket, &target, port).await {
+                Ok(()) => return Ok((socket, None)),
+                Err(cause) if forward.is_some() && cause.is_of_tunnels() => {
+                    // Squid opens none but to 443, as it comes.
+                    self.no_tunnels.store(true, Ordering::Relaxed);
+                    return Ok((dial_proxy().await?, forward));
+                }
+                Err(cause) => refused = cause,
+            }
+        }
+        Err(ConnectFailed::error(
+            origin.authority(),
+            ConnectStage::Proxy,
+            refused,
+        ))
     }
 }

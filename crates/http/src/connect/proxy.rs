@@ -1,13 +1,15 @@
 //! Proxies: which connections go through one, and how the way through it is asked for.
 //!
-//! Requests to `https` origins, and all requests through SOCKS5, go through a tunnel: the proxy sees host and port, and the
-//! encryption is between this client and the service. Requests to plain `http` origins through an HTTP proxy go through a
-//! tunnel as well, so that connections belong to one origin and the proxy's credentials are in no request.
+//! Requests go through a tunnel: the proxy sees host and port, and the encryption is between this client and the service. That
+//! holds for plain `http` origins as well, as what is spoken then is between the two alone (an upgrade to WebSocket passes, and
+//! an answer of the proxy is never taken for one of the service). A proxy that opens no tunnel there, as many do not, is
+//! sent the requests themselves (RFC 9112, 3.2.2). Connections belong to one origin either way.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_core::{Error, Result};
@@ -38,6 +40,13 @@ pub(crate) struct Proxy {
     host: String,
     port: u16,
     user: Option<(String, String)>,
+}
+
+/// The other end of a connection is a proxy that wants requests with the whole URI.
+#[derive(Clone, Debug)]
+pub(crate) struct Forward {
+    /// What `Proxy-Authorization` says.
+    pub(crate) credentials: Option<HeaderValue>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,6 +293,22 @@ impl Proxy {
         matches!(self.kind, Kind::Socks5)
     }
 
+    /// How requests are sent to the proxy itself; `None` where it knows none.
+    pub(super) fn forward(&self) -> Option<Forward> {
+        let credentials = self.basic().and_then(|basic| {
+            let mut value = HeaderValue::try_from(basic).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        matches!(self.kind, Kind::Http).then_some(Forward { credentials })
+    }
+
+    fn basic(&self) -> Option<String> {
+        let (user, password) = self.user.as_ref()?;
+        let credentials = base64(format!("{user}:{password}").as_bytes());
+        Some(format!("Basic {credentials}"))
+    }
+
     /// Asks the proxy at the other end for a way to a host. Afterwards the socket is as if it led there.
     pub(super) async fn tunnel(
         &self,
@@ -304,9 +329,8 @@ impl Proxy {
             format!("{host}:{port}")
         };
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
-        if let Some((user, password)) = &self.user {
-            let credentials = base64(format!("{user}:{password}").as_bytes());
-            request.push_str(&format!("proxy-authorization: Basic {credentials}\r\n"));
+        if let Some(basic) = self.basic() {
+            request.push_str(&format!("proxy-authorization: {basic}\r\n"));
         }
         request.push_str("\r\n");
         socket.write_all(request.as_bytes()).await?;
@@ -409,6 +433,15 @@ pub(super) enum Refused {
     Nonsense,
     #[error("the proxy ended the connection: {0}")]
     Lost(#[from] std::io::Error),
+    #[error("there is no address to ask the proxy for")]
+    Nothing,
+}
+
+impl Refused {
+    /// Whether it may be the tunnel that the proxy refuses, and not the host or who asks.
+    pub(super) const fn is_of_tunnels(&self) -> bool {
+        matches!(self, Self::Status(400 | 403 | 404 | 405 | 501))
+    }
 }
 
 /// RFC 4648, with padding.

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_rustls::client::TlsStream;
 
+use super::Forward;
 use crate::pool::Place;
 
 /// After so many reads that gave something the task looks at its time limits: whoever floods it with what leads to no
@@ -69,6 +70,7 @@ pub(crate) struct Stream {
     meter: Arc<Meter>,
     /// Reads that gave something since one last gave nothing.
     in_a_row: u8,
+    forward: Option<Forward>,
     _place: Place,
 }
 
@@ -78,8 +80,19 @@ impl Stream {
             socket,
             meter: Arc::new(Meter::default()),
             in_a_row: 0,
+            forward: None,
             _place: place,
         }
+    }
+
+    /// Says that its other end is a proxy that is sent the requests.
+    pub(crate) fn forwarded(mut self, forward: Option<Forward>) -> Self {
+        self.forward = forward;
+        self
+    }
+
+    pub(crate) fn take_forward(&mut self) -> Option<Forward> {
+        self.forward.take()
     }
 
     pub(crate) fn meter(&self) -> Arc<Meter> {

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use trunkline_core::Result;
 
 use crate::body::Body;
-use crate::connect::{ConnectFailed, ConnectStage, Meter, Stream};
+use crate::connect::{ConnectFailed, ConnectStage, Forward, Meter, Stream};
 use crate::origin::Origin;
 use crate::pool::Pooled;
 use crate::wire::{Answered, Driven};
@@ -31,14 +31,16 @@ pub(crate) struct H1 {
     /// Moves the bytes; gone when the connection is over.
     driver: Option<Driver>,
     meter: Arc<Meter>,
+    forward: Option<Forward>,
     reused: bool,
     /// Reads that had ended when the present exchange began.
     reads: u64,
 }
 
 impl H1 {
-    pub(crate) async fn handshake(origin: &Origin, stream: Stream) -> Result<Self> {
+    pub(crate) async fn handshake(origin: &Origin, mut stream: Stream) -> Result<Self> {
         let meter = stream.meter();
+        let forward = stream.take_forward();
         let (sender, connection) = Builder::new()
             .max_header_size(MOST_HEADERS_BYTES)
             .handshake(TokioIo::new(stream))
@@ -50,6 +52,7 @@ impl H1 {
             sender,
             driver: Some(Box::pin(connection.with_upgrades())),
             meter,
+            forward,
             reused: false,
             reads: 0,
         })
@@ -58,6 +61,11 @@ impl H1 {
     /// Whether it carried a request before.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// How requests are written where a proxy passes them on.
+    pub(crate) fn forward(&self) -> Option<&Forward> {
+        self.forward.as_ref()
     }
 
     pub(crate) fn mark_reused(&mut self) {

@@ -42,12 +42,45 @@ async fn proxy(socks: bool, refuse: bool) -> (u16, Asked) {
     (port, asked)
 }
 
-async fn connect(socket: &mut TcpStream, refuse: bool) -> (String, Option<u16>) {
+/// A proxy such as squid, which opens tunnels to 443 alone and passes on requests that hold the whole URI.
+async fn forwarding() -> (u16, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, asked) = mpsc::unbounded_channel();
+    spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let sender = sender.clone();
+            spawn(async move {
+                let head = head_of(&mut socket).await;
+                sender.send(head.clone()).unwrap();
+                let target = head.split(' ').nth(1).unwrap().to_owned();
+                let Some(rest) = target.strip_prefix("http://") else {
+                    let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                    return;
+                };
+                let (authority, path) = rest.split_once('/').unwrap();
+                let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
+                let mut behind = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let head = head.replace(&target, &format!("/{path}"));
+                behind.write_all(head.as_bytes()).await.unwrap();
+                drop(copy_bidirectional(&mut socket, &mut behind).await);
+            });
+        }
+    });
+    (port, asked)
+}
+
+async fn head_of(socket: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(socket.read_u8().await.unwrap());
     }
-    let head = String::from_utf8(head).unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+async fn connect(socket: &mut TcpStream, refuse: bool) -> (String, Option<u16>) {
+    let head = head_of(socket).await;
     if refuse {
         let answer = "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n";
         socket.write_all(answer.as_bytes()).await.unwrap();
@@ -144,6 +177,58 @@ async fn a_tunnel_leads_to_what_the_proxy_alone_can_find() {
         };
         assert_eq!(seen.contains(credentials), !user.is_empty(), "{seen}");
         assert!(asked.try_recv().is_err(), "the tunnel was not used again");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_opens_no_tunnel_is_sent_the_requests() {
+    let (server, other) = (hosts().await, hosts().await);
+    for user in ["", "me:p%40ss@"] {
+        let (proxy, mut asked) = forwarding().await;
+        let transport = through(&format!("http://{user}127.0.0.1:{proxy}"));
+        let transport = Transport::new(&transport).unwrap();
+        let mut seen = Vec::new();
+        for server in [&server, &other] {
+            let port = server.address.port();
+            let origin = Origin::http(HOST, port).unwrap();
+            for _ in 0..2 {
+                let answer = in_time(fetch(&transport, &origin, get("/a?b=c"))).await;
+                assert_eq!(answer.unwrap(), format!("{HOST}:{port}"));
+            }
+            let line = format!("GET http://{HOST}:{port}/a?b=c HTTP/1.1");
+            while seen
+                .last()
+                .is_none_or(|head: &String| !head.starts_with(&line))
+            {
+                seen.push(asked.recv().await.unwrap());
+            }
+            let last = seen.last().unwrap();
+            let credentials = last.contains("proxy-authorization: Basic bWU6cEBzcw==");
+            assert_eq!(credentials, !user.is_empty(), "{last}");
+        }
+        assert!(asked.try_recv().is_err(), "a connection was not used again");
+        let tunnels = seen.iter().filter(|head| head.starts_with("CONNECT "));
+        assert_eq!(
+            tunnels.count(),
+            1,
+            "it is asked for a tunnel once: {seen:?}"
+        );
+    }
+
+    // What is to be encrypted goes through a tunnel or not at all; nor is a proxy told names that were not looked at.
+    let (proxy, _asked) = forwarding().await;
+    let url = format!("http://127.0.0.1:{proxy}");
+    let mut guarded = through(&url);
+    guarded.deny_private_addresses = true;
+    for (config, origin) in [
+        (through(&url), Origin::https(HOST, 8443).unwrap()),
+        (guarded, Origin::http("1.1.1.1", 8080).unwrap()),
+    ] {
+        let transport = Transport::new(&config).unwrap();
+        let failed = in_time(fetch(&transport, &origin, get("/"))).await;
+        let failed = failed.unwrap_err();
+        let failed = failed.find::<ConnectFailed>().unwrap();
+        assert_eq!(failed.stage, ConnectStage::Proxy);
     }
 }
 
