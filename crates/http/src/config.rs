@@ -18,6 +18,22 @@ use crate::redirect::RedirectConfig;
 
 pub use trunkline_discovery::{EndpointConfig, ServiceConfig};
 
+/// What of the context of a call the other side is told.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ContextHeaders {
+    /// Correlation id, trace, baggage, the time that is left, and the name of this service.
+    #[default]
+    All,
+    /// The trace alone: `traceparent` and `tracestate`. For services of others that take part in it.
+    Trace,
+    /// Nothing: a stranger need not know who asks, on whose behalf, or in which tenant.
+    None,
+}
+
 /// Settings of one HTTP client. What its policy leaves out comes from the service's policy, the named policy and
 /// `policies.default`.
 ///
@@ -91,6 +107,10 @@ pub struct HttpClientConfig {
     pub http2_prior_knowledge: bool,
     /// Whether public addresses alone are dialled: for URLs that come from outside. Default false.
     pub deny_private_addresses: bool,
+    /// Which headers of the context requests carry: `all`, `trace`, `none`. Default `all`, as among services of one owner.
+    pub context_headers: ContextHeaders,
+    /// Bytes of a streamed request body that are kept so that it can be sent again. Default `64KiB`.
+    pub replay_limit: ByteSize,
     /// One of the `policies`, by name. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -147,6 +167,8 @@ impl Default for HttpClientConfig {
             no_proxy: Vec::new(),
             http2_prior_knowledge: false,
             deny_private_addresses: false,
+            context_headers: ContextHeaders::All,
+            replay_limit: ByteSize::kib(64),
             policy: None,
             timeout: TimeoutConfig::default(),
             request_timeout: None,
@@ -187,6 +209,8 @@ impl fmt::Debug for HttpClientConfig {
             .field("no_proxy", &self.no_proxy)
             .field("http2_prior_knowledge", &self.http2_prior_knowledge)
             .field("deny_private_addresses", &self.deny_private_addresses)
+            .field("context_headers", &self.context_headers)
+            .field("replay_limit", &self.replay_limit)
             .field("policy", &self.policy)
             .field("timeout", &self.timeout)
             .field("request_timeout", &self.request_timeout)

@@ -86,7 +86,7 @@ pub use body::{Body, BodyTooLarge, Progress};
 pub use cache::{CacheStats, CacheStatus, CallCache, Clear, ResponseCache, ResponseCacheBuilder};
 pub use client::{ClientBuilder, ClientService, EnhancedHttpClient, Fallback, HttpClient};
 pub use coding::{CompressionConfig, ContentCoding};
-pub use config::{EndpointConfig, HttpClientConfig, ServiceConfig};
+pub use config::{ContextHeaders, EndpointConfig, HttpClientConfig, ServiceConfig};
 pub use connect::{AddressDenied, ConnectFailed, ConnectStage, ProxyRules};
 pub use error::{FieldMismatch, Mismatch, NoAnswer, ServiceError, Silence, SlowHead, StatusError};
 pub use events::{EventStream, ServerEvent};

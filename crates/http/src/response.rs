@@ -14,7 +14,7 @@ use trunkline_resilience::RetryExhausted;
 use crate::body::Body;
 use crate::client::{Fallback, ServedVersion, is_retried};
 use crate::error::{Attempts, ServiceError, StatusError};
-use crate::interface::decode_json;
+use crate::interface::{decode_json, decode_msgpack, is_msgpack};
 use crate::redirect::Redirected;
 
 /// Bytes of an answer with an error status that are read to learn what is wrong.
@@ -219,8 +219,12 @@ impl Response {
         let retried = is_retried(self.headers());
         let attempts = self.inner.extensions().get::<Attempts>().cloned();
         let json = self.header(CONTENT_TYPE.as_str()).is_some_and(is_json);
+        let packed = is_msgpack(&self);
         let bytes = self.inner.into_body().bytes(MOST_OF_A_PROBLEM).await;
         let read = match &bytes {
+            Ok(bytes) if packed => {
+                decode_msgpack(&service, bytes).map_err(|error| error.find().cloned())
+            }
             Ok(bytes) => decode_json(&service, bytes).map_err(|error| error.find().cloned()),
             Err(_) => Err(None),
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use indexmap::IndexMap;
+use trunkline_core::size::ByteSize;
 use trunkline_core::{Error, Propagation, Result};
 use trunkline_discovery::{Discovery, EndpointConfig, Instances, ServiceConfig, ServiceName};
 use trunkline_resilience::{
@@ -30,9 +31,6 @@ use crate::observe::{PolicyMetrics, WHOLE, show_circuit};
 use crate::origin::{Origin, unix_socket};
 use crate::redirect::{FollowRedirects, RedirectConfig};
 use crate::transport::{Transport, TransportConfig};
-
-/// Bytes of a stream that are kept so that it can be sent again.
-const REPLAY_LIMIT: usize = 64 * 1024;
 
 type Settings = Box<dyn Fn(&Target) -> Arc<EffectivePolicy> + Send + Sync>;
 
@@ -62,7 +60,6 @@ pub struct ClientBuilder<C> {
     propagation: Propagation,
     metrics: Metrics,
     policies: Option<(PolicyRegistry, Settings)>,
-    replay_limit: usize,
     pub(crate) cache: Option<ResponseCache>,
     pub(crate) keeps_answers: bool,
     kind: PhantomData<fn() -> C>,
@@ -89,7 +86,6 @@ impl<C> ClientBuilder<C> {
             propagation: Propagation::default(),
             metrics: Metrics::disabled(),
             policies: None,
-            replay_limit: REPLAY_LIMIT,
             cache: None,
             keeps_answers: true,
             kind: PhantomData,
@@ -205,8 +201,8 @@ impl<C> ClientBuilder<C> {
     }
 
     /// How many bytes of a streamed body are kept so that it can be sent again. Default 64 KiB.
-    pub const fn replay_limit(mut self, bytes: usize) -> Self {
-        self.replay_limit = bytes;
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.config.replay_limit = ByteSize::new(u64::try_from(bytes).unwrap_or(u64::MAX));
         self
     }
 
@@ -237,6 +233,7 @@ impl<C> ClientBuilder<C> {
             settings,
             metrics: metrics.clone(),
             all_metrics: self.metrics.clone(),
+            finds_services: self.discovery.is_some(),
         });
         let declaring = Arc::clone(&maker);
         let transport = match self.transport {
@@ -263,7 +260,7 @@ impl<C> ClientBuilder<C> {
             discovery: self.discovery,
             prefix: place.prefix.into(),
             transport,
-            injector: Injector::new(&self.propagation)?,
+            injector: Injector::new(&self.propagation, self.config.context_headers)?,
             propagation: self.propagation,
             headers: headers(&self.config)?,
             endpoints: Endpoints::new(templates, move |name| maker.endpoint(name)),
@@ -273,7 +270,7 @@ impl<C> ClientBuilder<C> {
             redirects: Some(self.config.redirects.clone())
                 .filter(|redirects| redirects.follow != FollowRedirects::Never),
             max_response_size: self.config.max_response_size.as_usize(),
-            replay_limit: self.replay_limit,
+            replay_limit: self.config.replay_limit.as_usize(),
         };
         Ok((core, registry))
     }
@@ -463,6 +460,7 @@ pub(super) struct Maker {
     settings: Settings,
     metrics: HttpClientMetrics,
     all_metrics: Metrics,
+    finds_services: bool,
 }
 
 impl Maker {
@@ -470,6 +468,14 @@ impl Maker {
     pub(super) fn declare(&self, endpoint: &Arc<str>, declared: Declared) {
         let target = Target::service(Arc::clone(&self.service)).with_endpoint(Arc::clone(endpoint));
         let (method, place) = (Arc::clone(&declared.method), Arc::clone(&declared.place));
+        if let Some(service) = &declared.policy.fallback.service
+            && !self.finds_services
+        {
+            tracing::warn!(
+                target: "trunkline", %target, %method, %place, %service,
+                "the fallback's service cannot be found without discovery: calls that fail are not asked of it"
+            );
+        }
         if let Err(known) = self.registry.declare(&target, declared, &self.settings) {
             tracing::warn!(
                 target: "trunkline", %target, first = ?known, second = %format_args!("{method} ({place})"),
@@ -482,6 +488,17 @@ impl Maker {
     pub(super) fn of_version(&self, endpoint: &Policy, version: &Arc<str>) -> Arc<Policy> {
         let target = endpoint.target().clone().with_version(Arc::clone(version));
         let policy = self.registry.policy(&target, &self.settings);
+        if policy.settings().circuit_breaker.is_some() {
+            show_circuit(&self.all_metrics, policy.target());
+        }
+        policy
+    }
+
+    /// The policy of another service, as whoever calls it directly has it.
+    pub(super) fn of_service(&self, service: &str) -> Arc<Policy> {
+        let policy = self
+            .registry
+            .policy(&Target::service(service), &self.settings);
         if policy.settings().circuit_breaker.is_some() {
             show_circuit(&self.all_metrics, policy.target());
         }

@@ -3,17 +3,16 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
-use tokio::time::Instant;
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
 use trunkline_resilience::fallback::FallbackSettings;
 use trunkline_resilience::timeout::Deadline;
-use trunkline_resilience::{Attempt, Outcome};
+use trunkline_resilience::{Attempt, Call, Outcome};
 
 use super::attempt::Asked;
 use super::core::Core;
 use super::destination::{Balanced, Tried};
-use super::judge::{outcome_of_status, was_not_processed};
+use super::judge::{Judge, outcome_of_status, was_not_processed};
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::coding;
@@ -94,21 +93,37 @@ impl Core {
         let instances = discovery.instances(&ServiceName::new(service)?);
         let balanced = Balanced::new(instances, self.metrics.clone());
         let tried = Tried::default();
-        let mut now = Some(Instant::now());
-        let (picked, peer) = balanced.pick(&tried, deadline.at, &mut now).await?;
-        let request = match with_all_headers {
-            true => outgoing.request(&self.injector, now.map(|now| deadline.left(now)))?,
-            false => outgoing.to_another(&self.injector, deadline.at)?,
+        // It has a circuit and limits of its own: a spare that is down as well is not asked by each call that fails.
+        let policy = self.maker.of_service(service);
+        let settings = policy.settings();
+        let judge = Judge {
+            on_status: &settings.retry.on_status,
+            repeatable: &|| false,
+            tried: &tried,
         };
-        let attempt = Attempt::new(1, deadline.at);
-        let asked = Asked::begin(&peer, Some(picked), &tried, attempt);
-        let sent = self.transport.send_boxed(&peer.origin, request, &limits);
-        let result = deadline.limit(sent).await?;
-        asked.ended(if outgoing.decodes {
-            result.and_then(coding::decode)
-        } else {
-            result
-        })
+        let mut call = Call::new(outgoing.context);
+        call.deadline = Some(deadline.at);
+        call.max_attempts = Some(1);
+        let once = |attempt: Attempt| {
+            let (balanced, tried) = (&balanced, &tried);
+            async move {
+                let mut now = Some(attempt.began);
+                let (picked, peer) = balanced.pick(tried, attempt.deadline, &mut now).await?;
+                let request = match with_all_headers {
+                    true => outgoing.request(&self.injector, now.map(|now| deadline.left(now)))?,
+                    false => outgoing.to_another(&self.injector, deadline.at)?,
+                };
+                let asked = Asked::begin(&peer, Some(picked), tried, attempt);
+                let sent = self.transport.send_boxed(&peer.origin, request, &limits);
+                let result = deadline.limit(sent).await?;
+                asked.ended(if outgoing.decodes {
+                    result.and_then(coding::decode)
+                } else {
+                    result
+                })
+            }
+        };
+        policy.run_with(call, &judge, once).await
     }
 }
 

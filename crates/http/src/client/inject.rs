@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use trunkline_core::{Context, Error, Propagation, Result, names};
 
+use crate::config::ContextHeaders;
+
 /// The headers of a context, ready to be written. What a request brings itself stays.
 #[derive(Debug)]
 pub(crate) struct Injector {
@@ -14,6 +16,7 @@ pub(crate) struct Injector {
     deadline: HeaderName,
     service: Option<(HeaderName, HeaderValue)>,
     traces: bool,
+    told: ContextHeaders,
 }
 
 const TRACEPARENT: HeaderName = HeaderName::from_static(names::header::TRACEPARENT);
@@ -25,7 +28,7 @@ impl Injector {
     ///
     /// # Errors
     /// `Config` when one of them cannot stand in a header.
-    pub(crate) fn new(propagation: &Propagation) -> Result<Self> {
+    pub(crate) fn new(propagation: &Propagation, told: ContextHeaders) -> Result<Self> {
         let name = |name: &str| {
             HeaderName::try_from(name).map_err(|error| {
                 Error::config(format!("`{name}` is no name of a header")).with_source(error)
@@ -42,7 +45,8 @@ impl Injector {
             correlation: name(propagation.correlation_header())?,
             deadline: name(propagation.deadline_header())?,
             service: service.transpose()?,
-            traces: propagation.is_tracing(),
+            traces: propagation.is_tracing() && told != ContextHeaders::None,
+            told,
         })
     }
 
@@ -62,10 +66,12 @@ impl Injector {
         left: Option<Duration>,
         headers: &mut HeaderMap,
     ) {
-        let id = context.correlation_id().as_str();
-        put(headers, &self.correlation, || {
-            HeaderValue::from_str(id).ok()
-        });
+        if self.told == ContextHeaders::All {
+            let id = context.correlation_id().as_str();
+            put(headers, &self.correlation, || {
+                HeaderValue::from_str(id).ok()
+            });
+        }
         if self.traces
             && let Entry::Vacant(vacant) = headers.entry(TRACEPARENT)
         {
@@ -76,6 +82,9 @@ impl Injector {
             if let Some(state) = trace.tracestate() {
                 put(headers, &TRACESTATE, || HeaderValue::from_str(state).ok());
             }
+        }
+        if self.told != ContextHeaders::All {
+            return;
         }
         if !context.baggage().is_empty() {
             let baggage = || HeaderValue::try_from(context.baggage().to_header()).ok();
@@ -130,7 +139,7 @@ mod tests {
         let baggage = context.baggage().with("tenant", "a b");
         let context = context.with_baggage(baggage);
         let mut headers = Headers(HeaderMap::new());
-        let injector = Injector::new(&propagation()).unwrap();
+        let injector = Injector::new(&propagation(), ContextHeaders::All).unwrap();
         injector.inject(&context, context.remaining(), &mut headers.0);
         let mut written: Vec<_> = headers.0.keys().map(HeaderName::as_str).collect();
         written.sort_unstable();
@@ -157,7 +166,7 @@ mod tests {
         let trace = trunkline_core::TraceContext::parse(&state, Some("a=1")).unwrap();
         let context = Context::new().with_trace(trace);
         let mut headers = Headers(HeaderMap::new());
-        Injector::new(&quiet)
+        Injector::new(&quiet, ContextHeaders::All)
             .unwrap()
             .inject(&context, None, &mut headers.0);
         let mut by_core = Headers(HeaderMap::new());
@@ -167,10 +176,30 @@ mod tests {
     }
 
     #[test]
+    fn strangers_are_told_what_they_may_know() {
+        let context = Context::new().with_timeout(Duration::from_secs(2));
+        let baggage = context.baggage().with("tenant", "a b");
+        let context = context.with_baggage(baggage);
+        for (told, expected) in [
+            (ContextHeaders::Trace, &["traceparent"][..]),
+            (ContextHeaders::None, &[]),
+        ] {
+            let mut headers = HeaderMap::new();
+            Injector::new(&propagation(), told).unwrap().inject(
+                &context,
+                context.remaining(),
+                &mut headers,
+            );
+            let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, expected, "{told:?}");
+        }
+    }
+
+    #[test]
     fn what_the_request_brings_stays() {
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", "mine".parse().unwrap());
-        Injector::new(&propagation())
+        Injector::new(&propagation(), ContextHeaders::All)
             .unwrap()
             .inject(&Context::new(), None, &mut headers);
         assert_eq!(headers["x-request-id"], "mine");
@@ -179,8 +208,8 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_sent_is_refused_when_the_client_is_made() {
         let wrong = Propagation::default().with_correlation_header("no header");
-        assert!(Injector::new(&wrong).is_err());
+        assert!(Injector::new(&wrong, ContextHeaders::All).is_err());
         let wrong = Propagation::default().with_service("ein\nname");
-        assert!(Injector::new(&wrong).is_err());
+        assert!(Injector::new(&wrong, ContextHeaders::All).is_err());
     }
 }

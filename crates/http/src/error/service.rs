@@ -134,6 +134,26 @@ impl<B> StatusError<B> {
         self
     }
 
+    /// What stands for it where its problem breaks the rules of its type: the status is known all the same.
+    #[cfg(feature = "validate")]
+    pub(crate) fn unfit(self, mismatch: Mismatch) -> ServiceError<B>
+    where
+        B: fmt::Debug + fmt::Display + Clone + Send + Sync + 'static,
+    {
+        let title = self.status.canonical_reason().unwrap_or("unknown status");
+        let problem =
+            Problem::new(self.status.as_u16(), title).with_detail(self.problem.to_string());
+        let error = StatusError {
+            service: self.service,
+            status: self.status,
+            problem,
+            retried: self.retried,
+            attempts: self.attempts,
+            unread: Some(Box::new(mismatch)),
+        };
+        Error::from(ServiceError::Status(Box::new(error))).into()
+    }
+
     /// Every attempt, when there was more than one.
     #[must_use]
     pub fn retry_exhausted(&self) -> Option<&RetryExhausted> {

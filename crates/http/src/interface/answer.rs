@@ -145,7 +145,7 @@ pub(super) fn recast<B: Refusal>(error: ServiceError) -> ServiceError<B> {
     }
 }
 
-fn is_msgpack(response: &Response) -> bool {
+pub(crate) fn is_msgpack(response: &Response) -> bool {
     let kind = response.header("content-type").unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
     [

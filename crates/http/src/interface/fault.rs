@@ -20,7 +20,7 @@ pub(crate) fn decode_json<T: DeserializeOwned>(service: &str, bytes: &[u8]) -> R
 }
 
 /// Reads a value from MessagePack.
-pub(super) fn decode_msgpack<T: DeserializeOwned>(service: &str, bytes: &[u8]) -> Result<T, Error> {
+pub(crate) fn decode_msgpack<T: DeserializeOwned>(service: &str, bytes: &[u8]) -> Result<T, Error> {
     rmp_serde::from_slice(bytes).map_err(|error| {
         let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
         let path = match serde_path_to_error::deserialize::<_, T>(&mut reader) {

@@ -29,6 +29,7 @@ pub use operation::{Interface, Operation};
 pub use parameter::Parameter;
 pub use wire::{Readable, Sendable};
 
-pub(crate) use fault::decode_json;
+pub(crate) use answer::is_msgpack;
+pub(crate) use fault::{decode_json, decode_msgpack};
 #[doc(hidden)]
 pub use serde_json::{Value as JsonValue, json};

@@ -1,5 +1,6 @@
 //! Rules that values keep, by [`garde`]: before a request is sent, and when an answer has come.
 
+use std::any::Any;
 use std::marker::PhantomData;
 
 use garde::Validate;
@@ -39,6 +40,36 @@ where
                     .with_component(service.to_string());
                 Err(error.with_source(found).into())
             }
+        }
+    }
+}
+
+/// A kind of answer whose error type `P` is checked, too. An answer that is of this type but breaks its rules is the case
+/// that its status says, as one that is not of this type.
+#[derive(Debug)]
+pub struct SoundProblem<K, P>(PhantomData<fn() -> (K, P)>);
+
+impl<K, P> Answer for SoundProblem<K, P>
+where
+    K: Answer,
+    P: Refusal + Validate,
+    P::Context: Default,
+{
+    type Output = K::Output;
+
+    const WHOLE: bool = K::WHOLE;
+
+    const OPEN_END: bool = K::OPEN_END;
+
+    async fn read<B: Refusal>(response: Response) -> Result<K::Output, ServiceError<B>> {
+        let error = match K::read::<B>(response).await {
+            Err(ServiceError::Status(error)) => error,
+            other => return other,
+        };
+        let problem = (&error.problem as &dyn Any).downcast_ref::<P>();
+        match Mismatch::new(problem.map(violations).unwrap_or_default()) {
+            found if found.fields.is_empty() => Err(ServiceError::Status(error)),
+            found => Err(error.unfit(found)),
         }
     }
 }

@@ -162,6 +162,29 @@ async fn another_service_that_does_not_know_who_asks_has_not_answered() {
 }
 
 #[tokio::test]
+async fn another_service_that_is_down_as_well_has_a_circuit_of_its_own() {
+    let bad = Server::start(|_| async { status(503) }).await;
+    let spare = Server::start(|_| async { status(500) }).await;
+    let discovery = Discovery::builder()
+        .resolver(StaticList::new(vec![instance("spare", &spare)]).unwrap())
+        .build();
+    let config = config(bad.url(), |config| {
+        config.fallback.service = Some("spare".to_owned());
+        config.retry.enabled = Some(false);
+        config.circuit_breaker.failure_threshold = Some(3);
+    });
+    let client = EnhancedHttpClient::builder()
+        .config(config)
+        .discovery(&discovery)
+        .build()
+        .unwrap();
+    for _ in 0..6 {
+        in_time(client.get("/").send()).await.ok();
+    }
+    assert_eq!(spare.count.requests(), 3, "the fourth was refused here");
+}
+
+#[tokio::test]
 async fn a_mistake_of_ours_is_not_covered_up() {
     let server = Server::start(|_| async { text("hello") }).await;
     let client = EnhancedHttpClient::from_config(config(server.url(), |config| {

@@ -9,7 +9,7 @@ mod server;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 
-use crate::parse::{Contract, Method, span_of};
+use crate::parse::{Contract, Method, may_have_rules, span_of};
 
 /// Everything that was asked for.
 pub(crate) fn all(contract: &Contract) -> TokenStream {
@@ -53,9 +53,18 @@ fn problem(contract: &Contract, method: &Method) -> TokenStream {
 fn kind(contract: &Contract, method: &Method) -> TokenStream {
     let span = span_of(&method.ok);
     let rt = runtime_at(contract, span);
-    let kind = method.answer.kind(&rt);
-    match (contract.halves.validate, method.answer.is_checked()) {
-        (Some(_), true) => quote_spanned!(span=> #rt::validate::Sound<#kind>),
+    let mut kind = method.answer.kind(&rt);
+    if contract.halves.validate.is_none() {
+        return kind;
+    }
+    if method.answer.is_checked() {
+        kind = quote_spanned!(span=> #rt::validate::Sound<#kind>);
+    }
+    match &method.problem {
+        Some(problem) if may_have_rules(problem) => {
+            let rt = runtime_at(contract, span_of(problem));
+            quote_spanned!(span_of(problem)=> #rt::validate::SoundProblem<#kind, #problem>)
+        }
         _ => kind,
     }
 }

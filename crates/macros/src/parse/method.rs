@@ -466,36 +466,10 @@ fn borrowed(ty: &Type) -> Option<Span> {
 }
 
 impl Answer {
-    /// Whether it holds a value that may have rules; numbers, texts, lists of them and the like have none.
+    /// Whether it holds a value that may have rules.
     pub(crate) fn is_checked(&self) -> bool {
-        const PLAIN: [&str; 18] = [
-            "bool",
-            "char",
-            "String",
-            "u8",
-            "u16",
-            "u32",
-            "u64",
-            "u128",
-            "usize",
-            "i8",
-            "i16",
-            "i32",
-            "i64",
-            "i128",
-            "isize",
-            "f32",
-            "f64",
-            "JsonValue",
-        ];
         match self {
-            Self::Value(ty) | Self::Maybe(ty) => {
-                let mut ty = ty;
-                while let Some(item) = types::item_of(ty).or(types::inner_of(ty, "Option")) {
-                    ty = item;
-                }
-                types::name(ty).is_none_or(|name| !PLAIN.contains(&name.as_str()))
-            }
+            Self::Value(ty) | Self::Maybe(ty) => may_have_rules(ty),
             Self::Raw | Self::Stream | Self::Nothing => false,
         }
     }
@@ -511,4 +485,34 @@ impl Answer {
             Self::Nothing => quote::quote!(#runtime::Nothing),
         }
     }
+}
+
+/// Whether a type may have rules; numbers, texts, lists of them and the like have none, nor has a problem document.
+pub(crate) fn may_have_rules(ty: &Type) -> bool {
+    const PLAIN: [&str; 19] = [
+        "bool",
+        "char",
+        "String",
+        "u8",
+        "u16",
+        "u32",
+        "u64",
+        "u128",
+        "usize",
+        "i8",
+        "i16",
+        "i32",
+        "i64",
+        "i128",
+        "isize",
+        "f32",
+        "f64",
+        "JsonValue",
+        "Problem",
+    ];
+    let mut ty = ty;
+    while let Some(item) = types::item_of(ty).or(types::inner_of(ty, "Option")) {
+        ty = item;
+    }
+    types::name(ty).is_none_or(|name| !PLAIN.contains(&name.as_str()))
 }

@@ -13,7 +13,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Error, Ident, ItemTrait, Path, Result, TraitItem, Visibility};
 
 pub(crate) use arguments::Halves;
-pub(crate) use method::{Answer, Method};
+pub(crate) use method::{Answer, Method, may_have_rules};
 pub(crate) use parameter::{BodyKind, Parameter, Part, Place, QueryKind, tokens as default_tokens};
 pub(crate) use template::Segment;
 pub(crate) use types::{Owned, kept_item};

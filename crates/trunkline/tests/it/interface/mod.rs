@@ -4,5 +4,6 @@ mod client;
 mod halves;
 mod health;
 pub(crate) mod policy;
+mod problems;
 mod seeds;
 pub(crate) mod server;
