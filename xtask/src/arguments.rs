@@ -35,6 +35,11 @@ impl Arguments {
             .any(|word| word == "--help" || word == "-h")
     }
 
+    /// Whether a flag is there, which stays.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|word| word == name)
+    }
+
     /// Takes a flag such as `--quick`.
     pub(crate) fn flag(&mut self, name: &str) -> bool {
         let before = self.0.len();
@@ -107,8 +112,8 @@ mod tests {
     #[test]
     fn flags_are_taken_wherever_they_stand() {
         let mut given = arguments(&["demo", "--quick"]);
-        assert!(given.flag("--quick"));
-        assert!(!given.flag("--quick"));
+        assert!(given.has("--quick") && given.flag("--quick"));
+        assert!(!given.has("--quick") && !given.flag("--quick"));
         assert_eq!(given.positional().as_deref(), Some("demo"));
         given.finish().unwrap();
     }

@@ -86,7 +86,7 @@ State is kept in $TRUNKLINE_SERVERS, else $XDG_CACHE_HOME/trunkline/servers, els
         arguments: "[NAME…] [--quick] [--seed N] [--list] [--output json] [--write]",
         about: "run proofs; success only if each of them holds",
         details: "\
---quick         a smaller run of the same checks
+--quick         a smaller run of the same checks, on the build of the tests
 --seed N        repeats the choices of an earlier run, whose table shows its seed
 --list          names and what they prove
 --output json   one JSON document on standard output

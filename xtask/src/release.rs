@@ -244,9 +244,27 @@ fn delegate(workspace: &Workspace, binary: &str, arguments: Arguments) -> Result
         .package(BENCHES)
         .context("the workspace has no benches")?;
     live::install_for(benches)?;
-    let mut build = cargo::command(workspace, ["build", "--release", "--bins"]);
-    process::run(build.args(["-p", BENCHES, "-p", "trunkline-cli"]))?;
-    let programs = workspace.target.join("release");
+    let (build, programs): (&[&str], _) = match quick_proof(binary, &arguments) {
+        // What the tests have built, so that next to nothing is built for it, and with the checks of a debug build.
+        true => (
+            &["build", "--workspace", "--all-features", "--bins"],
+            "debug",
+        ),
+        false => (
+            &[
+                "build",
+                "--release",
+                "--bins",
+                "-p",
+                BENCHES,
+                "-p",
+                "trunkline-cli",
+            ],
+            "release",
+        ),
+    };
+    process::run(&mut cargo::command(workspace, build.iter().copied()))?;
+    let programs = workspace.target.join(programs);
     let mut command = Command::new(programs.join(binary));
     command
         .current_dir(&workspace.root)
@@ -260,6 +278,11 @@ fn delegate(workspace: &Workspace, binary: &str, arguments: Arguments) -> Result
     }
     // It has said what was wrong; its exit code is the answer.
     Err(Exit(status.code().unwrap_or(1)).into())
+}
+
+/// A quick run of proofs measures nothing.
+fn quick_proof(binary: &str, arguments: &Arguments) -> bool {
+    binary == "prove" && arguments.has("--quick")
 }
 
 /// The exit code of a program that has explained itself already.
