@@ -21,13 +21,13 @@ use crate::lines::Lines;
 /// Longest answer that is read.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 /// Every watched service has a connection or a stream of its own in each namespace.
-const CONNECTIONS: usize = 4096;
+const WATCHES: usize = 4096;
+/// For what is asked and answered: watches never take these.
+const CONNECTIONS: usize = 32;
 /// Longer than anything that is waited for: who opens a watch bounds its silence.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// How much longer than it should last a watch may be silent.
 const LATE: Duration = Duration::from_secs(5);
-/// Where pods reach the API server.
-const IN_CLUSTER: &str = "kubernetes.default.svc";
 
 /// What is asked once.
 pub(crate) enum Opened {
@@ -38,6 +38,8 @@ pub(crate) enum Opened {
 
 pub(crate) struct Client {
     transport: Transport,
+    /// The connections that watches hold.
+    watching: Transport,
     origin: Origin,
     access: Access,
     namespace: Option<String>,
@@ -52,7 +54,7 @@ impl Client {
     pub(crate) fn new(config: &KubernetesConfig) -> Result<Self> {
         let mut found = match &config.server {
             Server::Kubeconfig { path, context } => kubeconfig::read(path, context.as_deref())?,
-            Server::InCluster { account } => of_account(account)?,
+            Server::InCluster { account, .. } => of_account(account)?,
             Server::At { .. } => kubeconfig::Found::default(),
         };
         let origin = match &config.server {
@@ -62,7 +64,11 @@ impl Client {
                 tls: true,
             } => Origin::https(host, *port),
             Server::At { host, port, .. } => Origin::http(host, *port),
-            _ => origin_of(&found.server)?,
+            Server::InCluster { at, .. } => {
+                let (host, port) = Server::in_cluster(at.as_ref());
+                Origin::https(host, port)
+            }
+            Server::Kubeconfig { .. } => origin_of(&found.server)?,
         };
         let origin = origin.map_err(|error| {
             Error::config("the server of Kubernetes is none").with_source(error)
@@ -82,8 +88,11 @@ impl Client {
         } else {
             Access::new(found.token.as_ref(), found.token_file)?
         };
+        let transport = Transport::new(&settings)?;
+        settings.max_connections = WATCHES;
         Ok(Self {
-            transport: Transport::new(&settings)?,
+            transport,
+            watching: Transport::new(&settings)?,
             origin,
             access,
             namespace: found.namespace,
@@ -112,7 +121,10 @@ impl Client {
 
     pub(crate) async fn shutdown(&self, deadline: Instant) {
         self.closed.cancel();
-        self.transport.shutdown(deadline).await;
+        tokio::join!(
+            self.transport.shutdown(deadline),
+            self.watching.shutdown(deadline)
+        );
     }
 
     /// How long the server is asked to keep a watch open.
@@ -126,7 +138,8 @@ impl Client {
         let asked = Context::current().and_then(|context| context.deadline());
         let deadline = asked.map_or(latest, |asked| asked.min(latest));
         let asking = async {
-            let (code, body) = self.send(path, deadline, self.request_timeout).await?;
+            let sending = self.send(&self.transport, path, deadline, self.request_timeout);
+            let (code, body) = sending.await?;
             let body = body.bytes(LONGEST_ANSWER).await?;
             Ok((code, body))
         };
@@ -143,7 +156,8 @@ impl Client {
     /// Opens a watch: what is answered comes line by line, for as long as it is read.
     pub(crate) async fn open(&self, path: &str) -> Result<Opened> {
         let opening = async {
-            let sending = self.send(path, Instant::now() + NEVER, self.wait + LATE);
+            let (end, silence) = (Instant::now() + NEVER, self.wait + LATE);
+            let sending = self.send(&self.watching, path, end, silence);
             let sent = tokio::time::timeout(self.request_timeout, sending).await;
             let (code, body) = sent.unwrap_or_else(|_| Err(late()))?;
             match code {
@@ -156,21 +170,28 @@ impl Client {
     }
 
     /// Sends a request with the token as it is now, and with a newer one when that is refused.
-    async fn send(&self, path: &str, deadline: Instant, silence: Duration) -> Result<(u16, Body)> {
+    async fn send(
+        &self,
+        by: &Transport,
+        path: &str,
+        deadline: Instant,
+        silence: Duration,
+    ) -> Result<(u16, Body)> {
         let token = self.access.current().await?;
-        let answer = self
-            .send_as(path, token.as_ref(), deadline, silence)
-            .await?;
+        let sending = self.send_as(by, path, token.as_ref(), deadline, silence);
+        let answer = sending.await?;
         if answer.0 == 401
             && let Some(newer) = self.access.instead_of(token.as_ref()).await
         {
-            return self.send_as(path, Some(&newer), deadline, silence).await;
+            let sending = self.send_as(by, path, Some(&newer), deadline, silence);
+            return sending.await;
         }
         Ok(answer)
     }
 
     async fn send_as(
         &self,
+        by: &Transport,
         path: &str,
         token: Option<&HeaderValue>,
         deadline: Instant,
@@ -185,7 +206,7 @@ impl Client {
             .map_err(|error| Error::invalid("no request to Kubernetes").with_source(error))?;
         let mut limits = Limits::default().with_read(silence).with_deadline(deadline);
         limits.connection = limits.connection.min(self.request_timeout);
-        let answer = self.transport.send(&self.origin, request, &limits).await?;
+        let answer = by.send(&self.origin, request, &limits).await?;
         let (parts, body) = answer.into_parts();
         Ok((parts.status.as_u16(), body))
     }
@@ -210,7 +231,6 @@ fn of_account(account: &Path) -> Result<kubeconfig::Found> {
         Error::config(text).with_source(error)
     })?;
     Ok(kubeconfig::Found {
-        server: format!("https://{IN_CLUSTER}"),
         namespace: Some(named.trim().to_owned()),
         ca_file: Some(account.join("ca.crt")),
         token_file: Some(account.join("token")),

@@ -12,6 +12,28 @@ const PORT: u16 = 6443;
 /// Where pods find the account that they run as.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// Where pods reach the API server, if nothing else says so.
+const IN_CLUSTER: (&str, u16) = ("kubernetes.default.svc", 443);
+
+/// Of which family the addresses of a service are, where it has those of both: its pods have one of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IpFamily {
+    /// The family by which more endpoints are ready, for each service; IPv4 where that is the same.
+    #[default]
+    Auto,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+}
+
+const FAMILIES: [(&str, IpFamily); 3] = [
+    ("auto", IpFamily::Auto),
+    ("v4", IpFamily::V4),
+    ("v6", IpFamily::V6),
+];
+
 /// Settings of discovery by Kubernetes. In configuration the places are those of `service_discovery`, the rest are its
 /// `options`, by the same names.
 ///
@@ -36,6 +58,8 @@ pub struct KubernetesConfig {
     pub port: Option<String>,
     /// `http` or `https`. Default: what the port says (`appProtocol`, or its name), else `http`.
     pub protocol: Option<String>,
+    /// Which addresses are taken of a service that has IPv4 and IPv6. Default `auto`.
+    pub ip: IpFamily,
     /// Whether the annotations of Services are read: `trunkline/version`, `trunkline/health-check-path`,
     /// `trunkline/metadata.<name>`. The account needs to read `services`, too. Default false.
     pub annotations: bool,
@@ -59,7 +83,10 @@ pub struct KubernetesConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     /// The cluster that this process runs in, by the account in a directory.
-    InCluster { account: PathBuf },
+    InCluster {
+        account: PathBuf,
+        at: Option<(String, u16)>,
+    },
     /// What a kubeconfig file says.
     Kubeconfig {
         path: PathBuf,
@@ -75,7 +102,29 @@ impl KubernetesConfig {
     pub fn in_cluster() -> Self {
         Self::of(Server::InCluster {
             account: ACCOUNT.into(),
+            at: None,
         })
+    }
+
+    /// Says where the API server is for pods, unless the option `api_server` does: what the variables `KUBERNETES_SERVICE_HOST`
+    /// and `KUBERNETES_SERVICE_PORT` hold, which every pod has. A library does not read them; the manager does. They work where
+    /// the DNS of the cluster is not asked (`hostNetwork`) and while it is away; without them the server is
+    /// `kubernetes.default.svc`. Outside a cluster they say nothing.
+    ///
+    /// ```
+    /// use trunkline_kubernetes::KubernetesConfig;
+    ///
+    /// let config = KubernetesConfig::in_cluster().with_service_variables(Some("10.96.0.1"), Some("443"));
+    /// ```
+    #[must_use]
+    pub fn with_service_variables(mut self, host: Option<&str>, port: Option<&str>) -> Self {
+        if let Server::InCluster { at: at @ None, .. } = &mut self.server {
+            let host = host.map(bare).filter(|host| !host.is_empty());
+            let port = port.filter(|port| !port.trim().is_empty());
+            let port = port.map_or(Some(IN_CLUSTER.1), |port| port.trim().parse().ok());
+            *at = host.zip(port).map(|(host, port)| (host.to_owned(), port));
+        }
+        self
     }
 
     /// What the current context of a kubeconfig file says.
@@ -103,6 +152,7 @@ impl KubernetesConfig {
             namespaces: Vec::new(),
             port: None,
             protocol: None,
+            ip: IpFamily::Auto,
             annotations: false,
             wait: Duration::from_secs(30),
             request_timeout: Duration::from_secs(5),
@@ -127,6 +177,7 @@ impl KubernetesConfig {
         let protocols = [("http", "http"), ("https", "https")];
         let protocol = options.choice("protocol", &protocols);
         config.protocol = protocol.map(str::to_owned);
+        config.ip = options.choice("ip", &FAMILIES).unwrap_or_default();
         config.annotations = options.flag("annotations").unwrap_or_default();
         config.wait = options.duration("wait").unwrap_or(config.wait);
         let timeout = options.duration("request_timeout");
@@ -157,11 +208,48 @@ impl KubernetesConfig {
     }
 }
 
+impl Server {
+    /// Where a pod reaches the API server.
+    pub(crate) fn in_cluster(at: Option<&(String, u16)>) -> (&str, u16) {
+        at.map_or(IN_CLUSTER, |(host, port)| (host, *port))
+    }
+}
+
+/// An address of IPv6 stands in brackets or not.
+fn bare(host: &str) -> &str {
+    let host = host.trim();
+    let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    inner.unwrap_or(host)
+}
+
+/// `host:port`, an address of IPv6 in brackets.
+fn place(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    let is_whole = !bare(host).is_empty() && (!host.contains(':') || bare(host) != host);
+    is_whole.then(|| (bare(host).to_owned(), port))
+}
+
+fn written(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
 fn server(connection: &Connection, options: &mut OptionReader) -> Server {
     let kubeconfig = options.path("kubeconfig");
     let context = options.text("context");
     let account = options.path("account");
     let tls = options.flag("tls");
+    let api_server = options.text("api_server");
+    let at = api_server.as_deref().and_then(place);
+    if api_server.is_some() && at.is_none() {
+        options.problem("api_server", "is no `host:port`");
+    } else if at.is_some() && (connection.host.is_some() || kubeconfig.is_some()) {
+        let text = "is where pods find it; a host or a kubeconfig is given";
+        options.problem("api_server", text);
+    }
     if context.is_some() && kubeconfig.is_none() {
         options.problem("context", "is one of no file; add `kubeconfig`");
     }
@@ -191,6 +279,7 @@ fn server(connection: &Connection, options: &mut OptionReader) -> Server {
         Some(path) => Server::Kubeconfig { path, context },
         None => Server::InCluster {
             account: account.unwrap_or_else(|| ACCOUNT.into()),
+            at,
         },
     }
 }
@@ -246,7 +335,10 @@ impl From<KubernetesConfig> for ServiceDiscoveryConfig {
                     options.insert("context".to_owned(), context.into());
                 }
             }
-            Server::InCluster { account } => {
+            Server::InCluster { account, at } => {
+                if let Some((host, port)) = at {
+                    options.insert("api_server".to_owned(), written(&host, port).into());
+                }
                 let account = Some(account).filter(|path| path.as_os_str() != ACCOUNT);
                 paths.push(("account", account));
             }
@@ -263,6 +355,11 @@ impl From<KubernetesConfig> for ServiceDiscoveryConfig {
             if let Some(text) = text {
                 options.insert(name.to_owned(), text.into());
             }
+        }
+        if let Some((word, _)) = FAMILIES.iter().find(|(_, family)| *family == config.ip)
+            && config.ip != usual.ip
+        {
+            options.insert("ip".to_owned(), (*word).into());
         }
         if config.annotations {
             options.insert("annotations".to_owned(), true.into());
@@ -321,7 +418,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let url = "kubernetes://user:x@a,b/Shop?token_file=t&client_key=k&wait=1ms&context=c&weit=1&protocol=ftp&account=x";
+        let url = "kubernetes://user:x@a,b/Shop?token_file=t&client_key=k&wait=1ms&context=c&weit=1&protocol=ftp&account=x&ip=6&api_server=a";
         let error = read(url).unwrap_err();
         for path in [
             "connection.host",
@@ -333,6 +430,8 @@ mod tests {
             "options.context",
             "options.weit",
             "options.protocol",
+            "options.ip",
+            "options.api_server",
             "options.kubeconfig",
         ] {
             let begin = format!("service_discovery.{path}:");
@@ -345,11 +444,43 @@ mod tests {
     }
 
     #[test]
+    fn pods_are_told_where_the_api_server_is() {
+        let told = |url: &str, host, port| {
+            let config = read(url).unwrap().with_service_variables(host, port);
+            let Server::InCluster { at, .. } = &config.server else {
+                return "elsewhere".to_owned();
+            };
+            let (host, port) = Server::in_cluster(at.as_ref());
+            written(host, port)
+        };
+        let name = "kubernetes.default.svc:443";
+        assert_eq!(told("kubernetes://", None, None), name);
+        assert_eq!(told("kubernetes://", Some(""), Some("")), name);
+        assert_eq!(
+            told("kubernetes://", Some("10.0.0.1"), Some("")),
+            "10.0.0.1:443"
+        );
+        // Nothing that is understood.
+        assert_eq!(told("kubernetes://", Some("10.0.0.1"), Some("tcp")), name);
+        let (v4, v6) = (Some("10.0.0.1"), Some("fd00::1"));
+        assert_eq!(told("kubernetes://", v4, Some("6443")), "10.0.0.1:6443");
+        assert_eq!(told("kubernetes://", v6, None), "[fd00::1]:443");
+        assert_eq!(
+            told("kubernetes://", Some("[fd00::1]"), None),
+            "[fd00::1]:443"
+        );
+        let given = "kubernetes://?api_server=[fd00::2]:6443";
+        assert_eq!(told(given, v4, None), "[fd00::2]:6443");
+        assert_eq!(told("kubernetes://10.0.0.2", v4, None), "elsewhere");
+    }
+
+    #[test]
     fn typed_settings_and_neutral_ones_say_the_same() {
         let mut config = KubernetesConfig::at("10.0.0.1", 443);
         config.namespaces = vec!["a".to_owned(), "b".to_owned()];
         config.port = Some("http".to_owned());
         config.protocol = Some("https".to_owned());
+        config.ip = IpFamily::V6;
         config.annotations = true;
         config.wait = Duration::from_secs(3);
         config.request_timeout = Duration::from_secs(2);
@@ -361,6 +492,7 @@ mod tests {
         assert_eq!(back, config);
         for config in [
             KubernetesConfig::in_cluster(),
+            KubernetesConfig::in_cluster().with_service_variables(Some("fd00::1"), Some("443")),
             KubernetesConfig::kubeconfig("/k"),
         ] {
             let back = KubernetesConfig::from_neutral(&config.clone().into()).unwrap();

@@ -1,9 +1,10 @@
 //! From slices to instances.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_discovery::{InstanceStatus, ServiceInstance, ServiceName};
 
+use crate::family::Families;
 use crate::message::{Conditions, Endpoint, EndpointSlice, Port, Service};
 
 /// What annotations of ours begin with.
@@ -17,14 +18,16 @@ pub(crate) struct Ports {
     pub(crate) protocol: Option<String>,
 }
 
-/// The instances of a service: all endpoints of all its slices, each once.
+/// The instances of a service: all endpoints of all its slices of one family, each once.
 pub(crate) fn instances(
     ports: &Ports,
+    families: &Families,
     service: &ServiceName,
     slices: &[EndpointSlice],
     services: &[Service],
 ) -> Vec<ServiceInstance> {
     let mut found: BTreeMap<String, ServiceInstance> = BTreeMap::new();
+    let hinted = hinted_namespaces(families, slices);
     for slice in slices {
         let Some(port) = ports.choose(&slice.ports) else {
             if slice
@@ -40,8 +43,11 @@ pub(crate) fn instances(
             }
             continue;
         };
+        if !families.takes(slice) {
+            continue;
+        }
         let namespace = &slice.metadata.namespace;
-        let hinted = hints_count(slices, namespace);
+        let hinted = hinted.contains(namespace.as_str());
         for endpoint in &slice.endpoints {
             let Some(mut instance) = instance(service, namespace, endpoint, &port, hinted) else {
                 continue;
@@ -67,6 +73,11 @@ struct Chosen {
 }
 
 impl Ports {
+    /// Whether there is a port that requests go to.
+    pub(crate) fn are_in(&self, slice: &EndpointSlice) -> bool {
+        self.choose(&slice.ports).is_some()
+    }
+
     fn choose(&self, ports: &[Port]) -> Option<Chosen> {
         let tcp = |port: &&Port| {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -164,7 +175,7 @@ fn instance(
 }
 
 /// What is not said of ready and serving is true.
-fn status(conditions: &Conditions) -> InstanceStatus {
+pub(crate) fn status(conditions: &Conditions) -> InstanceStatus {
     let ready = conditions.ready.unwrap_or(true);
     let terminating = conditions.terminating.unwrap_or(false);
     let serving = conditions.serving.unwrap_or(true);
@@ -184,20 +195,22 @@ const fn rank(status: InstanceStatus) -> u8 {
     }
 }
 
-/// Hints say which zone an endpoint is for; they count only where every endpoint that is ready has some.
-fn hints_count(slices: &[EndpointSlice], namespace: &str) -> bool {
-    let slices = slices
-        .iter()
-        .filter(|slice| slice.metadata.namespace == namespace);
-    let endpoints = slices.flat_map(|slice| &slice.endpoints);
-    let mut ready = endpoints
-        .filter(|endpoint| status(&endpoint.conditions) == InstanceStatus::Up)
-        .peekable();
-    ready.peek().is_some()
-        && ready.all(|endpoint| {
+/// Hints say which zone an endpoint is for; they count only in namespaces where every endpoint that is ready has some.
+fn hinted_namespaces<'a>(families: &Families, slices: &'a [EndpointSlice]) -> BTreeSet<&'a str> {
+    let (mut all, mut without) = (BTreeSet::new(), BTreeSet::new());
+    for slice in slices.iter().filter(|slice| families.takes(slice)) {
+        let namespace = slice.metadata.namespace.as_str();
+        for endpoint in &slice.endpoints {
+            if status(&endpoint.conditions) != InstanceStatus::Up {
+                continue;
+            }
             let hints = endpoint.hints.as_ref();
-            hints.is_some_and(|hints| !hints.for_zones.is_empty())
-        })
+            let has_some = hints.is_some_and(|hints| !hints.for_zones.is_empty());
+            if has_some { &mut all } else { &mut without }.insert(namespace);
+        }
+    }
+    all.retain(|namespace| !without.contains(namespace));
+    all
 }
 
 /// What the Service of the namespace is annotated with.
@@ -234,9 +247,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::IpFamily;
 
     fn slices(value: serde_json::Value) -> Vec<EndpointSlice> {
         serde_json::from_value(value).unwrap()
+    }
+
+    fn seen(slices: &[EndpointSlice], services: &[Service]) -> Vec<ServiceInstance> {
+        let families = Families::of(IpFamily::Auto, slices.iter());
+        instances(&Ports::default(), &families, &users(), slices, services)
     }
 
     fn users() -> ServiceName {
@@ -265,7 +284,7 @@ mod tests {
         let slices = slices(
             json!([{"metadata": {"namespace": "shop"}, "ports": [{"port": 80}], "endpoints": endpoints}]),
         );
-        let found = instances(&Ports::default(), &users(), &slices, &[]);
+        let found = seen(&slices, &[]);
         let shown: Vec<&str> = found.iter().map(|it| it.status.as_str()).collect();
         assert_eq!(shown, ["up", "up", "draining", "down", "down", "draining"]);
         assert_eq!(found[0].id, "shop/users@10.0.0.1:80");
@@ -312,7 +331,7 @@ mod tests {
         let slice = |ready: bool| json!({"metadata": {"namespace": "shop"}, "ports": [{"port": 80}], "endpoints": [endpoint("10.0.0.1", Some(ready), None, None)]});
         for order in [[true, false], [false, true]] {
             let slices = slices(json!([slice(order[0]), slice(order[1])]));
-            let found = instances(&Ports::default(), &users(), &slices, &[]);
+            let found = seen(&slices, &[]);
             assert_eq!(found.len(), 1);
             assert_eq!(found[0].status, InstanceStatus::Up);
         }
@@ -328,7 +347,7 @@ mod tests {
             let slices = slices(
                 json!([{"metadata": {"namespace": "shop"}, "ports": [{"port": 80}], "endpoints": endpoints}]),
             );
-            let found = instances(&Ports::default(), &users(), &slices, &[]);
+            let found = seen(&slices, &[]);
             found
                 .into_iter()
                 .map(|it| it.zone.unwrap())
@@ -356,7 +375,7 @@ mod tests {
             "trunkline/version": "2.1", "trunkline/health-check-path": "/ready", "trunkline/metadata.team": "core", "other": "x",
         }}}]))
         .unwrap();
-        let found = instances(&Ports::default(), &users(), &slices, &services);
+        let found = seen(&slices, &services);
         assert_eq!(
             (
                 found[0].version.as_str(),
@@ -367,7 +386,7 @@ mod tests {
         assert_eq!(found[0].metadata["team"], "core");
         assert!(!found[1].metadata.contains_key("team"));
         let odd: Vec<Service> = serde_json::from_value(json!([{"metadata": {"namespace": "shop", "annotations": {"trunkline/health-check-path": "ready"}}}])).unwrap();
-        let found = instances(&Ports::default(), &users(), &slices, &odd);
+        let found = seen(&slices, &odd);
         assert_eq!(found[0].health_check_path, "");
     }
 
@@ -375,6 +394,6 @@ mod tests {
     fn what_the_server_leaves_empty_is_no_error() {
         let slices =
             slices(json!([{"metadata": {"namespace": "shop"}, "ports": null, "endpoints": null}]));
-        assert!(instances(&Ports::default(), &users(), &slices, &[]).is_empty());
+        assert!(seen(&slices, &[]).is_empty());
     }
 }

@@ -18,6 +18,7 @@ pub(crate) fn of(code: u16, said: &Status) -> Error {
         400 | 422 => ErrorKind::Invalid,
         401 => ErrorKind::Unauthenticated,
         403 => ErrorKind::Denied,
+        404 => ErrorKind::NotFound,
         // Too many requests, and what is too old: it is asked for anew.
         429 => ErrorKind::RateLimited,
         408 | 410 | 500..=599 => ErrorKind::Unavailable,

@@ -13,6 +13,7 @@ use trunkline_core::{Error, ErrorKind, Result};
 
 use crate::client::{Client, Opened};
 use crate::error::{ended, of};
+use crate::gaps::is_refusal;
 use crate::lines::Lines;
 use crate::message::{Event, Kind, List, Status};
 
@@ -20,6 +21,8 @@ use crate::message::{Event, Kind, List, Status};
 const PART: usize = 500;
 /// The longest wait before a list is asked for again, and before a watch is that ended at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// The same where it is refused: somebody must change what is allowed.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 
 /// Objects of one kind in one namespace, or in all.
@@ -109,7 +112,8 @@ struct Following<T> {
     listed: bool,
     lines: Option<Lines>,
     opened: Option<Instant>,
-    failed: bool,
+    /// How long it is waited before the next list.
+    wait: Duration,
     ended: bool,
 }
 
@@ -127,7 +131,10 @@ pub(crate) fn snapshots<T: Kind>(
             following.listed = false;
             following.lines = None;
             following.opened = None;
-            following.failed = true;
+            following.wait = match is_refusal(error) {
+                true => REFUSED_WAIT,
+                false => LONGEST_WAIT,
+            };
             following.ended = error.kind() == ErrorKind::Cancelled;
         }
         Some((next, following))
@@ -144,7 +151,7 @@ impl<T: Kind> Following<T> {
             listed: false,
             lines: None,
             opened: None,
-            failed: false,
+            wait: Duration::ZERO,
             ended: false,
         }
     }
@@ -177,14 +184,14 @@ impl<T: Kind> Following<T> {
     }
 
     async fn list(&mut self) -> Result<()> {
-        if self.failed {
-            pause(&self.client).await?;
+        if !self.wait.is_zero() {
+            pause(&self.client, self.wait).await?;
         }
         let (items, version) = list(&self.client, &self.collection).await?;
         self.items = items.into_iter().map(|item| (key(&item), item)).collect();
         self.version = version;
         self.listed = true;
-        self.failed = false;
+        self.wait = Duration::ZERO;
         Ok(())
     }
 
@@ -201,7 +208,7 @@ impl<T: Kind> Following<T> {
             .opened
             .is_some_and(|opened| opened.elapsed() < LONGEST_WAIT / 2)
         {
-            pause(&self.client).await?;
+            pause(&self.client, LONGEST_WAIT).await?;
         }
         self.opened = Some(Instant::now());
         match self.client.open(&path).await? {
@@ -255,7 +262,7 @@ impl<T: Kind> Following<T> {
         self.lines = None;
         self.opened = None;
         // Not again and again, should it not know that of its own list either.
-        self.failed = true;
+        self.wait = LONGEST_WAIT;
     }
 
     fn snapshot(&self) -> Vec<T> {
@@ -263,8 +270,8 @@ impl<T: Kind> Following<T> {
     }
 }
 
-async fn pause(client: &Client) -> Result<()> {
-    let wait = LONGEST_WAIT.mul_f64(0.5 + fastrand::f64() / 2.0);
+async fn pause(client: &Client, longest: Duration) -> Result<()> {
+    let wait = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
     tokio::select! {
         biased;
         () = client.closed().cancelled() => Err(ended()),

@@ -36,12 +36,15 @@ mod client;
 mod config;
 mod endpoints;
 mod error;
+mod family;
 mod follow;
+mod gaps;
 mod kubeconfig;
 mod lines;
 mod message;
 mod registry;
+mod watch;
 mod yaml;
 
-pub use config::KubernetesConfig;
+pub use config::{IpFamily, KubernetesConfig};
 pub use registry::KubernetesRegistry;

@@ -26,6 +26,7 @@ pub(crate) trait Kind: Clone + Send + for<'a> Deserialize<'a> + 'static {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct EndpointSlice {
     pub(crate) metadata: Metadata,
+    pub(crate) address_type: AddressType,
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) endpoints: Vec<Endpoint>,
     #[serde(deserialize_with = "null_is_empty")]
@@ -36,6 +37,19 @@ impl Kind for EndpointSlice {
     fn metadata(&self) -> &Metadata {
         &self.metadata
     }
+}
+
+/// What the addresses of a slice are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum AddressType {
+    #[default]
+    #[serde(rename = "IPv4")]
+    V4,
+    #[serde(rename = "IPv6")]
+    V6,
+    /// Names (`FQDN`), or what a newer server knows.
+    #[serde(other)]
+    Other,
 }
 
 /// A Service, for its annotations.

@@ -5,21 +5,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
-use futures_util::stream::{self, BoxStream, SelectAll};
-use futures_util::{StreamExt as _, TryFutureExt as _};
+use futures_util::TryFutureExt as _;
+use futures_util::future::join_all;
 use tokio::time::Instant;
-use trunkline_core::{ErrorKind, Result};
+use trunkline_core::{Error, Result};
 use trunkline_discovery::{
     InstanceList, InstanceWatch, Lease, Registry, Resolver, ServiceInstance, ServiceName,
 };
 
 use crate::client::Client;
-use crate::config::KubernetesConfig;
+use crate::config::{IpFamily, KubernetesConfig};
 use crate::endpoints::{Ports, instances};
 use crate::error::announces_nothing;
-use crate::follow::{Collection, list, snapshots, try_list};
-use crate::message::{EndpointSlice, SERVICE_LABEL, Service};
+use crate::family::Families;
+use crate::follow::{Collection, list, try_list};
+use crate::gaps::{Gaps, is_refusal};
+use crate::message::{AddressType, EndpointSlice, SERVICE_LABEL, Service};
+use crate::watch::{shown, watch};
 
 const KIND: &str = "kubernetes";
 const DISCOVERY: &str = "/apis/discovery.k8s.io/v1";
@@ -40,12 +42,14 @@ const CORE: &str = "/api/v1";
 #[derive(Clone)]
 pub struct KubernetesRegistry(Arc<Shared>);
 
-struct Shared {
-    client: Arc<Client>,
+pub(crate) struct Shared {
+    pub(crate) client: Arc<Client>,
     /// None: all of them.
     namespaces: Vec<Option<String>>,
     ports: Ports,
+    ip: IpFamily,
     annotations: bool,
+    pub(crate) gaps: Gaps,
 }
 
 impl KubernetesRegistry {
@@ -69,7 +73,9 @@ impl KubernetesRegistry {
                 port: config.port.clone(),
                 protocol: config.protocol.clone(),
             },
+            ip: config.ip,
             annotations: config.annotations,
+            gaps: Gaps::default(),
         })))
     }
 
@@ -112,17 +118,22 @@ impl Registry for KubernetesRegistry {
         Err(announces_nothing().with_operation("deregister"))
     }
 
-    /// Asks for what a lookup needs, in every namespace.
+    /// Asks for what a lookup needs, in every namespace; it works as long as one can be read.
     async fn health_check(&self) -> Result<()> {
         let probe = ServiceName::new("trunkline-health")?;
-        let asked = self.0.slices_of(&probe);
-        let asked = asked
+        let slices = self.0.slices_of(&probe);
+        let asked = slices
             .iter()
             .map(|slices| try_list::<EndpointSlice>(&self.0.client, slices));
-        let answers = try_join_all(asked).await;
+        let answers = self.0.passed_by(&slices, join_all(asked).await);
         answers
             .map(drop)
             .map_err(|error| error.with_operation("health_check"))
+    }
+
+    /// Namespaces that could not be read when they were last asked for.
+    fn shortcoming(&self) -> Option<Error> {
+        self.0.gaps.told()
     }
 }
 
@@ -143,12 +154,7 @@ impl Resolver for KubernetesRegistry {
 
     async fn watch(&self, service: &ServiceName) -> Result<InstanceWatch> {
         self.0.client.check_open()?;
-        let lists = Watching::new(&self.0, service);
-        let lists = stream::unfold(lists, async |mut watching| {
-            let list = watching.next().await?;
-            Some((list, watching))
-        });
-        Ok(InstanceWatch::new(lists))
+        Ok(watch(&self.0, service))
     }
 }
 
@@ -161,9 +167,63 @@ impl Shared {
         let services = of_services
             .iter()
             .map(|part| list::<Service>(&self.client, part).map_ok(|(items, _)| items));
-        let (slices, services) = tokio::try_join!(try_join_all(slices), try_join_all(services))?;
-        let found = instances(&self.ports, service, &slices.concat(), &services.concat());
+        let (slices, services) = tokio::join!(join_all(slices), join_all(services));
+        let slices = self.passed_by(&of_slices, slices)?.concat();
+        let mut annotated = Vec::new();
+        for (part, answer) in of_services.iter().zip(services) {
+            match answer {
+                Ok(items) => annotated.extend(items),
+                Err(error) if is_refusal(&error) => {
+                    self.without_annotations(shown(part.namespace.as_ref()), &error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (found, _) = self.found(service, &slices, &annotated);
         Ok(InstanceList::new(found, 0))
+    }
+
+    /// What was answered, without the parts that refuse.
+    fn passed_by<T>(&self, parts: &[Collection], answers: Vec<Result<T>>) -> Result<Vec<T>> {
+        let namespaces = parts.iter().map(|part| shown(part.namespace.as_ref()));
+        self.gaps.passed_by(namespaces.zip(answers))
+    }
+
+    pub(crate) fn without_annotations(&self, namespace: &str, error: &Error) {
+        if self.gaps.first(format!("annotations of {namespace}")) {
+            tracing::warn!(
+                target: "trunkline::discovery",
+                namespace, error = %error.report(),
+                "Services cannot be read: their annotations do not count"
+            );
+        }
+    }
+
+    /// The instances that slices stand for, of one family of addresses in each namespace.
+    pub(crate) fn found(
+        &self,
+        service: &ServiceName,
+        slices: &[EndpointSlice],
+        services: &[Service],
+    ) -> (Vec<ServiceInstance>, Families) {
+        for slice in slices {
+            let namespace = &slice.metadata.namespace;
+            if slice.address_type == AddressType::Other
+                && self
+                    .gaps
+                    .first(format!("names of {service} in {namespace}"))
+            {
+                tracing::warn!(
+                    target: "trunkline::discovery",
+                    %service, namespace, slice = slice.metadata.name,
+                    "a slice has no addresses of IPv4 or IPv6; it is passed by"
+                );
+            }
+        }
+        let callable = slices.iter().filter(|slice| self.ports.are_in(slice));
+        let families = Families::of(self.ip, callable);
+        let found = instances(&self.ports, &families, service, slices, services);
+        (found, families)
     }
 
     async fn names(&self) -> Result<Vec<ServiceName>> {
@@ -180,7 +240,7 @@ impl Shared {
         let asked = everywhere.iter();
         let asked = asked.map(|part| list::<EndpointSlice>(&self.client, part));
         let mut names = BTreeSet::new();
-        for (slices, _) in try_join_all(asked).await? {
+        for (slices, _) in self.passed_by(&everywhere, join_all(asked).await)? {
             let used = slices
                 .into_iter()
                 .filter(|slice| !slice.endpoints.is_empty());
@@ -190,7 +250,7 @@ impl Shared {
         Ok(names.into_iter().collect())
     }
 
-    fn slices_of(&self, service: &ServiceName) -> Vec<Collection> {
+    pub(crate) fn slices_of(&self, service: &ServiceName) -> Vec<Collection> {
         let (name, namespaces) = self.places(service);
         namespaces
             .into_iter()
@@ -203,7 +263,7 @@ impl Shared {
             .collect()
     }
 
-    fn services_of(&self, service: &ServiceName) -> Vec<Collection> {
+    pub(crate) fn services_of(&self, service: &ServiceName) -> Vec<Collection> {
         if !self.annotations {
             return Vec::new();
         }
@@ -225,89 +285,5 @@ impl Shared {
             Some((name, namespace)) => (name.to_owned(), vec![Some(namespace.to_owned())]),
             None => (service.to_string(), self.namespaces.clone()),
         }
-    }
-}
-
-/// What one of the collections of a watch says.
-enum Said {
-    Slices(usize, Vec<EndpointSlice>),
-    Services(usize, Vec<Service>),
-}
-
-struct Watching {
-    shared: Arc<Shared>,
-    service: ServiceName,
-    parts: SelectAll<BoxStream<'static, Result<Said>>>,
-    /// Nothing yet where none was listed yet.
-    slices: Vec<Option<Vec<EndpointSlice>>>,
-    services: Vec<Option<Vec<Service>>>,
-    last: Option<Vec<ServiceInstance>>,
-}
-
-impl Watching {
-    fn new(shared: &Arc<Shared>, service: &ServiceName) -> Self {
-        let (of_slices, of_services) = (shared.slices_of(service), shared.services_of(service));
-        let (slices, services) = (vec![None; of_slices.len()], vec![None; of_services.len()]);
-        let mut parts: Vec<BoxStream<'static, Result<Said>>> = Vec::new();
-        for (at, part) in of_slices.into_iter().enumerate() {
-            let lists = snapshots::<EndpointSlice>(Arc::clone(&shared.client), part);
-            parts.push(lists.map(move |items| Ok(Said::Slices(at, items?))).boxed());
-        }
-        for (at, part) in of_services.into_iter().enumerate() {
-            let lists = snapshots::<Service>(Arc::clone(&shared.client), part);
-            parts.push(
-                lists
-                    .map(move |items| Ok(Said::Services(at, items?)))
-                    .boxed(),
-            );
-        }
-        Self {
-            shared: Arc::clone(shared),
-            service: service.clone(),
-            parts: parts.into_iter().collect(),
-            slices,
-            services,
-            last: None,
-        }
-    }
-
-    async fn next(&mut self) -> Option<Result<InstanceList>> {
-        loop {
-            match self.parts.next().await? {
-                Ok(Said::Slices(at, items)) => *self.slices.get_mut(at)? = Some(items),
-                Ok(Said::Services(at, items)) => *self.services.get_mut(at)? = Some(items),
-                Err(error) if error.kind() == ErrorKind::Cancelled => return None,
-                Err(error) => {
-                    // After an error the list is told again, changed or not.
-                    self.last = None;
-                    return Some(Err(error));
-                }
-            }
-            if let Some(list) = self.news() {
-                return Some(Ok(list));
-            }
-        }
-    }
-
-    /// The list, if all parts of it are known and it is another one than last time.
-    fn news(&mut self) -> Option<InstanceList> {
-        let slices: Vec<EndpointSlice> = self
-            .slices
-            .iter()
-            .cloned()
-            .collect::<Option<Vec<_>>>()?
-            .concat();
-        let services: Vec<Service> = self
-            .services
-            .iter()
-            .cloned()
-            .collect::<Option<Vec<_>>>()?
-            .concat();
-        let found = instances(&self.shared.ports, &self.service, &slices, &services);
-        if self.last.as_ref() == Some(&found) {
-            return None;
-        }
-        self.last = Some(found.clone());
-        Some(InstanceList::new(found, 0))
     }
 }

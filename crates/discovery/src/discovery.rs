@@ -195,7 +195,13 @@ impl Discovery {
         };
         self.0.cache.report_ages();
         match &answer {
-            Ok(()) => self.0.reporter.works(WHO),
+            Ok(()) => {
+                let registry = self.0.registry.as_ref();
+                match registry.and_then(|registry| registry.shortcoming()) {
+                    None => self.0.reporter.works(WHO),
+                    Some(error) => self.0.reporter.failed(WHO, Weight::Degraded, error),
+                }
+            }
             Err(error) => {
                 let weight = if self.0.cache.knows_any() {
                     Weight::Degraded

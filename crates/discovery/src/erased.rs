@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_core::task::catch_panic;
-use trunkline_core::{BoxFuture, Result};
+use trunkline_core::{BoxFuture, Error, Result};
 
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::registry::{Lease, Registry};
@@ -25,6 +25,7 @@ trait DynRegistry: Send + Sync {
     ) -> BoxFuture<'a, Result<()>>;
     fn deregister_dyn<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
     fn health_check_dyn(&self) -> BoxFuture<'_, Result<()>>;
+    fn shortcoming_dyn(&self) -> Option<Error>;
 }
 
 impl<R: Registry> DynRegistry for R {
@@ -54,6 +55,10 @@ impl<R: Registry> DynRegistry for R {
 
     fn health_check_dyn(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.health_check())
+    }
+
+    fn shortcoming_dyn(&self) -> Option<Error> {
+        self.shortcoming()
     }
 }
 
@@ -98,6 +103,10 @@ impl Registry for AnyRegistry {
 
     async fn health_check(&self) -> Result<()> {
         caught(self.0.health_check_dyn()).await
+    }
+
+    fn shortcoming(&self) -> Option<Error> {
+        self.0.shortcoming_dyn()
     }
 
     fn erase(self) -> AnyRegistry {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use trunkline_core::Result;
+use trunkline_core::{Error, Result};
 
 use crate::erased::AnyRegistry;
 use crate::instance::ServiceInstance;
@@ -43,6 +43,11 @@ pub trait Registry: Send + Sync + Sized + 'static {
 
     /// Asks the registry itself whether it works. Cancel safe.
     fn health_check(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// What it passes by although it works, such as a part that it may not read. Health tells it as degraded.
+    fn shortcoming(&self) -> Option<Error> {
+        None
+    }
 
     /// Erases the type. Erasing twice gives the same handle.
     fn erase(self) -> AnyRegistry {

@@ -326,7 +326,15 @@ mod kubernetes {
     }
 
     pub(super) fn discovery(config: &ServiceDiscoveryConfig) -> Result<OpenedRegistry> {
-        let registry = KubernetesRegistry::new(&KubernetesConfig::from_neutral(config)?)?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this crate is the one that reads the environment; every pod has these"
+        )]
+        let [host, port] = ["KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"]
+            .map(|name| std::env::var(name).ok());
+        let settings = KubernetesConfig::from_neutral(config)?
+            .with_service_variables(host.as_deref(), port.as_deref());
+        let registry = KubernetesRegistry::new(&settings)?;
         Ok(OpenedRegistry::new(registry, KubernetesRegistry::close))
     }
 }

@@ -75,6 +75,10 @@ impl Registry for Prefixed<AnyRegistry> {
     async fn health_check(&self) -> Result<()> {
         self.inner.health_check().await
     }
+
+    fn shortcoming(&self) -> Option<Error> {
+        self.inner.shortcoming()
+    }
 }
 
 impl Resolver for Prefixed<AnyResolver> {

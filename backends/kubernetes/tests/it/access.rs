@@ -3,12 +3,12 @@
 use std::fs;
 
 use serde_json::json;
-use trunkline_core::ErrorKind;
-use trunkline_discovery::{Registry, Resolver, ServiceDiscoveryConfig};
+use trunkline_core::{ErrorKind, Health, Status};
+use trunkline_discovery::{Discovery, InstanceList, Registry, Resolver, ServiceDiscoveryConfig};
 use trunkline_kubernetes::{KubernetesConfig, KubernetesRegistry};
 use trunkline_testing::servers::kubernetes::{ADMIN, READER};
 
-use crate::world::{Cluster, config, shared, unique, until};
+use crate::world::{Cluster, SOON, config, shared, unique, until};
 
 #[tokio::test]
 async fn who_may_not_is_told_so_and_who_is_let_may() {
@@ -35,25 +35,92 @@ async fn who_may_not_is_told_so_and_who_is_let_may() {
         ErrorKind::Denied
     );
 
-    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
-    let api = "rbac.authorization.k8s.io";
-    let rules = json!([{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}]);
-    let role = json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": {"name": "read"}, "rules": rules});
-    cluster.apply(&format!("{rbac}/roles/read"), &role).await;
-    let binding = json!({
-        "apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": {"name": "read"},
-        "roleRef": {"apiGroup": api, "kind": "Role", "name": "read"},
-        "subjects": [{"apiGroup": api, "kind": "User", "name": "reader"}],
-    });
-    cluster
-        .apply(&format!("{rbac}/rolebindings/read"), &binding)
-        .await;
+    allow(&cluster, namespace.as_str(), "endpointslices").await;
     until("the reader may", async || {
         reader.health_check().await.is_ok()
     })
     .await;
     let mut watch = reader.watch(&unique("users")).await.unwrap();
     assert!(watch.next().await.unwrap().unwrap().instances.is_empty());
+}
+
+/// Lets the reader read something in a namespace.
+async fn allow(cluster: &Cluster, namespace: &str, what: &str) {
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+    let api = "rbac.authorization.k8s.io";
+    let rules = json!([{"apiGroups": ["discovery.k8s.io", ""], "resources": [what], "verbs": ["get", "list", "watch"]}]);
+    let role = json!({"apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": {"name": what}, "rules": rules});
+    cluster.apply(&format!("{rbac}/roles/{what}"), &role).await;
+    let binding = json!({
+        "apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": {"name": what},
+        "roleRef": {"apiGroup": api, "kind": "Role", "name": what},
+        "subjects": [{"apiGroup": api, "kind": "User", "name": "reader"}],
+    });
+    cluster
+        .apply(&format!("{rbac}/rolebindings/{what}"), &binding)
+        .await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_may_not_be_read_hides_no_other() {
+    let Some(url) = shared().await else { return };
+    let cluster = Cluster::of(&url);
+    let users = unique("users");
+    let (open, shut) = (unique("open"), unique("shut"));
+    for (n, namespace) in [&open, &shut].into_iter().enumerate() {
+        cluster.namespace(namespace.as_str()).await;
+        let address = format!("10.6.0.{}", n + 1);
+        let content = json!({"ports": [{"port": 80}], "endpoints": [{"addresses": [address]}]});
+        let name = format!("{users}-x");
+        cluster
+            .slice(namespace.as_str(), users.as_str(), &name, &content)
+            .await;
+    }
+    let mut settings = config(&url.replace(ADMIN, READER));
+    settings.namespaces = vec![open.to_string(), shut.to_string()];
+    // Nor do annotations that may not be read hide the instances.
+    settings.annotations = true;
+    let registry = KubernetesRegistry::new(&settings).unwrap();
+    // None may be read: that is an error.
+    let denied = registry.resolve(&users).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied);
+    let denied = registry.services().await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied);
+
+    allow(&cluster, open.as_str(), "endpointslices").await;
+    until("the reader may", async || {
+        registry.health_check().await.is_ok()
+    })
+    .await;
+    let hosts = |list: InstanceList| {
+        let hosts = list.instances.into_iter().map(|it| it.host);
+        hosts.collect::<Vec<_>>()
+    };
+    assert_eq!(hosts(registry.resolve(&users).await.unwrap()), ["10.6.0.1"]);
+    assert!(registry.services().await.unwrap().contains(&users));
+    let mut watch = registry.watch(&users).await.unwrap();
+    assert_eq!(hosts(watch.next().await.unwrap().unwrap()), ["10.6.0.1"]);
+
+    // Health names the one that is missing.
+    let health = Health::default();
+    let part = health.register("discovery", "discovery", "kubernetes", true);
+    let discovery = Discovery::builder()
+        .registry(registry.clone())
+        .component(part.clone())
+        .build();
+    discovery.health_check().await.unwrap();
+    let status = part.status().unwrap();
+    assert_eq!(status.status, Status::Degraded);
+    let told = format!("{status:?}");
+    assert!(told.contains(shut.as_str()), "{told}");
+    assert!(!told.contains(open.as_str()), "{told}");
+
+    // What is allowed later is seen.
+    allow(&cluster, shut.as_str(), "endpointslices").await;
+    let both = tokio::time::timeout(SOON, watch.next()).await.unwrap();
+    assert_eq!(hosts(both.unwrap().unwrap()), ["10.6.0.1", "10.6.0.2"]);
+    discovery.health_check().await.unwrap();
+    assert_eq!(part.status().unwrap().status, Status::Healthy);
 }
 
 #[tokio::test]
@@ -124,7 +191,23 @@ async fn a_kubeconfig_and_an_account_directory_say_where_to_go() {
         format!("{registry:?}").contains("kube-system"),
         "{registry:?}"
     );
-    // The directory of an account names the server that only pods can reach: what it lacks is told.
+    // The directory of an account, and what pods are told of the server.
+    let account = tempfile::tempdir().unwrap();
+    for (name, text) in [("namespace", "kube-system"), ("token", ADMIN)] {
+        fs::write(account.path().join(name), text).unwrap();
+    }
+    fs::copy(&ca, account.path().join("ca.crt")).unwrap();
+    let in_pod = format!("kubernetes://?account={}", account.path().display());
+    let neutral = ServiceDiscoveryConfig::from_url(&in_pod).unwrap();
+    let settings = KubernetesConfig::from_neutral(&neutral).unwrap();
+    let settings = settings.with_service_variables(Some(&host), Some(&port.to_string()));
+    let registry = KubernetesRegistry::new(&settings).unwrap();
+    registry.health_check().await.unwrap();
+    assert!(
+        format!("{registry:?}").contains("kube-system"),
+        "{registry:?}"
+    );
+    // A directory that lacks something is told.
     let empty = format!("kubernetes://?account={}", directory.path().display());
     let neutral = ServiceDiscoveryConfig::from_url(&empty).unwrap();
     let outside = KubernetesRegistry::new(&KubernetesConfig::from_neutral(&neutral).unwrap());

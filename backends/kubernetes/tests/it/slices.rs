@@ -139,3 +139,53 @@ async fn annotations_of_the_service_are_seen_as_they_change() {
         assert_eq!(found, registry.resolve(&users).await.unwrap().instances);
     }
 }
+
+#[tokio::test]
+async fn a_pod_of_two_families_is_one_instance() {
+    let Some(url) = shared().await else { return };
+    let cluster = Cluster::of(&url);
+    let users = unique("users");
+    let write = async |family: &str, addresses: &[&str]| {
+        let endpoints: Vec<_> = addresses
+            .iter()
+            .map(|address| json!({"addresses": [address]}))
+            .collect();
+        let content =
+            json!({"addressType": family, "ports": [{"port": 80}], "endpoints": endpoints});
+        let name = format!("{users}-{}", family.to_lowercase());
+        cluster
+            .slice("default", users.as_str(), &name, &content)
+            .await;
+    };
+    write("IPv4", &["10.5.0.1", "10.5.0.2"]).await;
+    write("IPv6", &["fd00:5::1", "fd00:5::2"]).await;
+    // A name is none of the addresses that pods have.
+    write("FQDN", &["users.example.com"]).await;
+    let hosts = |found: Vec<ServiceInstance>| {
+        let mut hosts: Vec<String> = found.into_iter().map(|it| it.host).collect();
+        hosts.sort();
+        hosts
+    };
+    let asked = async |option: &str| {
+        let registry = KubernetesRegistry::new(&config(&format!("{url}{option}"))).unwrap();
+        hosts(registry.resolve(&users).await.unwrap().instances)
+    };
+    assert_eq!(asked("").await, ["10.5.0.1", "10.5.0.2"]);
+    assert_eq!(asked("&ip=v4").await, ["10.5.0.1", "10.5.0.2"]);
+    assert_eq!(asked("&ip=v6").await, ["fd00:5::1", "fd00:5::2"]);
+    let registry = KubernetesRegistry::new(&config(&url)).unwrap();
+    let mut watch = registry.watch(&users).await.unwrap();
+    assert_eq!(hosts(next(&mut watch).await), ["10.5.0.1", "10.5.0.2"]);
+    // More are ready by the other family.
+    write("IPv6", &["fd00:5::1", "fd00:5::2", "fd00:5::3"]).await;
+    let more = ["fd00:5::1", "fd00:5::2", "fd00:5::3"];
+    assert_eq!(hosts(next(&mut watch).await), more);
+    assert_eq!(asked("").await, more);
+    // The first family catches up.
+    write("IPv4", &["10.5.0.1", "10.5.0.2", "10.5.0.3"]).await;
+    let back = ["10.5.0.1", "10.5.0.2", "10.5.0.3"];
+    assert_eq!(hosts(next(&mut watch).await), back);
+    // One that is empty is left at once.
+    write("IPv4", &[]).await;
+    assert_eq!(hosts(next(&mut watch).await), more);
+}

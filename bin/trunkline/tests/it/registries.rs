@@ -4,6 +4,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use trunkline_testing::servers::{self, System};
 
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+
 use crate::place::{Outcome, Place, eventually};
 use crate::upstream::Upstream;
 
@@ -409,54 +412,5 @@ mod dns {
             .run(&["services", "list", "dns://127.0.0.1:9/"])
             .await
             .refused(2, "service_discovery.options.srv");
-    }
-}
-
-#[cfg(feature = "kubernetes")]
-mod kubernetes {
-    use trunkline_testing::servers::KUBERNETES;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn it_is_asked_by_url_and_announces_nothing() {
-        let Some(url) = shared(&KUBERNETES).await else {
-            return;
-        };
-        let place = Place::new();
-        // What stands there is written by the tests of the backend; here it is who is asked, and how it is said.
-        let all = place
-            .run(&["services", "list", &url, "--output", "json"])
-            .await;
-        let _any: Vec<Value> = all.done().json();
-        assert!(listed(&place, &url, &unique("nobody")).await.is_empty());
-        let web = unique("web");
-        let watch = [
-            "services", "watch", &url, &web, "--output", "json", "--count", "1",
-        ];
-        let mut watch = place.start(&watch);
-        assert_eq!(watch.json().await["instances"], Value::Array(Vec::new()));
-        watch.end().await.done();
-        let register = ["services", "register", &url, &web, "127.0.0.1:9"];
-        let outcome = place.run(&register).await;
-        assert_ne!(outcome.code, Some(0), "{outcome:?}");
-        assert!(
-            outcome.stderr.contains("nothing is announced"),
-            "{}",
-            outcome.stderr
-        );
-    }
-
-    #[tokio::test]
-    async fn wrong_options_are_told_with_their_names() {
-        let url = "kubernetes://127.0.0.1:9?weit=5s";
-        let place = Place::new();
-        let outcome = place.run(&["services", "list", url]).await;
-        outcome.refused(2, "service_discovery.options.weit");
-    }
-
-    #[tokio::test]
-    async fn is_an_error_when_away() {
-        super::is_an_error_when_away("kubernetes").await;
     }
 }

@@ -18,13 +18,22 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) async fn of(router: Router) -> Self {
-        let listener = Listener::bind("127.0.0.1", 0).await.unwrap();
+        Self::at("127.0.0.1", router).await
+    }
+
+    async fn at(host: &str, router: Router) -> Self {
+        let listener = Listener::bind(host, 0).await.unwrap();
         let serving = listener.serve(ConnectionLimits::default(), move |_| router.clone());
         Self { serving }
     }
 
     /// Tells what it was asked, 404 below `/missing`, nothing ever below `/stuck`.
     pub(crate) async fn talkative() -> Self {
+        Self::talkative_at("127.0.0.1").await
+    }
+
+    /// The same at an address of its own.
+    pub(crate) async fn talkative_at(host: &str) -> Self {
         let told = any(
             async |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
                 heard(&method, &uri, &headers, &body).to_string()
@@ -38,7 +47,7 @@ impl Upstream {
             )
             .route("/stuck", get(std::future::pending::<()>))
             .fallback(told);
-        Self::of(router).await
+        Self::at(host, router).await
     }
 
     /// Never answers anything.

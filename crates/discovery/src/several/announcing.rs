@@ -224,7 +224,16 @@ impl Registry for Several {
         let mut works = false;
         for (at, answer) in answers {
             let answer = answer.unwrap_or_else(|| Err(no_answer_yet()));
-            self.went(at, Purpose::Answering, answer.as_ref().err());
+            let shortcoming = match &answer {
+                Ok(()) => self
+                    .0
+                    .members
+                    .get(at)
+                    .and_then(|it| it.registry.shortcoming()),
+                Err(_) => None,
+            };
+            let problem = answer.as_ref().err().or(shortcoming.as_ref());
+            self.went(at, Purpose::Answering, problem);
             match answer {
                 Ok(()) => works = true,
                 Err(error) => errors.push((at, error)),
