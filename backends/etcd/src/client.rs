@@ -1,12 +1,12 @@
 //! Requests to the members of a cluster: one after the other until one answers, logged in where that is needed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::{Context, Error, ErrorKind, Result};
@@ -20,8 +20,14 @@ use crate::login::Login;
 /// Longest answer that is read: ten thousand instances with much metadata.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 
-/// Every watched service has a connection of its own.
-const CONNECTIONS: usize = 4096;
+/// For what is asked and answered: watches never take these, or leases would run out behind them.
+const CONNECTIONS: usize = 64;
+
+/// Where watches are opened.
+const WATCH: &str = "/v3/watch";
+
+/// By this the gateway asks its member to end a watch when it has no leader: what happens meanwhile elsewhere it does not know.
+const NEEDS_LEADER: &str = "grpc-metadata-hasleader";
 
 /// The least time that one member is given.
 const LEAST_TIME: Duration = Duration::from_secs(1);
@@ -36,17 +42,25 @@ const WELL: &str = "\"health\":\"true\"";
 enum Question<'a> {
     /// A message with one answer.
     Answered { path: &'a str, message: Bytes },
-    /// A message whose answer goes on.
-    Streamed { path: &'a str, message: Bytes },
+    /// A watch: the answer goes on.
+    Streamed(Bytes),
     /// Whether the cluster works.
     Health,
 }
 
+/// A watch, and the member that it was opened at.
+pub(crate) struct Opened {
+    pub(crate) lines: Lines,
+    pub(crate) member: usize,
+}
+
 pub(crate) struct Client {
     transport: Transport,
+    /// The connections that watches hold, one each.
+    watching: Transport,
     members: Vec<Origin>,
     /// The member that answered last.
-    current: AtomicUsize,
+    current: watch::Sender<usize>,
     login: Login,
     request_timeout: Duration,
     closed: CancellationToken,
@@ -75,10 +89,13 @@ impl Client {
         if members.is_empty() {
             return Err(Error::config("etcd needs at least one endpoint"));
         }
+        let transport = Transport::new(&settings)?;
+        settings.max_connections = usize::try_from(config.max_watches).unwrap_or(usize::MAX);
         Ok(Self {
-            transport: Transport::new(&settings)?,
+            transport,
+            watching: Transport::new(&settings)?,
             members,
-            current: AtomicUsize::new(0),
+            current: watch::Sender::new(0),
             login: Login::new(config),
             request_timeout: config.request_timeout,
             closed: CancellationToken::new(),
@@ -98,7 +115,10 @@ impl Client {
 
     pub(crate) async fn shutdown(&self, deadline: Instant) {
         self.closed.cancel();
-        self.transport.shutdown(deadline).await;
+        tokio::join!(
+            self.transport.shutdown(deadline),
+            self.watching.shutdown(deadline)
+        );
     }
 
     /// Asks for something that may be asked again.
@@ -110,26 +130,31 @@ impl Client {
         let message = written(message)?;
         let question = Question::Answered { path, message };
         let answer = self.through_members(&question);
-        let body = self
-            .unless_closed(answer)
-            .await?
-            .bytes(LONGEST_ANSWER)
-            .await?;
+        let (body, _) = self.unless_closed(answer).await?;
+        let body = body.bytes(LONGEST_ANSWER).await?;
         serde_json::from_slice(&body).map_err(|error| {
             Error::internal("the answer of etcd is not understood").with_source(error)
         })
     }
 
     /// Opens a watch: what is answered comes line by line, for as long as it is read.
-    pub(crate) async fn open(
-        &self,
-        path: &str,
-        message: &(impl Serialize + ?Sized),
-    ) -> Result<Lines> {
+    pub(crate) async fn watch(&self, message: &(impl Serialize + ?Sized)) -> Result<Opened> {
         let message = written(message)?;
-        let question = Question::Streamed { path, message };
+        let question = Question::Streamed(message);
         let answer = self.through_members(&question);
-        Ok(Lines::new(self.unless_closed(answer).await?.into_stream()))
+        let (body, member) = self.unless_closed(answer).await?;
+        Ok(Opened {
+            lines: Lines::new(body.into_stream()),
+            member,
+        })
+    }
+
+    /// Waits until another member than this one is asked first: this one has failed somebody. Cancel safe.
+    pub(crate) async fn moved_from(&self, member: usize) {
+        let mut current = self.current.subscribe();
+        let moved = current.wait_for(|current| *current != member).await;
+        // Ends with the client, as who waits does.
+        drop(moved);
     }
 
     /// Whether a member answers that the cluster works.
@@ -148,20 +173,22 @@ impl Client {
         match question {
             Question::Answered { path, message } => {
                 let silence = self.request_timeout;
-                let sending = self.send_logged_in(member, path, message, deadline, silence);
+                let by = &self.transport;
+                let sending = self.send_logged_in(by, member, path, message, deadline, silence);
                 Ok(Body::from(sending.await?.bytes(LONGEST_ANSWER).await?))
             }
-            Question::Streamed { path, message } => {
+            Question::Streamed(message) => {
                 let within = deadline.saturating_duration_since(Instant::now());
                 // The deadline is that of the head; the body has none.
-                let opening =
-                    self.send_logged_in(member, path, message, Instant::now() + NEVER, NEVER);
+                let (by, end) = (&self.watching, Instant::now() + NEVER);
+                let opening = self.send_logged_in(by, member, WATCH, message, end, NEVER);
                 let answer = tokio::time::timeout(within, opening).await;
                 answer.unwrap_or_else(|_| Err(late()))
             }
             Question::Health => {
                 let request = Request::get("/health").body(Body::empty()).map_err(odd)?;
-                let sending = self.send(member, request, deadline, self.request_timeout);
+                let by = &self.transport;
+                let sending = self.send(by, member, request, deadline, self.request_timeout);
                 let (status, body) = sending.await?;
                 let said = body.bytes(LONGEST_ANSWER).await?;
                 let well = said.windows(WELL.len()).any(|part| part == WELL.as_bytes());
@@ -183,12 +210,12 @@ impl Client {
         }
     }
 
-    /// Tries the members one after the other, beginning with the one that answered last.
-    async fn through_members(&self, question: &Question<'_>) -> Result<Body> {
+    /// Tries the members one after the other, beginning with the one that answered last; says which one answered.
+    async fn through_members(&self, question: &Question<'_>) -> Result<(Body, usize)> {
         let latest = Instant::now() + self.request_timeout;
         let asked = Context::current().and_then(|context| context.deadline());
         let deadline = asked.map_or(latest, |asked| asked.min(latest));
-        let first = self.current.load(Ordering::Relaxed);
+        let first = *self.current.borrow();
         let count = self.members.len();
         let share = self.request_timeout / u32::try_from(count).unwrap_or(u32::MAX);
         let mut last = None;
@@ -222,8 +249,11 @@ impl Client {
                     last = Some(error);
                 }
                 outcome => {
-                    self.current.store((first + n) % count, Ordering::Relaxed);
-                    return outcome;
+                    let answered = (first + n) % count;
+                    self.current.send_if_modified(|current| {
+                        std::mem::replace(current, answered) != answered
+                    });
+                    return outcome.map(|body| (body, answered));
                 }
             }
         }
@@ -233,6 +263,7 @@ impl Client {
     /// Sends a message with the token of the login, and logs in again when that is no longer taken.
     async fn send_logged_in(
         &self,
+        by: &Transport,
         member: &Origin,
         path: &str,
         asked: &Bytes,
@@ -240,22 +271,20 @@ impl Client {
         silence: Duration,
     ) -> Result<Body> {
         if !self.login.is_needed() {
-            return self
-                .post(member, path, asked, None, deadline, silence)
-                .await;
+            let sending = self.post(by, member, path, asked, None, deadline, silence);
+            return sending.await;
         }
         let token = match self.login.token() {
             Some(token) => token,
             None => self.log_in(member, None, deadline).await?,
         };
-        match self
-            .post(member, path, asked, Some(token.clone()), deadline, silence)
-            .await
-        {
+        let known = Some(token.clone());
+        let sending = self.post(by, member, path, asked, known, deadline, silence);
+        match sending.await {
             Err(error) if error.kind() == ErrorKind::Unauthenticated => {
                 let token = self.log_in(member, Some(&token), deadline).await?;
-                self.post(member, path, asked, Some(token), deadline, silence)
-                    .await
+                let sending = self.post(by, member, path, asked, Some(token), deadline, silence);
+                sending.await
             }
             outcome => outcome,
         }
@@ -276,17 +305,19 @@ impl Client {
         let asked = written(&self.login.request())?;
         let path = "/v3/auth/authenticate";
         let deadline = deadline.min(Instant::now() + self.request_timeout);
-        let answer = self
-            .post(member, path, &asked, None, deadline, self.request_timeout)
-            .await?;
+        let (by, silence) = (&self.transport, self.request_timeout);
+        let sending = self.post(by, member, path, &asked, None, deadline, silence);
+        let answer = sending.await?;
         self.login.take(&read(answer).await?)?;
         self.login
             .token()
             .ok_or_else(|| Error::internal("no token after a login"))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
     async fn post(
         &self,
+        by: &Transport,
         member: &Origin,
         path: &str,
         asked: &Bytes,
@@ -295,11 +326,14 @@ impl Client {
         silence: Duration,
     ) -> Result<Body> {
         let mut request = Request::post(path).header("content-type", "application/json");
+        if path == WATCH {
+            request = request.header(NEEDS_LEADER, "true");
+        }
         if let Some(token) = token {
             request = request.header("authorization", token);
         }
         let request = request.body(Body::from(asked.clone())).map_err(odd)?;
-        let (status, body) = self.send(member, request, deadline, silence).await?;
+        let (status, body) = self.send(by, member, request, deadline, silence).await?;
         if status.is_success() {
             return Ok(body);
         }
@@ -309,6 +343,7 @@ impl Client {
 
     async fn send(
         &self,
+        by: &Transport,
         member: &Origin,
         request: Request<Body>,
         deadline: Instant,
@@ -316,7 +351,7 @@ impl Client {
     ) -> Result<(StatusCode, Body)> {
         let mut limits = Limits::default().with_read(silence).with_deadline(deadline);
         limits.connection = limits.connection.min(self.request_timeout);
-        let answer = self.transport.send(member, request, &limits).await?;
+        let answer = by.send(member, request, &limits).await?;
         let (parts, body) = answer.into_parts();
         Ok((parts.status, body))
     }

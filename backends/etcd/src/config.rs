@@ -37,6 +37,9 @@ pub struct EtcdConfig {
     /// How long a watch may be silent before it is opened anew where it was: by this a member that hangs is noticed.
     /// Default `30s`.
     pub wait: Duration,
+    /// How many services are watched at a time: each has a connection of its own, beside those of everything else. More are
+    /// told that they cannot be watched. Default 4096.
+    pub max_watches: u32,
     /// Time for one request, all members that are tried together. Default `5s`.
     pub request_timeout: Duration,
     /// File with further root certificates, PEM. Default: only the system's.
@@ -56,6 +59,7 @@ impl Default for EtcdConfig {
             password: None,
             prefix: "/trunkline".to_owned(),
             wait: Duration::from_secs(30),
+            max_watches: 4096,
             request_timeout: Duration::from_secs(5),
             ca_file: None,
             client_certificate: None,
@@ -101,6 +105,7 @@ impl EtcdConfig {
             password: connection.password.clone(),
             prefix: options.text("prefix").unwrap_or(usual.prefix),
             wait: options.duration("wait").unwrap_or(usual.wait),
+            max_watches: options.count("max_watches").unwrap_or(usual.max_watches),
             request_timeout: options
                 .duration("request_timeout")
                 .unwrap_or(usual.request_timeout),
@@ -132,6 +137,9 @@ impl EtcdConfig {
                 options.problem_at("connection.username", "is missing for the password")
             }
             _ => {}
+        }
+        if self.max_watches == 0 {
+            options.problem("max_watches", "must be at least 1");
         }
         if self.client_key.is_some() && self.client_certificate.is_none() {
             options.problem(
@@ -216,6 +224,9 @@ impl From<EtcdConfig> for ServiceDiscoveryConfig {
         if config.prefix != usual.prefix {
             options.insert("prefix".to_owned(), config.prefix.into());
         }
+        if config.max_watches != usual.max_watches {
+            options.insert("max_watches".to_owned(), config.max_watches.into());
+        }
         for (name, span, usual) in [
             ("wait", config.wait, usual.wait),
             (
@@ -298,6 +309,7 @@ mod tests {
         config.tls = true;
         config.prefix = "/p".to_owned();
         config.wait = Duration::from_secs(3);
+        config.max_watches = 100;
         config.request_timeout = Duration::from_secs(2);
         config.ca_file = Some("ca".into());
         config.client_certificate = Some("c".into());

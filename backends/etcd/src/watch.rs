@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::stream;
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{InstanceList, InstanceWatch, ServiceName};
 
+use crate::client::Opened;
 use crate::error::from_fault;
 use crate::keys::{encoded, end_of};
-use crate::lines::Lines;
 use crate::message::WatchResult;
 use crate::registry::Shared;
 use crate::resolver::Known;
@@ -21,12 +21,21 @@ use crate::resolver::Known;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Changes that follow each other sooner than this are one list: each list is all of the service.
+const GATHERED: Duration = Duration::from_millis(20);
+/// So that not all watches of a member that failed open anew at the same moment.
+const SPREAD: Duration = Duration::from_millis(300);
+
 struct Watch {
     shared: Arc<Shared>,
     service: ServiceName,
     /// Nothing: the list must be asked for.
     known: Option<Known>,
-    lines: Option<Lines>,
+    opened: Option<Opened>,
+    /// Something may have changed since the last list was told.
+    changed: bool,
+    /// The next list is not told earlier.
+    not_before: Instant,
     /// What was told last; nothing after an error, so that the next list is told whatever it is.
     last: Option<InstanceList>,
     failures: u32,
@@ -37,7 +46,9 @@ pub(crate) fn watch(shared: &Arc<Shared>, service: &ServiceName) -> InstanceWatc
         shared: Arc::clone(shared),
         service: service.clone(),
         known: None,
-        lines: None,
+        opened: None,
+        changed: false,
+        not_before: Instant::now(),
         last: None,
         failures: 0,
     };
@@ -66,12 +77,16 @@ impl Watch {
                 Err(error) => {
                     self.failures = (self.failures + 1).min(16);
                     // Another member, or another history, may answer next.
-                    (self.known, self.lines, self.last) = (None, None, None);
+                    (self.known, self.opened, self.last) = (None, None, None);
                     return Err(error.with_operation("watch"));
                 }
             }
-            if let Some(list) = self.news() {
-                return Ok(list);
+            if self.changed && self.not_before <= Instant::now() {
+                self.changed = false;
+                if let Some(list) = self.news() {
+                    self.not_before = Instant::now() + GATHERED;
+                    return Ok(list);
+                }
             }
         }
     }
@@ -94,29 +109,39 @@ impl Watch {
     async fn step(&mut self) -> Result<()> {
         let Some(known) = &mut self.known else {
             self.known = Some(self.shared.list(&self.service).await?);
+            self.changed = true;
             return Ok(());
         };
-        let Some(lines) = &mut self.lines else {
-            self.lines = Some(open(&self.shared, &self.service, known.revision + 1).await?);
+        let Some(opened) = &mut self.opened else {
+            self.opened = Some(open(&self.shared, &self.service, known.revision + 1).await?);
             return Ok(());
         };
-        match timeout(self.shared.wait, lines.next()).await {
+        let message = tokio::select! {
+            message = opened.lines.next() => message?,
+            () = sleep_until(self.not_before), if self.changed => return Ok(()),
             // Silent for long: nothing happened, or nobody is there any more. Asking again where it was tells.
-            Err(_) => self.lines = None,
-            Ok(Ok(None)) => {
-                return Err(Error::unavailable("etcd has ended the watch"));
+            () = sleep(self.shared.wait) => {
+                self.opened = None;
+                return Ok(());
             }
-            Ok(Err(error)) => return Err(error),
-            Ok(Ok(Some(message))) => {
-                if let Some(fault) = &message.error {
-                    return Err(from_fault(fault));
-                }
-                self.failures = 0;
-                match take(known, &self.service, &message.result)? {
-                    Next::GoOn => {}
-                    Next::ListAgain => (self.known, self.lines) = (None, None),
-                }
+            // Its member has failed others: what it does not say may have happened all the same.
+            () = self.shared.client.moved_from(opened.member) => {
+                self.opened = None;
+                sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                return Ok(());
             }
+        };
+        let Some(message) = message else {
+            return Err(Error::unavailable("etcd has ended the watch"));
+        };
+        if let Some(fault) = &message.error {
+            return Err(from_fault(fault));
+        }
+        self.failures = 0;
+        self.changed |= !message.result.events.is_empty();
+        match take(known, &self.service, &message.result)? {
+            Next::GoOn => {}
+            Next::ListAgain => (self.known, self.opened) = (None, None),
         }
         Ok(())
     }
@@ -158,14 +183,14 @@ fn take(known: &mut Known, service: &ServiceName, message: &WatchResult) -> Resu
     Ok(Next::GoOn)
 }
 
-async fn open(shared: &Shared, service: &ServiceName, revision: u64) -> Result<Lines> {
+async fn open(shared: &Shared, service: &ServiceName, revision: u64) -> Result<Opened> {
     let prefix = shared.keys.service(service);
     let asked = json!({ "create_request": {
         "key": encoded(&prefix),
         "range_end": encoded(end_of(&prefix)),
         "start_revision": revision.to_string(),
     } });
-    shared.client.open("/v3/watch", &asked).await
+    shared.client.watch(&asked).await
 }
 
 #[cfg(test)]
