@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,6 +32,55 @@ pub struct InstanceSet {
     pub(crate) dormant: bool,
     /// How many nothing spoke against when this took the place of an older one.
     pub(crate) sound: usize,
+    /// The same by now.
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// How many instances are in and out, so that nobody need count them who decides on one: as they were counted when the set
+/// was made, and kept while single ones are taken out.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// Those that take requests by their own word.
+    usable: usize,
+    /// Of those, the ones that were taken out for what requests have shown.
+    out: AtomicUsize,
+    /// Those that nothing speaks against.
+    sound: AtomicUsize,
+}
+
+impl Standing {
+    pub(crate) fn of(members: &[Arc<Member>]) -> Self {
+        let mut standing = Self::default();
+        for member in members.iter().filter(|it| it.is_usable()) {
+            standing.usable += 1;
+            if member.load.is_ejected() {
+                *standing.out.get_mut() += 1;
+            } else if member.is_sound() {
+                *standing.sound.get_mut() += 1;
+            }
+        }
+        standing
+    }
+
+    pub(crate) fn usable(&self) -> usize {
+        self.usable
+    }
+
+    pub(crate) fn out(&self) -> usize {
+        self.out.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sound(&self) -> usize {
+        self.sound.load(Ordering::Relaxed)
+    }
+
+    /// One was taken out. One at a time says so.
+    pub(crate) fn goes(&self, was_usable: bool, was_sound: bool) {
+        let out = self.out() + usize::from(was_usable);
+        let sound = self.sound().saturating_sub(usize::from(was_sound));
+        self.out.store(out, Ordering::Relaxed);
+        self.sound.store(sound, Ordering::Relaxed);
+    }
 }
 
 /// Instances that a registry no longer lists though nothing else speaks against them: it may have lost what it knew, or let

@@ -133,7 +133,7 @@ impl Picked {
         if self.member.load.is_time_to_compare(now)
             && let Some(pool) = self.member.pool.upgrade()
         {
-            pool.compare(now);
+            pool.compare_soon();
         }
     }
 

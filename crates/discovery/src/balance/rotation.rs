@@ -158,18 +158,20 @@ impl Rotation {
         &self.members
     }
 
-    /// Picks one. What is excluded is picked only when there is nothing else, not in other zones either.
+    /// Picks one. What is excluded, or was taken out since this was made, is picked only when there is nothing else, not in
+    /// other zones either. `whole` says that those that were taken out are in it on purpose.
     pub(crate) fn pick(
         &self,
         cursor: &AtomicUsize,
         request: &PickRequest<'_>,
+        whole: bool,
     ) -> Option<&Arc<Member>> {
-        let exclude = request.exclude;
+        let fits = |at: usize| self.fits(at, request.exclude, whole);
         // A key stays in its zone: it is to find there what it left.
         if self.spilled > 0.0
             && request.key.is_none()
             && fastrand::f32() < self.spilled
-            && let Some(picked) = self.pick_beyond(cursor, request)
+            && let Some(picked) = self.pick_beyond(cursor, request, whole)
         {
             return Some(picked);
         }
@@ -177,56 +179,54 @@ impl Rotation {
             (0, ..) => return None,
             (1, ..) => 0,
             (_, Rule::ConsistentHash { table, bound, .. }, Some(key)) => {
-                self.by_key(table, *bound, key, exclude)
+                self.by_key(table, *bound, key, fits)
             }
             _ => self.choose(cursor),
         };
-        if exclude.is_empty() || !self.is_excluded(first, exclude) {
+        if fits(first) {
             return self.members.get(first);
         }
-        let other = (0..TRIES)
-            .map(|_| self.choose(cursor))
-            .find(|at| !self.is_excluded(*at, exclude));
-        // Each exclusion speaks against one instance, so this looks at few.
+        let other = (0..TRIES).map(|_| self.choose(cursor)).find(|at| fits(*at));
+        // Each exclusion speaks against one instance, so this looks at few; the tables are made anew soon after somebody was
+        // taken out.
         let next = || {
             let after = (first + 1..self.members.len()).chain(0..first);
-            after.into_iter().find(|at| !self.is_excluded(*at, exclude))
+            after.into_iter().find(|at| fits(*at))
         };
         if let Some(other) = other.or_else(next) {
             return self.members.get(other);
         }
-        let beyond = self.pick_beyond(cursor, request);
-        beyond.or_else(|| self.members.get(first))
+        let beyond = self.pick_beyond(cursor, request, whole);
+        let first = || self.members.get(first);
+        beyond.or_else(|| first().filter(|it| !it.load.is_given_up()))
     }
 
     /// One of the others, if it is none of those that are excluded.
-    fn pick_beyond(&self, cursor: &AtomicUsize, request: &PickRequest<'_>) -> Option<&Arc<Member>> {
-        let picked = self.beyond.as_ref()?.pick(cursor, request)?;
+    fn pick_beyond(
+        &self,
+        cursor: &AtomicUsize,
+        request: &PickRequest<'_>,
+        whole: bool,
+    ) -> Option<&Arc<Member>> {
+        let picked = self.beyond.as_ref()?.pick(cursor, request, whole)?;
         (!is_among(picked, request.exclude)).then_some(picked)
     }
 
-    fn is_excluded(&self, at: usize, exclude: &[Arc<ServiceInstance>]) -> bool {
-        is_among(&self.members[at], exclude)
+    fn fits(&self, at: usize, exclude: &[Arc<ServiceInstance>], whole: bool) -> bool {
+        let member = &self.members[at];
+        let is_tried = !exclude.is_empty() && is_among(member, exclude);
+        !is_tried && (whole || !member.load.is_passed_over())
     }
 
-    /// Where a key leads; elsewhere when that has been tried, or has more than its share of requests under way.
-    fn by_key(
-        &self,
-        table: &Maglev,
-        bound: u32,
-        key: &str,
-        exclude: &[Arc<ServiceInstance>],
-    ) -> usize {
+    /// Where a key leads; elsewhere when that does not fit, or has more than its share of requests under way.
+    fn by_key(&self, table: &Maglev, bound: u32, key: &str, fits: impl Fn(usize) -> bool) -> usize {
         let mut places = table.of(key).take(PLACES);
         let first = places.next().unwrap_or_default();
-        let fits = |at: usize| {
-            let is_tried = !exclude.is_empty() && self.is_excluded(at, exclude);
-            !is_tried && (bound == 0 || self.has_room(at, bound))
-        };
-        if fits(first) {
+        let takes = |at: usize| fits(at) && (bound == 0 || self.has_room(at, bound));
+        if takes(first) {
             return first;
         }
-        places.find(|at| fits(*at)).unwrap_or(first)
+        places.find(|at| takes(*at)).unwrap_or(first)
     }
 
     /// Whether an instance would have no more than a share of the requests under way, with one more. Of many instances,

@@ -27,9 +27,11 @@ pub(crate) struct Sticky {
 #[derive(Debug, Default)]
 pub(crate) struct Homes {
     /// Those that get requests.
-    pub(crate) sound: HashMap<u32, Arc<Member>>,
+    sound: HashMap<u32, Arc<Member>>,
     /// Those that are listed and get none now.
-    pub(crate) away: HashMap<u32, Arc<Member>>,
+    away: HashMap<u32, Arc<Member>>,
+    /// Those that were taken out get requests as well, for want of others.
+    whole: bool,
 }
 
 /// A key in the memory.
@@ -41,7 +43,10 @@ pub(crate) struct Place<'a> {
 
 impl Homes {
     pub(crate) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>, panicking: bool) -> Self {
-        let mut homes = Self::default();
+        let mut homes = Self {
+            whole: panicking,
+            ..Self::default()
+        };
         for member in members {
             let gets = member.is_sound() || (panicking && member.is_usable());
             let list = if gets {
@@ -52,6 +57,17 @@ impl Homes {
             list.insert(member.load.number(), Arc::clone(member));
         }
         homes
+    }
+
+    /// The instance of a number, if it gets requests: it may have been taken out since.
+    fn asked(&self, number: u32) -> Option<&Arc<Member>> {
+        let member = self.sound.get(&number);
+        member.filter(|it| self.whole || !it.load.is_passed_over())
+    }
+
+    /// Whether it is listed, though it gets no requests.
+    fn is_away(&self, number: u32) -> bool {
+        self.away.contains_key(&number) || self.sound.contains_key(&number)
     }
 }
 
@@ -89,15 +105,14 @@ impl Place<'_> {
 
     /// The instance where the key stays, as long as it gets requests.
     pub(crate) fn stays<'h>(&self, homes: &'h Homes) -> Option<&'h Arc<Member>> {
-        homes.sound.get(&self.home()?)
+        homes.asked(self.home()?)
     }
 
     /// The key is sent elsewhere: it stays there, unless it is to come back to where it was.
     pub(crate) fn moved(&self, homes: &Homes, to: &Member) {
         let home = self.home();
         let waits = home.is_some_and(|home| {
-            homes.sound.contains_key(&home)
-                || (self.sticky.fail_back && homes.away.contains_key(&home))
+            homes.asked(home).is_some() || (self.sticky.fail_back && homes.is_away(home))
         });
         if waits {
             return;

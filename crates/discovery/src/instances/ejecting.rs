@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Pool;
+use crate::EjectionConfig;
 use crate::balance::{EjectionState, Member};
 use crate::check::Checks;
 use crate::set::InstanceSet;
@@ -35,7 +36,7 @@ impl Pool {
 
     /// No connection to an instance could be made.
     pub(crate) fn unreachable(&self, member: &Member) {
-        if !self.is_gone_for_good(member) && self.balance.ejection.enabled {
+        if !self.gives_up(member) && self.balance.ejection.enabled {
             let ejection = &self.balance.ejection;
             let why = "it cannot be connected to";
             self.eject(member, why, Most::AllButOne, |state| {
@@ -55,22 +56,28 @@ impl Pool {
         }
     }
 
+    /// One of those that vanished is gone for good. Says whether it was one of them.
+    fn gives_up(&self, member: &Member) -> bool {
+        if !has_vanished(&self.set.load(), member) {
+            return false;
+        }
+        member.load.give_up();
+        self.rearrange();
+        true
+    }
+
     /// Compares the instances with each other, and takes those out that do worse than the others.
-    pub(crate) fn compare(&self, now: Instant) {
+    pub(super) fn compare(&self, _replacing: &MutexGuard<'_, Checks>) {
         let config = &self.balance.ejection;
         let set = self.set.load_full();
-        let outliers = {
-            // Two that find that it is time at the same moment: the second sees that nothing was counted since.
-            let _replacing = self.replacing();
-            let counts: Vec<_> = set.members.iter().map(|it| it.load.take_counts()).collect();
-            config.outliers(&counts)
-        };
-        for (at, why) in outliers {
+        let counts: Vec<_> = set.members.iter().map(|it| it.load.take_counts()).collect();
+        for (at, why) in config.outliers(&counts) {
             if let Some(member) = set.members.get(at) {
                 self.eject_for_failing(member, why.why());
             }
         }
         let every = config.interval.max(SHORTEST_INTERVAL);
+        let now = Instant::now();
         let next = now.checked_add(every).unwrap_or(now);
         for member in set.members.iter() {
             member.load.compare_at(next);
@@ -91,49 +98,42 @@ impl Pool {
         most: Most,
         eject: impl FnOnce(&mut EjectionState) -> Duration,
     ) {
-        let replacing = self.replacing();
-        let set = self.set.load_full();
         // What left meanwhile, or is out already, is no longer ours to take out.
-        let known = set.member(&member.instance.id);
-        if !known.is_some_and(|known| Arc::ptr_eq(&known.load, &member.load))
-            || member.load.is_ejected()
-        {
+        let may_go = |set: &InstanceSet| {
+            let listed = set.member(&member.instance.id);
+            !member.load.is_ejected()
+                && allows_one_more(&self.balance.ejection, set, most)
+                && listed.is_some_and(|listed| is_same(listed, member))
+        };
+        // Without a lock: when everything fails, nearly nobody may go, and all who call are told so here.
+        if !may_go(&self.set.load()) {
             return;
         }
-        if !self.allows_one_more(&set, most) {
+        let leaving = self.leaving();
+        let set = self.set.load();
+        if !may_go(&set) {
             return;
         }
+        let (was_usable, was_sound) = (member.is_usable(), member.is_sound());
         let lasts = member.load.change_ejection(eject);
+        if member.load.is_ejected() {
+            set.standing.goes(was_usable, was_sound);
+        }
+        drop(leaving);
         tracing::warn!(
             target: "trunkline::discovery",
             service = %self.service, instance = %member.instance.authority(), seconds = lasts.as_secs_f32(), why,
             "instance taken out of rotation"
         );
-        let next = self.arrange(InstanceSet::clone(&set));
-        self.replace(next, &replacing);
-    }
-
-    /// Whether one more instance may be taken out.
-    fn allows_one_more(&self, set: &InstanceSet, most: Most) -> bool {
-        let in_rotation = set.members.iter().filter(|member| member.is_sound());
-        let in_rotation = in_rotation.count();
-        if most == Most::AllButOne {
-            return in_rotation > 1;
-        }
-        let usable = set.members.iter().filter(|member| member.is_usable());
-        let (usable, out) = usable.fold((0, 0), |(usable, out), member| {
-            (usable + 1, out + usize::from(member.load.is_ejected()))
-        });
-        self.balance.ejection.allows(usable, out, in_rotation)
+        self.rearrange();
     }
 
     /// Whether an instance gets no more requests while others do.
     pub(crate) fn is_out(&self, member: &Member) -> bool {
         let set = self.set.load();
-        let is_it = |other: &Member| Arc::ptr_eq(&other.load, &member.load);
         let listed = set.member(&member.instance.id);
-        let is_asked = listed.is_some_and(|it| is_it(it) && it.is_sound())
-            || set.vanished.members.iter().any(|(it, _)| is_it(it));
+        let is_asked = listed.is_some_and(|it| is_same(it, member) && it.is_sound())
+            || (has_vanished(&set, member) && !member.load.is_given_up());
         !is_asked && !set.panicking && has_others(&set, member)
     }
 
@@ -143,21 +143,20 @@ impl Pool {
             return true;
         }
         let set = self.set.load();
-        if !self.balance.ejection.enabled || set.panicking || !has_others(&set, member) {
+        let ejection = &self.balance.ejection;
+        if !ejection.enabled || set.panicking || !has_others(&set, member) {
             return false;
         }
         // A last resort is asked only as long as it can be connected to.
-        set.member(&member.instance.id).is_none() || self.allows_one_more(&set, Most::Share)
+        set.member(&member.instance.id).is_none() || allows_one_more(ejection, &set, Most::Share)
     }
 
-    pub(super) fn readmit(&self, replacing: &MutexGuard<'_, Checks>) {
-        let set = self.set.load_full();
-        let now = Instant::now();
-        let given_up = set.vanished.members.iter().any(|(_, until)| *until <= now);
-        let mut changed = given_up;
+    /// Lets those back in whose time is over. Says whether there were any.
+    pub(super) fn readmit(&self, set: &InstanceSet, now: Instant) -> bool {
+        let mut any = false;
         for member in set.members.iter().filter(|member| member.load.is_ejected()) {
             if member.load.change_ejection(|state| state.readmit(now)) {
-                changed = true;
+                any = true;
                 tracing::info!(
                     target: "trunkline::discovery",
                     service = %self.service, instance = %member.instance.authority(),
@@ -165,23 +164,33 @@ impl Pool {
                 );
             }
         }
-        if changed {
-            let mut next = InstanceSet::clone(&set);
-            if given_up {
-                let left = set.vanished.members.iter().filter(|it| it.1 > now);
-                next.vanished.members = left.cloned().collect();
-                next.vanished.doubted &= !next.vanished.members.is_empty();
-            }
-            let next = self.arrange(next);
-            self.replace(next, replacing);
-        }
+        any
+    }
+}
+
+/// Whether one more instance may be taken out. Counts nothing: it is asked at every failure.
+fn allows_one_more(ejection: &EjectionConfig, set: &InstanceSet, most: Most) -> bool {
+    let standing = &set.standing;
+    match most {
+        Most::AllButOne => standing.sound() > 1,
+        Most::Share => ejection.allows(standing.usable(), standing.out(), standing.sound()),
     }
 }
 
 /// Whether there is anybody else to ask: an instance that is listed and sound, or a last resort.
 fn has_others(set: &InstanceSet, member: &Member) -> bool {
-    let is_other = |other: &Arc<Member>| !Arc::ptr_eq(&other.load, &member.load);
-    let sound = |other: &&Arc<Member>| other.is_sound();
-    let mut listed = set.members.iter().filter(sound);
-    listed.any(is_other) || set.rotation.members().iter().any(is_other)
+    let listed = set.member(&member.instance.id);
+    let is_itself_sound = listed.is_some_and(|it| is_same(it, member) && it.is_sound());
+    let is_other = |it: &&Arc<Member>| !is_same(it, member) && !it.load.is_given_up();
+    set.standing.sound() > usize::from(is_itself_sound)
+        || set.rotation.members().iter().any(|it| is_other(&it))
+}
+
+fn has_vanished(set: &InstanceSet, member: &Member) -> bool {
+    let mut vanished = set.vanished.members.iter();
+    vanished.any(|(it, _)| is_same(it, member))
+}
+
+fn is_same(one: &Member, other: &Member) -> bool {
+    Arc::ptr_eq(&one.load, &other.load)
 }

@@ -1,9 +1,10 @@
 //! The instances of one service: kept current from behind, picked from in front without a lock.
 
+mod arranging;
 mod ejecting;
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
@@ -20,16 +21,14 @@ use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::BalanceStrategy;
 use crate::LoadBalancerConfig;
-use crate::balance::{
-    Homes, Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among, spilled,
-    subset,
-};
+use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among};
 use crate::check::{
     self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
 };
 use crate::departures::Departures;
 use crate::instance::{ServiceInstance, ServiceName};
-use crate::set::{Freshness, InstanceSet, Vanished};
+use crate::set::{Freshness, InstanceSet, Standing, Vanished};
+use arranging::Todo;
 use ejecting::SHORTEST_INTERVAL;
 
 /// Of the instances that a registry no longer lists, so many are remembered.
@@ -119,14 +118,19 @@ impl Instances {
         Guard::into_inner(self.0.current())
     }
 
-    /// Picks an instance by the rule configured for the service. Takes no lock.
+    /// Picks an instance by the rule configured for the service. Takes no lock and prepares nothing: what has changed is
+    /// worked out beside those who pick.
     ///
     /// # Errors
     /// [`NoInstance`] when nobody can be asked; it says why. It becomes an [`Error`] of kind `Rejected`.
     pub fn pick(&self, request: &PickRequest<'_>) -> Result<Picked, NoInstance> {
         let pool = &*self.0;
         pool.used();
-        let set = pool.current();
+        let set = pool.set.load();
+        if pool.is_behind(&set) && !pool.is_seen_to() {
+            pool.see_to_it();
+        }
+        let whole = set.panicking;
         let picked = match (&pool.sticky, &set.homes, request.key) {
             (Some(sticky), Some(homes), Some(key)) => {
                 let place = sticky.place(key);
@@ -134,12 +138,12 @@ impl Instances {
                     .stays(homes)
                     .filter(|it| !is_among(it, request.exclude));
                 stays.or_else(|| {
-                    let other = set.rotation.pick(&pool.cursor, request)?;
+                    let other = set.rotation.pick(&pool.cursor, request, whole)?;
                     place.moved(homes, other);
                     Some(other)
                 })
             }
-            _ => set.rotation.pick(&pool.cursor, request),
+            _ => set.rotation.pick(&pool.cursor, request, whole),
         };
         match picked {
             Some(member) => Ok(Picked::new(Arc::clone(member))),
@@ -242,8 +246,13 @@ pub(crate) struct Pool {
     changed: watch::Sender<()>,
     /// The same for checks, which do not count as use.
     replaced: watch::Sender<()>,
-    /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts.
+    /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts. Nobody
+    /// who picks or calls waits for it.
     replacing: Mutex<Checks>,
+    /// Held for a moment while an instance is taken out, and while those that are in are counted: so none goes too many.
+    leaving: Mutex<()>,
+    /// What is to be worked out anew.
+    todo: Arc<Todo>,
     /// Who owns the checks of a service that is watched; `None` for instances that are known.
     scope: Option<Scope>,
     balance: LoadBalancerConfig,
@@ -282,6 +291,7 @@ impl Pool {
                 vanished: Vanished::default(),
                 dormant: false,
                 sound: 0,
+                standing: Arc::default(),
             }),
             service,
             // Callers that start together shall not all begin with the same instance.
@@ -294,6 +304,8 @@ impl Pool {
             changed: watch::Sender::new(()),
             replaced: watch::Sender::new(()),
             replacing: Mutex::default(),
+            leaving: Mutex::default(),
+            todo: Arc::default(),
             scope,
             balance,
             keep_vanished,
@@ -325,20 +337,6 @@ impl Pool {
     /// The set as it was arranged last. Looking does not count as use.
     pub(crate) fn peek(&self) -> Arc<InstanceSet> {
         self.set.load_full()
-    }
-
-    /// The present set, with those back in whose time is over. One of those who ask works that out; the others go by the
-    /// set as it was, and never wait.
-    fn current(&self) -> Guard<Arc<InstanceSet>> {
-        let set = self.set.load();
-        if set.readmit_at.is_some_and(|at| at <= Instant::now())
-            && let Some(replacing) = self.try_replacing()
-        {
-            drop(set);
-            self.readmit(&replacing);
-            return self.set.load();
-        }
-        set
     }
 
     /// Remembers that the service is used, and wakes its watch should it be asleep.
@@ -504,22 +502,6 @@ impl Pool {
         }
     }
 
-    /// One of those that vanished cannot be connected to: it is gone for good. Says whether it was one of them.
-    fn is_gone_for_good(&self, member: &Member) -> bool {
-        let replacing = self.replacing();
-        let set = self.set.load_full();
-        let is_it = |known: &(Arc<Member>, Instant)| Arc::ptr_eq(&known.0.load, &member.load);
-        if !set.vanished.members.iter().any(is_it) {
-            return false;
-        }
-        let mut next = InstanceSet::clone(&set);
-        let left = set.vanished.members.iter().filter(|known| !is_it(known));
-        next.vanished.members = left.cloned().collect();
-        let next = self.arrange(next);
-        self.replace(next, &replacing);
-        true
-    }
-
     /// The registry cannot be asked: what is known stays, marked stale.
     pub(crate) fn mark_stale(&self, error: &Error, ended: &CancellationToken) {
         let replacing = self.replacing();
@@ -632,7 +614,7 @@ impl Pool {
     fn member(&self, instance: ServiceInstance, known: &InstanceSet) -> Arc<Member> {
         let vanished = || {
             let mut vanished = known.vanished.members.iter().map(|(member, _)| member);
-            vanished.find(|member| member.instance.id == instance.id)
+            vanished.find(|it| it.instance.id == instance.id && !it.load.is_given_up())
         };
         let before = known.member(&instance.id).or_else(vanished);
         if let Some(before) = before.filter(|before| *before.instance == instance) {
@@ -654,93 +636,24 @@ impl Pool {
         })
     }
 
-    /// Works out who gets requests.
-    fn arrange(&self, mut set: InstanceSet) -> InstanceSet {
-        let among = |test: fn(&Member) -> bool| -> Vec<Arc<Member>> {
-            set.members
-                .iter()
-                .filter(|member| test(member))
-                .cloned()
-                .collect()
-        };
-        let mut rotation = among(Member::is_sound);
-        let mut panicking = false;
-        let usable = set.members.iter().filter(|it| it.is_usable()).count();
-        let few = usable * usize::from(self.balance.ejection.panic_percent);
-        if rotation.is_empty() || rotation.len() * 100 < few {
-            rotation = among(Member::is_usable);
-            panicking = !rotation.is_empty();
-        }
-        let until = set
-            .members
-            .iter()
-            .filter_map(|member| member.load.ejected_until());
-        let given_up = set.vanished.members.iter().map(|(_, until)| *until);
-        set.readmit_at = until.chain(given_up).min();
-        let zones: BTreeSet<&str> = set
-            .members
-            .iter()
-            .filter(|it| it.is_usable())
-            .filter_map(|it| it.instance.zone.as_deref())
-            .collect();
-        let rotation = self.in_order(rotation, zones.len(), panicking);
-        // Who leaves still answers: better than nobody.
-        let leaving = Rotation::new(among(Member::is_leaving), &self.balance);
-        let rotation = rotation.or_else(leaving);
-        let last_resort = if set.vanished.doubted || rotation.members().is_empty() {
-            let members = set.vanished.members.iter();
-            members.map(|(member, _)| Arc::clone(member)).collect()
-        } else {
-            Vec::new()
-        };
-        let last_resort = Rotation::new(last_resort, &self.balance);
-        set.rotation = Arc::new(rotation.or_else(last_resort));
-        let homes = || Arc::new(Homes::of(set.members.iter(), panicking));
-        set.homes = self.sticky.is_some().then(homes);
-        set.panicking = panicking;
-        set.generation += 1;
-        set
-    }
-
-    /// Who is asked first: by priority, then those that were chosen out of many, then those of the caller's zone.
-    fn in_order(&self, members: Vec<Arc<Member>>, zones: usize, panicking: bool) -> Rotation {
-        let mut levels: BTreeMap<u32, Vec<Arc<Member>>> = BTreeMap::new();
-        for member in members {
-            let level = levels.entry(member.instance.priority()).or_default();
-            level.push(member);
-        }
-        // When nothing anywhere is known to work, being near is no reason to be asked first.
-        let zone = self.zone.as_deref().filter(|_| !panicking);
-        let size = usize::try_from(self.balance.subset).unwrap_or(usize::MAX);
-        let levels = levels.into_values().map(|members| {
-            // Of all of them: how many of those that were chosen are near is chance.
-            let percent = self.balance.zone_overload_percent;
-            let spilled = zone.map(|zone| spilled(&members, zone, zones, percent));
-            let near = |members| match zone.zip(spilled) {
-                Some((zone, spilled)) => Rotation::near(members, zone, spilled, &self.balance),
-                None => Rotation::new(members, &self.balance),
-            };
-            let (chosen, others) = subset(members, size, self.caller);
-            near(chosen).or_else(near(others))
-        });
-        let order = levels.reduce(Rotation::or_else);
-        order.unwrap_or_else(|| Rotation::new(Vec::new(), &self.balance))
-    }
-
     fn replace(&self, mut set: InstanceSet, _replacing: &MutexGuard<'_, Checks>) {
-        set.sound = set
-            .members
-            .iter()
-            .filter(|member| member.is_sound())
-            .count();
+        let (before, set) = {
+            // Whoever is taken out meanwhile is counted here or there, and not lost between both.
+            let _leaving = self.leaving();
+            set.standing = Arc::new(Standing::of(&set.members));
+            set.sound = set.standing.sound();
+            let set = Arc::new(set);
+            (self.set.swap(Arc::clone(&set)), set)
+        };
         let ejected = set.ejected();
         let unhealthy = set.len().saturating_sub(set.sound + ejected);
         self.metrics.instances(set.sound, unhealthy, ejected);
         self.metrics.stale(set.age());
-        let set = Arc::new(set);
-        let before = self.set.swap(Arc::clone(&set));
         self.changed.send_replace(());
         self.replaced.send_replace(());
+        if set.readmit_at.is_some() && set.readmit_at != before.readmit_at {
+            self.see_to_it();
+        }
         let flipped = (before.sound > 0) != (set.sound > 0);
         if let Some(listeners) = &self.health_changes
             && before.is_resolved()
@@ -764,6 +677,16 @@ impl Pool {
         self.replacing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, ()> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.todo.tell();
     }
 }
 
