@@ -21,8 +21,12 @@ use crate::limits::Limits;
 use crate::middleware::About;
 use crate::redirect::leads_on;
 
-/// How many instances that cannot be connected to one attempt passes over.
-const UNREACHED: usize = 2;
+/// How many instances that cannot be connected to one attempt passes over at most: it goes on as long as there is one that
+/// was not tried, and time.
+const MOST_UNREACHED: usize = 15;
+
+/// The same, where the fault lies in this process: the others are no better then.
+const MOST_UNREACHED_FROM_HERE: usize = 2;
 
 /// What a request that is sent once more within an attempt is paid from.
 #[derive(Clone, Copy)]
@@ -105,7 +109,11 @@ impl Core {
             let asked = Asked::begin(&peer, Some(picked), tried, attempt);
             let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
             let result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
-            if !is_unreachable(&result) || unreached.len() >= UNREACHED {
+            let most = match is_fault_of_ours(&result) {
+                true => MOST_UNREACHED_FROM_HERE,
+                false => MOST_UNREACHED,
+            };
+            if !is_unreachable(&result) || unreached.len() >= most {
                 return Ok((peer, result));
             }
             attempt.began = Instant::now();

@@ -1,9 +1,7 @@
 //! Where the requests of a client go: to one place, or to whichever instance discovery picks.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,12 +10,9 @@ use trunkline_discovery::{Instances, NoInstanceReason, PickRequest, Picked, Serv
 use trunkline_resilience::Attempt;
 use trunkline_telemetry::metrics::{AttemptMetrics, HttpClientMetrics};
 
+use super::peers::Peers;
 use crate::limits::after;
 use crate::origin::Origin;
-
-/// With more places than this, and than twice those that were left the last time, those of instances that have gone are
-/// forgotten.
-const MANY_PEERS: usize = 1024;
 
 /// How long the first answer of discovery is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,42 +32,11 @@ pub(crate) enum Destination {
     Balanced(Balanced),
 }
 
-/// What is known of places, by the address of the instance's description, which is kept with it and so stays its own.
-#[derive(Default)]
-struct Peers {
-    known: HashMap<usize, (Arc<ServiceInstance>, Arc<Peer>), BuildHasherDefault<OfAddress>>,
-    /// How many were left when those that have gone were forgotten.
-    left: usize,
-}
-
-/// Mixes an address of ours, which nobody chooses from outside: one multiplication for each attempt.
-#[derive(Default)]
-struct OfAddress(u64);
-
-impl Hasher for OfAddress {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // The map takes the low bits for the place and the high ones for a first look: the middle of the product is
-        // what every bit of the address has a part in.
-        let product = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = product ^ (product >> 32);
-    }
-}
-
 /// Whichever instance discovery picks.
 pub(crate) struct Balanced {
     instances: Instances,
     metrics: HttpClientMetrics,
-    peers: RwLock<Peers>,
+    peers: Peers,
 }
 
 /// Instances that a call has tried.
@@ -101,7 +65,7 @@ impl Balanced {
         Self {
             instances,
             metrics,
-            peers: RwLock::default(),
+            peers: Peers::default(),
         }
     }
 
@@ -158,28 +122,11 @@ impl Balanced {
     }
 
     fn peer(&self, instance: &Arc<ServiceInstance>) -> Result<Arc<Peer>> {
-        let address = Arc::as_ptr(instance).addr();
-        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, peer)) = peers.known.get(&address) {
-            return Ok(Arc::clone(peer));
+        if let Some(peer) = self.peers.find(instance) {
+            return Ok(peer);
         }
-        drop(peers);
         let peer = Peer::new(Origin::of_instance(instance)?, &self.metrics);
-        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
-        peers.insert(address, (Arc::clone(instance), Arc::clone(&peer)));
-        Ok(peer)
-    }
-}
-
-impl Peers {
-    fn insert(&mut self, address: usize, peer: (Arc<ServiceInstance>, Arc<Peer>)) {
-        if self.known.len() >= MANY_PEERS.max(self.left.saturating_mul(2)) {
-            // What nobody else holds is in no list any more.
-            self.known
-                .retain(|_, (instance, _)| Arc::strong_count(instance) > 1);
-            self.left = self.known.len();
-        }
-        self.known.insert(address, peer);
+        Ok(self.peers.take_in(instance, peer))
     }
 }
 
@@ -241,34 +188,5 @@ fn bit_of(attempt: &Attempt) -> u64 {
     match attempt.hedge {
         hedge if hedge < HEDGES => 1_u64.checked_shl(at.saturating_add(hedge)).unwrap_or(0),
         _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use trunkline_discovery::ServiceName;
-    use trunkline_telemetry::Metrics;
-
-    use super::*;
-
-    #[test]
-    fn places_are_known_as_long_as_their_instances_are() {
-        let name = ServiceName::new("users").unwrap();
-        let instance = || Arc::new(ServiceInstance::new(name.clone(), "127.0.0.1", 80));
-        let known: Vec<_> = (0..MANY_PEERS * 3).map(|_| instance()).collect();
-        let origin = Origin::of_instance(&known[0]).unwrap();
-        let peer = Peer::new(origin, &Metrics::disabled().http_client("users"));
-        let mut peers = Peers::default();
-        let mut note = |instance: &Arc<ServiceInstance>| {
-            let address = Arc::as_ptr(instance).addr();
-            peers.insert(address, (Arc::clone(instance), Arc::clone(&peer)));
-            peers.known.len()
-        };
-        let most = known.iter().map(&mut note).max();
-        assert_eq!(most, Some(known.len()), "all of them are in use");
-        drop(known);
-        let most = (0..MANY_PEERS * 10).map(|_| note(&instance())).max();
-        assert!(most.unwrap() <= MANY_PEERS * 6);
-        assert!(note(&instance()) <= MANY_PEERS);
     }
 }

@@ -13,6 +13,7 @@ mod inject;
 mod judge;
 mod log;
 mod outgoing;
+mod peers;
 mod stack;
 mod versions;
 

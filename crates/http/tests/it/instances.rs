@@ -82,7 +82,8 @@ async fn a_retry_asks_another_instance() {
 async fn what_could_not_be_sent_is_sent_to_another_instance_though_nothing_is_retried() {
     let good = Server::start(|_| async { text("hello") }).await;
     let name = ServiceName::new("users").unwrap();
-    let mut all: Vec<_> = (0..2)
+    // A rack of them.
+    let mut all: Vec<_> = (0..12)
         .map(|_| ServiceInstance::new(name.clone(), "127.0.0.1", unused_port()))
         .collect();
     all.push(ServiceInstance::new(
