@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::draw::Draw;
 use super::load::Member;
-use super::maglev::Maglev;
+use super::maglev::{Maglev, hash};
 use super::pick::PickRequest;
 use super::schedule::schedule;
 use crate::instance::ServiceInstance;
@@ -97,7 +97,7 @@ impl Rotation {
                 Rule::ConsistentHash {
                     table: Maglev::new(members.map(|it| (it.id.as_str(), it.weight))),
                     // A session that is there cannot be served elsewhere, however busy its instance is.
-                    bound: if is_sticky { 0 } else { config.bound_percent },
+                    bound: if is_sticky { 0 } else { bound(config) },
                     draw: Draw::new(&weights),
                 }
             }
@@ -222,7 +222,13 @@ impl Rotation {
     fn by_key(&self, table: &Maglev, bound: u32, key: &str, fits: impl Fn(usize) -> bool) -> usize {
         let mut places = table.of(key).take(PLACES);
         let first = places.next().unwrap_or_default();
-        let takes = |at: usize| fits(at) && (bound == 0 || self.has_room(at, bound));
+        // Each key comes to a newcomer at a time of its own, and then stays.
+        let warming = self.warming.as_ref().map(|it| (it, Instant::now()));
+        let warming = warming.filter(|(it, now)| *now < it.until);
+        let due = warming.map(|(it, now)| (it, now, part_of(key)));
+        let is_due =
+            |at: usize| due.is_none_or(|(it, now, part)| self.members[at].share(it, now) > part);
+        let takes = |at: usize| fits(at) && is_due(at) && (bound == 0 || self.has_room(at, bound));
         if takes(first) {
             return first;
         }
@@ -320,6 +326,20 @@ impl Rotation {
         let cost = |at: usize| self.members[at].load.cost(now);
         if cost(other) < cost(one) { other } else { one }
     }
+}
+
+/// With less than an even share for each nobody would ever have room.
+fn bound(config: &LoadBalancerConfig) -> u32 {
+    match config.bound_percent {
+        0 => 0,
+        percent => percent.max(100),
+    }
+}
+
+/// A part of one, always the same for a key, and spread evenly over all keys.
+fn part_of(key: &str) -> f32 {
+    let part = (hash(key.as_bytes(), 4) >> 40) as f32;
+    part / (1_u32 << 24) as f32
 }
 
 impl Member {

@@ -3,11 +3,13 @@
 //! A [`Probe`] asks one instance; `trunkline-http` brings one that asks its health path. Where there is one, the instances
 //! of a service are checked from the first time on that somebody asks for the service, for as long as it is used; those
 //! that name no health path are left alone, so nobody is taken out for not having one. An instance that fails as many
-//! checks in a row as configured gets no more requests at that moment, and gets them again after one good check.
+//! checks in a row as configured gets no more requests at that moment, and gets them again after enough good ones. After
+//! the first one that says otherwise than before the next ones come soon, so that either does not take whole intervals.
 
 mod endpoint;
 mod health;
 mod probe;
+mod round;
 mod run;
 
 use std::collections::BTreeMap;
@@ -19,14 +21,15 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
-use trunkline_core::{Error, ErrorKind, Result, task};
+use trunkline_core::{Context, Error, ErrorKind, Result, task};
 
 pub use endpoint::EndpointCheck;
 pub(crate) use endpoint::{Checks, begin_endpoint};
 pub use health::{CheckResult, InstanceHealth, ServiceHealth, ServiceHealthChange};
 pub use probe::{AnyProbe, Probe};
+pub(crate) use round::Rounds;
+use round::{Found, Round};
 pub(crate) use run::Results;
-use run::ask;
 use run::{Asked, Checking};
 
 use crate::config::{CheckKind, HealthCheckConfig};
@@ -169,40 +172,44 @@ impl Discovery {
     /// the configured time; one that names no health path is well by its own word. Endpoints that are checked
     /// ([`Instances::check_endpoint`]) are asked too. Without either it is what is known.
     ///
+    /// Those who ask while others do share one round of asking, which takes no longer than two instances that do not answer,
+    /// however many there are. A caller waits at most until the deadline of its [`Context`].
+    ///
     /// # Errors
-    /// `Unavailable` when it is not known who the instances are.
+    /// `Unavailable` when it is not known who the instances are; `Timeout` when the time was over before one was well or all
+    /// were asked; `Cancelled` after shutdown.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Cancel safe; the round goes on for others.
     pub async fn health_check_service(&self, service: &ServiceName) -> Result<bool> {
         self.discover_services(service).await?;
-        let set = self.instances(service).snapshot();
-        let own = self.inner().probe.as_ref();
-        let endpoints = self.instances(service).pool().endpoint_checks();
+        let instances = self.instances(service);
+        let set = instances.snapshot();
+        let own = self.inner().probe.clone();
+        let endpoints = instances.pool().endpoint_checks();
         if own.is_none() && endpoints.is_empty() {
             return Ok(set.is_healthy());
         }
-        let plan = self.inner().cache.plan_of(service);
-        let usable: Vec<_> = set
-            .members
-            .iter()
-            .filter(|member| member.is_usable())
-            .collect();
-        let asked = stream::iter(usable)
-            .map(async |member| {
-                if let Some(probe) = own.filter(|_| plan.asked().asks(&member.instance)) {
-                    ask(probe.clone(), Arc::clone(&member.instance), &plan.config).await?;
-                }
-                for check in &endpoints {
-                    let probe = check.probe.clone();
-                    ask(probe, Arc::clone(&member.instance), &check.config).await?;
-                }
-                Ok::<(), Error>(())
-            })
-            .buffer_unordered(AT_ONCE);
-        Ok(std::pin::pin!(asked)
-            .any(async |result| result.is_ok())
-            .await)
+        let begin = || {
+            let plan = |probe| (probe, self.inner().cache.plan_of(service));
+            Round::of(&set, own.map(plan), endpoints)
+        };
+        let found = instances.pool().rounds().ask(&self.inner().scope, begin);
+        let deadline = Context::current().and_then(|context| context.deadline());
+        let found = match deadline {
+            Some(deadline) => timeout_at(deadline, found).await,
+            None => Ok(found.await),
+        };
+        let too_late = |what: String| Error::timeout(what).with_operation("health_check_service");
+        match found {
+            Ok(Ok(Found::OutOfTime { left })) => Err(too_late(format!(
+                "no instance of service {service} that was asked is well, and {left} did not answer in time"
+            ))),
+            Ok(found) => Ok(found? == Found::Well),
+            Err(_) => Err(too_late(format!(
+                "the deadline was over before an instance of service {service} was well"
+            ))),
+        }
     }
 
     /// How each instance of a service is, as far as it is known: its own word, the last check from here, and whether
@@ -323,9 +330,18 @@ const LEAST_WAIT: Duration = Duration::from_millis(10);
 
 /// Keeps checks of many instances, and of many callers, from falling into step.
 fn next_wait(config: &HealthCheckConfig) -> Duration {
+    spread(config.interval, config)
+}
+
+/// While it is counted whether an instance has failed or come back, the next check is not far.
+fn confirming_wait(config: &HealthCheckConfig) -> Duration {
+    spread(config.confirm_interval.min(config.interval), config)
+}
+
+fn spread(span: Duration, config: &HealthCheckConfig) -> Duration {
     let jitter = f64::from(config.jitter_percent.min(100)) / 100.0;
     let factor = 1.0 - jitter + 2.0 * jitter * fastrand::f64();
     // Never at once again: a whole interval of jitter must not become a loop.
-    let wait = config.interval.mul_f64(factor.max(0.01));
+    let wait = span.mul_f64(factor.max(0.01));
     wait.max(LEAST_WAIT)
 }

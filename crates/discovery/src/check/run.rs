@@ -12,7 +12,7 @@ use trunkline_core::{BoxFuture, Error, Result, task};
 
 use super::health::CheckResult;
 use super::probe::{AnyProbe, Probe};
-use super::{AT_ONCE, first_wait, next_wait};
+use super::{AT_ONCE, LEAST_WAIT, confirming_wait, first_wait, next_wait};
 use crate::config::HealthCheckConfig;
 use crate::instance::ServiceInstance;
 use crate::instances::Pool;
@@ -56,9 +56,17 @@ pub(crate) async fn ask(
     }
 }
 
+/// Where an instance can be asked.
+type Place = (String, u16);
+
+fn place_of(instance: &ServiceInstance) -> Place {
+    (instance.host.clone(), instance.port)
+}
+
 /// One check that is over.
 struct Checked {
     id: String,
+    place: Place,
     result: Result<()>,
     began: Instant,
 }
@@ -92,6 +100,8 @@ pub(super) struct Checking {
     plan: HashMap<String, Option<Instant>>,
     /// Good checks in a row of those that were failing last.
     recovering: HashMap<String, u32>,
+    /// Where each was when it was asked last: what was said of another place counts for nothing.
+    places: HashMap<String, Place>,
     under_way: FuturesUnordered<BoxFuture<'static, Checked>>,
 }
 
@@ -113,6 +123,7 @@ impl Checking {
             due: BTreeSet::new(),
             plan: HashMap::new(),
             recovering: HashMap::new(),
+            places: HashMap::new(),
             under_way: FuturesUnordered::new(),
         }
     }
@@ -153,6 +164,7 @@ impl Checking {
                 self.due.remove(&(at, id.clone()));
             }
             self.recovering.remove(&id);
+            self.places.remove(&id);
             if !self.is_asked(&set, &id) {
                 self.results.lock().remove(&id);
                 // It may have failed before it took its health path back.
@@ -193,19 +205,45 @@ impl Checking {
             return;
         };
         self.plan.insert(id.clone(), None);
+        let place = place_of(&instance);
         let (probe, settings) = (self.probe.clone(), Arc::clone(&self.config));
         let began = Instant::now();
         self.under_way.push(Box::pin(async move {
             let result = ask(probe, instance, &settings).await;
-            Checked { id, result, began }
+            Checked {
+                id,
+                place,
+                result,
+                began,
+            }
         }));
     }
 
     fn checked(&mut self, checked: Checked) {
-        let Checked { id, result, began } = checked;
+        let Checked {
+            id,
+            place,
+            result,
+            began,
+        } = checked;
         // It left while it was asked.
         if !self.plan.contains_key(&id) {
             return;
+        }
+        let set = self.pool.upgrade().map(|pool| pool.peek());
+        let member = set.as_ref().and_then(|set| set.member(&id));
+        if member.is_some_and(|member| place_of(&member.instance) != place) {
+            // It moved while it was asked: that was said of where it was.
+            self.wait(id, LEAST_WAIT);
+            return;
+        }
+        if self
+            .places
+            .insert(id.clone(), place.clone())
+            .is_some_and(|before| before != place)
+        {
+            self.results.lock().remove(&id);
+            self.recovering.remove(&id);
         }
         let before = self.results.get(&id).map_or(0, |last| last.failures);
         let error = result.err().map(|error| error.report().to_string());
@@ -224,7 +262,13 @@ impl Checking {
         if self.is_steady(&id, before, failures) {
             self.judge(&id, failures, error.as_deref());
         }
-        self.wait(id, next_wait(&self.config));
+        let counting = failures > 0 && failures < self.config.failure_threshold;
+        let wait = if counting || self.recovering.contains_key(&id) {
+            confirming_wait(&self.config)
+        } else {
+            next_wait(&self.config)
+        };
+        self.wait(id, wait);
     }
 
     /// Whether the last check counts: a good one of those that failed does so when enough were good in a row.
@@ -310,6 +354,7 @@ mod tests {
     fn failed(id: &str) -> Checked {
         Checked {
             id: id.to_owned(),
+            place: (id.to_owned(), 80),
             result: Err(Error::unavailable("503")),
             began: Instant::now(),
         }

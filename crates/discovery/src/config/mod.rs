@@ -227,7 +227,12 @@ pub struct HealthCheckConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub interval: Duration,
-    /// How far a check may stray from that, either way and at random, in percent, so that many callers do not ask at the same
+    /// Time between the checks that confirm a first failed one, or a first good one, until the thresholds are reached: an
+    /// instance that is down need not wait for whole intervals. Never more than `interval`. Default `1s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub confirm_interval: Duration,
+    /// How far a check may stray from these times, either way and at random, in percent, so that many callers do not ask at the same
     /// moment. Default 10.
     #[schemars(range(max = 100))]
     pub jitter_percent: u8,
@@ -250,6 +255,7 @@ impl Default for HealthCheckConfig {
             kind: CheckKind::default(),
             grpc_service: None,
             interval: Duration::from_secs(30),
+            confirm_interval: Duration::from_secs(1),
             jitter_percent: 10,
             timeout: Duration::from_secs(5),
             failure_threshold: 3,
@@ -286,6 +292,13 @@ impl HealthCheckConfig {
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// Sets the time between the checks that confirm a first failed or good one. The time between two checks is the most.
+    #[must_use]
+    pub fn with_confirm_interval(mut self, interval: Duration) -> Self {
+        self.confirm_interval = interval;
         self
     }
 
@@ -347,7 +360,8 @@ pub struct LoadBalancerConfig {
     #[schemars(range(max = 10000))]
     pub zone_overload_percent: u32,
     /// By `consistent_hash`, an instance with so many percent of the requests that it would have if all were spread evenly
-    /// gets no more of them; another one does, the same for each key. 0 means without bound. Default 150.
+    /// gets no more of them; another one does, the same for each key. 0 means without bound, 1 to 99 nothing: nobody could
+    /// have less than an even share. Default 150.
     #[schemars(range(max = 10000))]
     pub bound_percent: u32,
     /// Header of a request whose value is its key, for `sticky` and `consistent_hash`, where the call names none. Default:

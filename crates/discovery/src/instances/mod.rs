@@ -23,7 +23,7 @@ use crate::BalanceStrategy;
 use crate::LoadBalancerConfig;
 use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among};
 use crate::check::{
-    self, Checks, EndpointCheck, Results, Running, ServiceHealth, ServiceHealthChange,
+    self, Checks, EndpointCheck, Results, Rounds, Running, ServiceHealth, ServiceHealthChange,
 };
 use crate::departures::Departures;
 use crate::instance::{ServiceInstance, ServiceName};
@@ -251,6 +251,8 @@ pub(crate) struct Pool {
     replacing: Mutex<Checks>,
     /// Held for a moment while an instance is taken out, and while those that are in are counted: so none goes too many.
     leaving: Mutex<()>,
+    /// Health that is asked for on demand.
+    rounds: Rounds,
     /// What is to be worked out anew.
     todo: Arc<Todo>,
     /// Who owns the checks of a service that is watched; `None` for instances that are known.
@@ -305,6 +307,7 @@ impl Pool {
             replaced: watch::Sender::new(()),
             replacing: Mutex::default(),
             leaving: Mutex::default(),
+            rounds: Rounds::default(),
             todo: Arc::default(),
             scope,
             balance,
@@ -583,6 +586,10 @@ impl Pool {
             self.replace(next, &replacing);
         }
         true
+    }
+
+    pub(crate) fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     /// How each instance is, as far as it is known.

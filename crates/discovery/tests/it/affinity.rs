@@ -159,6 +159,47 @@ async fn a_newcomer_gets_its_share_bit_by_bit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_come_to_a_newcomer_bit_by_bit_and_stay() {
+    let scripted = Scripted::with(vec![instance("a"), instance("b")]);
+    let config = LoadBalancerConfig::new(BalanceStrategy::ConsistentHash)
+        .with_slow_start(Duration::from_secs(100));
+    let (_discovery, users) = watched(config, &scripted).await;
+    let at_c = || -> Vec<u32> {
+        let leads_to_c = |key: &u32| {
+            let key = key.to_string();
+            let picked = users.pick(&PickRequest::any().with_key(&key)).unwrap();
+            picked.instance().id == "c"
+        };
+        (0..1000).filter(leads_to_c).collect()
+    };
+    scripted.change(vec![instance("a"), instance("b"), instance("c")]);
+    sleep(Duration::from_secs(20)).await;
+    let early = at_c();
+    assert!((20..150).contains(&early.len()), "{}", early.len());
+    assert_eq!(at_c(), early, "not by chance");
+    sleep(Duration::from_secs(40)).await;
+    let later = at_c();
+    assert!(later.len() > early.len());
+    assert!(early.iter().all(|key| later.contains(key)));
+    sleep(Duration::from_secs(41)).await;
+    let all = at_c().len();
+    assert!((250..420).contains(&all), "{all}");
+}
+
+/// Less than an even share for each would leave room nowhere.
+#[tokio::test(start_paused = true)]
+async fn a_bound_below_an_even_share_is_one() {
+    let mut config = LoadBalancerConfig::new(BalanceStrategy::ConsistentHash);
+    config.bound_percent = 1;
+    let users = Instances::fixed_with(name(), many(4), &config);
+    let held: Vec<_> = (0..100)
+        .map(|_| users.pick(&PickRequest::any().with_key("one")).unwrap())
+        .collect();
+    let most = held.iter().map(Picked::active).max().unwrap();
+    assert!(most <= 26, "{most} of 100 at one of four");
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_many_a_few_are_asked_and_stay_the_same() {
     let config = LoadBalancerConfig::default().with_subset(5);
     let scripted = Scripted::with(many(50));

@@ -17,24 +17,26 @@ use crate::scripted::Scripted;
 
 /// A probe that answers as told, and counts.
 #[derive(Clone, Default)]
-struct Scripts(Arc<Mutex<Told>>);
+pub(crate) struct Scripts(Arc<Mutex<Told>>);
 
 #[derive(Default)]
-struct Told {
-    ill: HashSet<String>,
-    hangs: HashSet<String>,
+pub(crate) struct Told {
+    pub(crate) ill: HashSet<String>,
+    pub(crate) hangs: HashSet<String>,
     panics: HashSet<String>,
     asked: HashMap<String, u32>,
     under_way: usize,
     most_under_way: usize,
+    /// Hosts where whoever is asked says that he is ill.
+    pub(crate) ill_places: HashSet<String>,
 }
 
 impl Scripts {
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Told)) {
         change(&mut self.0.lock().unwrap());
     }
 
-    fn asked(&self, id: &str) -> u32 {
+    pub(crate) fn asked(&self, id: &str) -> u32 {
         self.0.lock().unwrap().asked.get(id).copied().unwrap_or(0)
     }
 }
@@ -47,7 +49,8 @@ impl Probe for Scripts {
             told.under_way += 1;
             told.most_under_way = told.most_under_way.max(told.under_way);
             let is = |set: &HashSet<String>| set.contains(&instance.id);
-            (is(&told.ill), is(&told.hangs), is(&told.panics))
+            let ill = is(&told.ill) || told.ill_places.contains(&instance.host);
+            (ill, is(&told.hangs), is(&told.panics))
         };
         sleep(Duration::from_millis(10)).await;
         self.0.lock().unwrap().under_way -= 1;
@@ -63,21 +66,21 @@ impl Probe for Scripts {
     }
 }
 
-struct Setup {
-    probe: Scripts,
-    registry: Scripted,
-    discovery: Discovery,
+pub(crate) struct Setup {
+    pub(crate) probe: Scripts,
+    pub(crate) registry: Scripted,
+    pub(crate) discovery: Discovery,
 }
 
 impl Setup {
     /// Checks begin when they are asked for.
-    async fn of(instances: Vec<ServiceInstance>) -> Self {
+    pub(crate) async fn of(instances: Vec<ServiceInstance>) -> Self {
         let mut off = HealthCheckConfig::default();
         off.enabled = false;
         Self::with(instances, |discovery| discovery.health_check(off)).await
     }
 
-    async fn with(
+    pub(crate) async fn with(
         instances: Vec<ServiceInstance>,
         settings: impl FnOnce(DiscoveryBuilder) -> DiscoveryBuilder,
     ) -> Self {
@@ -94,7 +97,7 @@ impl Setup {
         }
     }
 
-    fn in_rotation(&self) -> Vec<String> {
+    pub(crate) fn in_rotation(&self) -> Vec<String> {
         let set = self.discovery.instances(&name()).snapshot();
         set.in_rotation()
             .map(|instance| instance.id.clone())
@@ -102,7 +105,7 @@ impl Setup {
     }
 }
 
-fn three() -> Vec<ServiceInstance> {
+pub(crate) fn three() -> Vec<ServiceInstance> {
     ["a", "b", "c"].map(instance).into()
 }
 
@@ -288,7 +291,7 @@ async fn failed_checks_take_an_instance_out_and_one_good_check_brings_it_back() 
     while setup.probe.asked("b") < 2 {
         sleep(Duration::from_millis(100)).await;
     }
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_millis(500)).await;
     assert_eq!(setup.in_rotation().len(), 3, "two failures are not three");
     while setup.probe.asked("b") < 3 {
         sleep(Duration::from_millis(100)).await;

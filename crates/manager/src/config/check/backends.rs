@@ -1,7 +1,7 @@
 //! Brokers, registry and event store: whether this build serves them, and whether their settings fit together.
 
 use trunkline_core::Connection;
-use trunkline_discovery::{CheckKind, HealthCheckConfig};
+use trunkline_discovery::{CheckKind, HealthCheckConfig, LoadBalancerConfig};
 use trunkline_messaging::MessageBrokerConfig;
 
 use super::meaning::Found;
@@ -50,6 +50,11 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
             &discovery.health_check,
             found,
         );
+        check_balancing(
+            "service_discovery.load_balancer",
+            &discovery.load_balancer,
+            found,
+        );
     }
     if let Some(store) = &config.event_store {
         check_kind(Area::EventStore, "event_store", &store.kind, found);
@@ -72,11 +77,29 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
 pub(super) fn check_instances(path: &str, check: &HealthCheckConfig, found: &mut Found<'_>) {
     found.positive(&join(path, "interval"), check.interval);
     found.positive(&join(path, "timeout"), check.timeout);
+    let confirming = join(path, "confirm_interval");
+    found.positive(&confirming, check.confirm_interval);
+    if check.confirm_interval > check.interval && found.is_written(&confirming) {
+        let interval = trunkline_core::duration::format(check.interval);
+        found
+            .warning(&confirming, "the next check comes before that anyway")
+            .allow(format!("up to the `interval`, {interval}"));
+    }
     if check.grpc_service.is_some() && check.kind != CheckKind::Grpc {
         let message = "only checks of gRPC ask about a service within the server";
         found
             .warning(&join(path, "grpc_service"), message)
             .allow("`type: grpc` beside it, or nothing");
+    }
+}
+
+/// How an instance is chosen.
+pub(super) fn check_balancing(path: &str, balance: &LoadBalancerConfig, found: &mut Found<'_>) {
+    if (1..100).contains(&balance.bound_percent) {
+        let message = "with less than an even share for each instance none would ever have room";
+        found
+            .error(&join(path, "bound_percent"), message)
+            .allow("0, for no bound, or 100 and more");
     }
 }
 

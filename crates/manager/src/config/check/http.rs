@@ -11,6 +11,9 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
         if let Some(check) = &service.instance_check {
             super::backends::check_instances(&join(&path, "instance_check"), check, found);
         }
+        if let Some(balance) = &service.load_balancer {
+            super::backends::check_balancing(&join(&path, "load_balancer"), balance, found);
+        }
         if service.host.is_none() {
             for key in ["port", "protocol", "base_path"] {
                 let path = format!("{path}.{key}");

@@ -130,6 +130,56 @@ fn a_wrong_kind_of_value_says_what_is_there_and_what_should_be() {
 }
 
 #[test]
+fn a_bound_below_an_even_share_is_refused_wherever_it_stands() {
+    for section in ["service_discovery", "services:\n  users"] {
+        let indent = if section.starts_with("services:") {
+            "    "
+        } else {
+            "  "
+        };
+        let text = |percent: u32| {
+            format!(
+                "{section}:\n{indent}load_balancer: {{strategy: consistent_hash, bound_percent: {percent}}}\n"
+            )
+        };
+        for percent in [1, 99] {
+            assert_line(
+                &check_yaml(&text(percent)),
+                &[
+                    "load_balancer.bound_percent: ",
+                    "even share",
+                    "allowed: 0, for no bound, or 100 and more",
+                ],
+            );
+        }
+        for percent in [0, 100, 150] {
+            assert_eq!(check_yaml(&text(percent)), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn confirming_checks_farther_apart_than_others_are_pointless() {
+    let text = |confirm| {
+        format!(
+            "service_discovery:\n  health_check: {{interval: 5s, confirm_interval: {confirm}}}\n"
+        )
+    };
+    assert_line(
+        &check_yaml(&text("10s")),
+        &[
+            "health_check.confirm_interval: ",
+            "allowed: up to the `interval`, 5s",
+        ],
+    );
+    assert_line(
+        &check_yaml(&text("0s")),
+        &["health_check.confirm_interval: it is zero"],
+    );
+    assert_eq!(check_yaml(&text("2s")), Vec::<String>::new());
+}
+
+#[test]
 fn one_mistake_does_not_hide_those_that_only_the_whole_shows() {
     let lines =
         check_yaml("services:\n  a: {port: x, policy: none}\nmetrics: {latency_buckets: [2, 1]}\n");
