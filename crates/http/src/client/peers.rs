@@ -1,7 +1,6 @@
 //! The places of instances, found by all who call without a lock.
 
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -63,7 +62,7 @@ impl Peers {
             peer: Arc::clone(&peer),
         });
         if !table.is_half_full() {
-            table.add(known);
+            table.add(&known);
             return peer;
         }
         // What nobody else holds is in no list any more.
@@ -74,9 +73,9 @@ impl Peers {
         let size = (in_use.len() + 1).saturating_mul(4).next_power_of_two();
         let roomier = Table::of(size.max(LEAST));
         for known in in_use {
-            roomier.add(known);
+            roomier.add(&known);
         }
-        roomier.add(known);
+        roomier.add(&known);
         self.table.store(Arc::new(roomier));
         peer
     }
@@ -118,10 +117,10 @@ impl Table {
         None
     }
 
-    fn add(&self, known: Arc<Known>) {
+    fn add(&self, known: &Arc<Known>) {
         let mut slots = self.slots_of(&known.instance);
         if let Some(free) = slots.find(|slot| slot.load().is_none()) {
-            free.store(Some(Arc::clone(&known)));
+            free.store(Some(Arc::clone(known)));
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
     }
