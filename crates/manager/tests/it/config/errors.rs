@@ -131,7 +131,7 @@ fn a_wrong_kind_of_value_says_what_is_there_and_what_should_be() {
 
 #[test]
 fn a_bound_below_an_even_share_is_refused_wherever_it_stands() {
-    for section in ["service_discovery", "services:\n  users"] {
+    for section in ["service_discovery:\n  type: static", "services:\n  users:"] {
         let indent = if section.starts_with("services:") {
             "    "
         } else {
@@ -139,7 +139,7 @@ fn a_bound_below_an_even_share_is_refused_wherever_it_stands() {
         };
         let text = |percent: u32| {
             format!(
-                "{section}:\n{indent}load_balancer: {{strategy: consistent_hash, bound_percent: {percent}}}\n"
+                "{section}\n{indent}load_balancer: {{strategy: consistent_hash, bound_percent: {percent}}}\n"
             )
         };
         for percent in [1, 99] {
@@ -162,7 +162,7 @@ fn a_bound_below_an_even_share_is_refused_wherever_it_stands() {
 fn confirming_checks_farther_apart_than_others_are_pointless() {
     let text = |confirm| {
         format!(
-            "service_discovery:\n  health_check: {{interval: 5s, confirm_interval: {confirm}}}\n"
+            "service_discovery:\n  type: static\n  health_check: {{interval: 5s, confirm_interval: {confirm}}}\n"
         )
     };
     assert_line(
