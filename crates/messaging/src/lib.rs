@@ -111,9 +111,12 @@ pub use patterns::{Envelope, EventBus, Requester};
 pub use policies::{ConsumeSettings, PublishSettings, SamePolicies, TopicPolicies};
 pub use prefix::Prefix;
 pub use publisher::{Outgoing, Publisher};
+#[cfg(feature = "protobuf")]
+pub use router::ViaProtobuf;
 pub use router::{
     AnyMiddleware, Attempt, Extract, Handled, Handler, HandlerError, Headers, Incoming, IntoAnswer,
-    IntoOutcome, Listening, MessageKey, Middleware, Next, Router, Subscribing, ViaPart, ViaPayload,
+    IntoOutcome, Listening, MessageKey, Middleware, Next, Router, Subscribing, Upgrades, ViaPart,
+    ViaPayload,
 };
 pub use subscription::{Start, Subscribe, Subscription, SubscriptionState};
 pub use topic::{Destination, Source, TopicName, TopicPattern};

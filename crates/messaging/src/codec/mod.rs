@@ -5,6 +5,8 @@
 
 mod json;
 mod message_pack;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 
 use std::fmt;
 
@@ -15,6 +17,10 @@ use trunkline_core::{BoxError, Error, Result};
 
 pub use json::Json;
 pub use message_pack::MessagePack;
+#[cfg(feature = "protobuf")]
+pub use protobuf::Protobuf;
+#[cfg(feature = "protobuf")]
+pub(crate) use protobuf::encode as encode_protobuf;
 
 /// Turns values into payloads and back.
 pub trait Codec: Send + Sync + 'static {

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use trunkline_core::names::message_header as header;
 use trunkline_core::{Context, MetadataValue, Result};
 
 use super::Publisher;
 use crate::cloudevents::{self, CloudEventsMode};
 use crate::codec::{AnyCodec, Codec};
+#[cfg(feature = "protobuf")]
+use crate::codec::{Protobuf, encode_protobuf};
 use crate::message::{Message, Publish, Receipt};
 use crate::protection::Demands;
 use crate::topic::Destination;
@@ -106,6 +109,11 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
         self
     }
 
+    /// Says of which version the payload is, for handlers that know several ([`Upgrades`](crate::Upgrades)).
+    pub fn schema_version(self, version: u32) -> Self {
+        self.header(header::SCHEMA_VERSION, version.to_string())
+    }
+
     /// Carries this context instead of the running one.
     pub fn context(mut self, context: Context) -> Self {
         self.context = Some(context);
@@ -197,5 +205,23 @@ impl<'a, T: ?Sized> Outgoing<'a, T> {
             let publish = publisher.packed(publish, &context, mode, demands).await?;
             publisher.carry(publish, context).await
         }
+    }
+}
+
+#[cfg(feature = "protobuf")]
+impl<'a, T: prost::Message> Outgoing<'a, Protobuf<T>> {
+    /// Publishes a value in Protocol Buffers and waits for the confirm.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    ///
+    /// # Cancel safety
+    /// As [`Publisher::publish`].
+    pub fn send_protobuf(
+        self,
+        value: &T,
+    ) -> impl Future<Output = Result<Receipt>> + Send + use<'a, T> {
+        let content_type = Protobuf::<T>::CONTENT_TYPE;
+        self.send_bytes(encode_protobuf(value), Some(content_type))
     }
 }

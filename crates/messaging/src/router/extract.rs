@@ -6,6 +6,8 @@ use serde::de::DeserializeOwned;
 use trunkline_core::{Context, Metadata, Result};
 
 use super::incoming::Incoming;
+#[cfg(feature = "protobuf")]
+use crate::codec::Protobuf;
 use crate::codec::{AnyCodec, Codec};
 use crate::message::Message;
 use crate::topic::Destination;
@@ -36,6 +38,23 @@ pub struct ViaPayload(());
 /// Marks arguments that are other parts of a message.
 #[derive(Debug)]
 pub struct ViaPart(());
+
+/// Marks arguments that are the payload, in Protocol Buffers.
+#[cfg(feature = "protobuf")]
+#[derive(Debug)]
+pub struct ViaProtobuf(());
+
+#[cfg(feature = "protobuf")]
+impl<P, T> Extract<P, ViaProtobuf> for Protobuf<T>
+where
+    P: Accepts<Self>,
+    T: prost::Message + Default,
+{
+    fn extract(incoming: &Incoming) -> Result<Self> {
+        let message = incoming.message();
+        Self::decode(message.content_type.as_deref(), &message.payload)
+    }
+}
 
 impl<P, T> Extract<P, ViaPayload> for T
 where

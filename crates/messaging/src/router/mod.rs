@@ -20,6 +20,7 @@ mod listening;
 mod middleware;
 mod once;
 mod subscribing;
+mod upgrades;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,8 @@ use trunkline_resilience::breaker::Breaker;
 
 use consumer::Consumer;
 pub use error::HandlerError;
+#[cfg(feature = "protobuf")]
+pub use extract::ViaProtobuf;
 pub use extract::{Attempt, Extract, Headers, MessageKey, ViaPart, ViaPayload};
 pub use handler::{Handled, Handler, IntoAnswer, IntoOutcome};
 pub use incoming::Incoming;
@@ -39,6 +42,7 @@ pub use listening::Listening;
 pub use middleware::{AnyMiddleware, Middleware, Next};
 use subscribing::Plan;
 pub use subscribing::Subscribing;
+pub use upgrades::Upgrades;
 
 use crate::broker::MessageBroker;
 use crate::capabilities::OrderingGuarantee;

@@ -11,6 +11,7 @@ use trunkline_resilience::retry::Schedule;
 
 use super::handler::{self, AnyHandler, Handler, IntoAnswer, IntoOutcome};
 use super::middleware::{AnyMiddleware, Middleware};
+use super::upgrades::Upgrades;
 use super::{Listening, Router};
 use crate::inbox::AnyInbox;
 use crate::policies::ConsumeSettings;
@@ -188,6 +189,18 @@ impl<'a, P: 'static> Subscribing<'a, P> {
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(AnyMiddleware::new(middleware));
         self
+    }
+
+    /// Makes payloads of older versions what the handler takes, inside of all middleware there is so far. A mistake in the
+    /// steps fails when it begins.
+    pub fn upgrades(mut self, upgrades: Upgrades) -> Self {
+        match upgrades.checked() {
+            Ok(upgrades) => self.middleware(upgrades),
+            Err(error) => {
+                self.source = self.source.and(Err(error));
+                self
+            }
+        }
     }
 
     /// Replaces all settings.

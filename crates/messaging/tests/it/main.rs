@@ -16,3 +16,4 @@ mod observing;
 mod protecting;
 mod router;
 mod supervisor;
+mod versions;
