@@ -80,6 +80,10 @@ pub struct ConsulConfig {
     pub token_file: Option<PathBuf>,
     /// Datacentre that is asked for instances. Default: the agent's. Announcements always go to the agent's.
     pub datacenter: Option<String>,
+    /// Other datacentres, in their order: where that of `datacenter` has no instance of a service that is up, those of the
+    /// first of these that has one are taken. They say so in the metadata `consul.datacenter`, and by their zone if they have
+    /// none. Default: none.
+    pub failover: Vec<String>,
     /// Namespace, which Consul Enterprise has. Default: none.
     pub namespace: Option<String>,
     /// Admin partition, which Consul Enterprise has. Default: none.
@@ -124,6 +128,7 @@ impl Default for ConsulConfig {
             token: None,
             token_file: None,
             datacenter: None,
+            failover: Vec::new(),
             namespace: None,
             partition: None,
             consistency: Consistency::Default,
@@ -185,6 +190,7 @@ impl ConsulConfig {
             token: token.or_else(|| connection.password.clone()),
             token_file: options.path("token_file"),
             datacenter: options.text("datacenter"),
+            failover: options.texts("failover").unwrap_or_default(),
             namespace: options.text("namespace"),
             partition: options.text("partition"),
             consistency: options
@@ -234,6 +240,14 @@ impl ConsulConfig {
                 "connection.path",
                 "an agent has no path; use `datacenter` to ask another one",
             );
+        }
+        let mut others = self.failover.iter().enumerate();
+        if others.any(|(at, name)| {
+            let again = self.failover.iter().skip(at + 1).any(|next| next == name);
+            again || name.is_empty() || self.datacenter.as_ref() == Some(name)
+        }) {
+            let text = "names other datacentres than `datacenter`, each once";
+            options.problem("failover", text);
         }
         if self.token.is_some() && self.token_file.is_some() {
             options.problem(
@@ -338,6 +352,9 @@ impl From<ConsulConfig> for ServiceDiscoveryConfig {
                 );
             }
         }
+        if !config.failover.is_empty() {
+            options.insert("failover".to_owned(), config.failover.into());
+        }
         if !config.tags.is_empty() {
             options.insert("tags".to_owned(), config.tags.into());
         }
@@ -381,7 +398,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let url = "consul://user:secret@a:1,b:2/path?wait=11m&weit=1s&check=ping&deregister_after=5s&tags=x&client_key=k";
+        let url = "consul://user:secret@a:1,b:2/path?wait=11m&weit=1s&check=ping&deregister_after=5s&tags=x&client_key=k&datacenter=eu&failover=us,eu";
         let neutral = ServiceDiscoveryConfig::from_url(url).unwrap();
         let error = ConsulConfig::from_neutral(&neutral).unwrap_err();
         let lines: Vec<&str> = error.message().lines().collect();
@@ -394,6 +411,7 @@ mod tests {
             ("options.check", 1),
             ("options.deregister_after", 1),
             ("options.client_key", 1),
+            ("options.failover", 1),
             ("options.tags", 0),
         ] {
             let begin = format!("service_discovery.{path}:");
@@ -413,6 +431,7 @@ mod tests {
         config.client_certificate = Some("c.pem".into());
         config.client_key = Some("k.pem".into());
         config.datacenter = Some("eu".to_owned());
+        config.failover = vec!["us".to_owned(), "asia".to_owned()];
         config.namespace = Some("n".to_owned());
         config.partition = Some("p".to_owned());
         config.consistency = Consistency::Consistent;

@@ -12,12 +12,16 @@ use crate::pace::Pace;
 use crate::registry::Shared;
 use crate::turns::Watching;
 
+/// The longest wait while other datacentres are looked at, whose changes end no blocking query here.
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(2);
+
 struct Watch {
     shared: Arc<Shared>,
     service: ServiceName,
     turn: Watching,
     pace: Pace,
     index: Index,
+    looked_elsewhere: bool,
     /// What was told last; nothing after an error, so that the next list is told whatever it is.
     last: Option<InstanceList>,
     /// The last question failed.
@@ -31,6 +35,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, service: &ServiceName) -> InstanceWatc
         turn: shared.turns.watching(),
         pace: Pace::new(),
         index: Index::default(),
+        looked_elsewhere: false,
         last: None,
         failed: false,
     };
@@ -56,6 +61,7 @@ impl Watch {
                 Ok(seen) => {
                     self.failed = false;
                     self.pace.succeeded();
+                    self.looked_elsewhere = seen.looked_elsewhere;
                     let went_back = self.index.advance(seen.index);
                     let same = self.last.as_ref().map(|last| &last.instances)
                         == Some(&seen.list.instances);
@@ -85,6 +91,11 @@ impl Watch {
         let (place, wait) = match newer_than {
             0 => (None, Duration::ZERO),
             _ => self.turn.place().await,
+        };
+        let wait = if self.looked_elsewhere {
+            wait.min(LOOK_ELSEWHERE)
+        } else {
+            wait
         };
         let seen = asking.service(agent, &self.service, newer_than, wait).await;
         drop(place);

@@ -169,6 +169,68 @@ async fn consul_looks_itself_where_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn what_consul_found_stands_when_metadata_change() {
+    let Some(address) = shared().await else {
+        return;
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = taken.local_addr().unwrap().port();
+    drop(taken);
+    let mut settings = config(address);
+    settings.check = Some(ActiveCheck::Tcp);
+    // Longer than a change takes: it is not looked at again in between.
+    settings.check_interval = Duration::from_secs(5);
+    let registry = ConsulRegistry::new(&settings).unwrap();
+    let users = unique("users");
+    let mut instance = ServiceInstance::new(users.clone(), "127.0.0.1", there);
+    let lease = registry.register(instance.clone(), LONG).await.unwrap();
+    let seen = async || registry.resolve(&users).await.unwrap().instances.remove(0);
+    until("it is seen to fail", async || {
+        seen().await.status == InstanceStatus::Down
+    })
+    .await;
+    for round in ["1", "2", "3"] {
+        instance = instance.with_metadata("round", round);
+        registry.renew(&lease, &instance).await.unwrap();
+        let now = seen().await;
+        assert_eq!(now.metadata["round"], round);
+        assert_eq!(now.status, InstanceStatus::Down, "{round}");
+    }
+    registry.deregister(&lease).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_are_told_in_time_when_many_have_nobody_left() {
+    const MANY: usize = 16;
+    let Some(server) = launched(Vec::new()).await else {
+        return;
+    };
+    let link = trunkline_testing::faults::Relay::to(server.address()).unwrap();
+    let registry = ConsulRegistry::new(&config(server.address())).unwrap();
+    let alive = unique("alive");
+    // Consul is a service of its own.
+    let left = [alive.clone(), name("consul")];
+    let instance = ServiceInstance::new(alive.clone(), "10.0.0.7", 8001);
+    registry.register(instance, LONG).await.unwrap();
+    for n in 0..MANY {
+        let instance = ServiceInstance::new(unique(&format!("dead{n}")), "10.0.0.7", 8001);
+        let registered = registry.register(instance, Duration::from_secs(1));
+        registered.await.unwrap();
+    }
+    until("their leases are over", async || {
+        registry.services().await.unwrap() == left
+    })
+    .await;
+    // Each answer takes its time, as over a wide network: one after the other they would take all that discovery has.
+    link.delay(Duration::from_millis(250));
+    let discovery = Discovery::builder()
+        .resolver(ConsulRegistry::new(&config(link.address())).unwrap())
+        .request_timeout(Duration::from_secs(5))
+        .build();
+    assert_eq!(discovery.services().await.unwrap(), left);
+}
+
+#[tokio::test]
 async fn every_consistency_finds_the_same() {
     let Some(address) = shared().await else {
         return;

@@ -3,5 +3,6 @@
 
 mod catalog;
 mod conformance;
+mod failover;
 mod recovery;
 mod world;

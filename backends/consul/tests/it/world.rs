@@ -12,7 +12,7 @@ use trunkline_discovery::{
 use trunkline_testing::servers::{self, CONSUL, Server};
 
 /// Longest that a test waits for something that must happen.
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The lease of what these tests announce.
 const TTL: Duration = Duration::from_secs(6);
