@@ -5,6 +5,7 @@
 
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,24 +292,37 @@ impl Found {
         connection: &Connection,
         service: &ServiceName,
     ) -> rusqlite::Result<InstanceList> {
+        self.look(connection, service).map(|looked| looked.list)
+    }
+
+    fn look(&self, connection: &Connection, service: &ServiceName) -> rusqlite::Result<Looked> {
+        // Before the list, so that a change in between is one that the list may have and the revision has not.
+        let revision = revision(connection)?;
         let mut select = connection.prepare_cached(
-            "SELECT body, owner FROM instance WHERE service = ?1 AND expires > ?2",
+            "SELECT body, owner, expires FROM instance WHERE service = ?1 AND expires > ?2",
         )?;
         let now = self.clock.now().unix_micros();
         let rows = select.query_map(params![service.as_str(), now], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
         let mut instances = Vec::new();
+        let mut owners = BTreeMap::new();
+        let mut first_end = None;
         for row in rows {
-            let (body, owner) = row?;
-            if self.lives(&owner) {
+            let (body, owner, expires): (String, String, i64) = row?;
+            let lives = *owners
+                .entry(owner)
+                .or_insert_with_key(|owner| self.lives(owner));
+            if lives {
                 instances.extend(instance_of(&body));
             }
+            first_end = Some(first_end.map_or(expires, |first: i64| first.min(expires)));
         }
-        let revision = connection
-            .prepare_cached("SELECT count FROM revision")?
-            .query_row([], |row| row.get::<_, i64>(0))?;
-        Ok(InstanceList::new(instances, revision.cast_unsigned()))
+        Ok(Looked {
+            list: InstanceList::new(instances, revision),
+            owners,
+            first_end,
+        })
     }
 
     fn services(&self, connection: &Connection) -> rusqlite::Result<Vec<ServiceName>> {
@@ -330,25 +344,62 @@ impl Found {
         Ok(names)
     }
 
-    /// Time until the next instance of a service may be gone without anybody saying so.
-    fn next_end(
+    /// Whether a look would tell the same again, which costs less than looking: `changed` says that the file is another one.
+    fn would_tell(
         &self,
         connection: &Connection,
         service: &ServiceName,
-    ) -> rusqlite::Result<Option<Duration>> {
-        let now = self.clock.now();
-        let next: Option<i64> = connection
-            .prepare_cached(
-                "SELECT min(expires) FROM instance WHERE service = ?1 AND expires > ?2",
-            )?
-            .query_row(params![service.as_str(), now.unix_micros()], |row| {
-                row.get(0)
-            })?;
-        let wait = |at: i64| {
-            Duration::from_micros(at.saturating_sub(now.unix_micros()).max(0).cast_unsigned())
-        };
-        Ok(next.map(wait))
+        looked: &mut Looked,
+        changed: bool,
+    ) -> rusqlite::Result<bool> {
+        if looked.is_over(&self.clock) {
+            return Ok(false);
+        }
+        if changed {
+            if revision(connection)? != looked.list.revision {
+                return Ok(false);
+            }
+            // Signs of life are no news, but put the end off.
+            let now = self.clock.now().unix_micros();
+            looked.first_end = connection
+                .prepare_cached(
+                    "SELECT min(expires) FROM instance WHERE service = ?1 AND expires > ?2",
+                )?
+                .query_row(params![service.as_str(), now], |row| row.get(0))?;
+        }
+        let mut owners = looked.owners.iter();
+        Ok(owners.all(|(owner, lived)| self.lives(owner) == *lived))
     }
+}
+
+/// What was found of a service, and what it depends on besides the file.
+struct Looked {
+    list: InstanceList,
+    /// The processes that renew, and whether they live.
+    owners: BTreeMap<String, bool>,
+    /// When the first lease ends that is not renewed.
+    first_end: Option<i64>,
+}
+
+impl Looked {
+    fn is_over(&self, clock: &SharedClock) -> bool {
+        let now = clock.now().unix_micros();
+        self.first_end.is_some_and(|end| end <= now)
+    }
+
+    /// Time until an instance may be gone without anybody saying so.
+    fn next_end(&self, clock: &SharedClock) -> Option<Duration> {
+        let now = clock.now().unix_micros();
+        let left = |end: i64| end.saturating_sub(now).max(0).cast_unsigned();
+        self.first_end.map(|end| Duration::from_micros(left(end)))
+    }
+}
+
+fn revision(connection: &Connection) -> rusqlite::Result<u64> {
+    let count = connection
+        .prepare_cached("SELECT count FROM revision")?
+        .query_row([], |row| row.get::<_, i64>(0))?;
+    Ok(count.cast_unsigned())
 }
 
 /// A neighbouring release may have written a body that this one cannot read: it is left out, and said so.
