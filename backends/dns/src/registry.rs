@@ -137,4 +137,9 @@ impl Resolver for DnsRegistry {
         let lists = watch::lists(Arc::clone(&self.0), service.clone());
         Ok(InstanceWatch::new(lists))
     }
+
+    /// A watch asks again whenever the time to live of its answer is over.
+    fn polls(&self) -> bool {
+        true
+    }
 }

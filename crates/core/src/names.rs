@@ -164,6 +164,8 @@ pub mod metric {
     pub const DISCOVERY_CHANGES: &str = "trunkline_discovery_changes";
     /// Gauge, seconds: age of the last answer of the registry, by service, while it is away.
     pub const DISCOVERY_STALE: &str = "trunkline_discovery_stale_age";
+    /// Counter: announcements of own instances, by outcome: `new`, `lost` (the lease was), `again` (after that).
+    pub const REGISTRATIONS: &str = "trunkline_discovery_registrations";
     /// Counter: events appended, by store.
     pub const EVENTS_APPENDED: &str = "trunkline_events_appended";
     /// Counter: events published by a relay, by relay.

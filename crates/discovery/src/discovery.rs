@@ -11,6 +11,7 @@ use trunkline_core::health::ComponentHealth;
 use trunkline_core::task::Scope;
 use trunkline_core::{Context, Error, Result, SharedClock, SystemClock};
 use trunkline_telemetry::Metrics;
+use trunkline_telemetry::metrics::RegistrationMetrics;
 
 use crate::balance::PickRequest;
 use crate::cache::{Cache, CacheSettings, Snapshot};
@@ -29,6 +30,12 @@ use crate::report::{Reporter, Weight};
 use crate::resolver::Resolver;
 use crate::several::Several;
 use crate::static_list::instances_of;
+
+/// Longer spans are as good as for ever, and moments after them could not be told.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What happens again and again does so no more often than a runtime tells time.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Changes of health that a slow listener may fall behind.
 const CHANGES_KEPT: usize = 256;
@@ -65,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) request_timeout: Duration,
     pub(crate) lease_ttl: Duration,
     pub(crate) reporter: Reporter,
+    pub(crate) registrations: RegistrationMetrics,
     pub(crate) scope: Scope,
     pub(crate) probe: Option<AnyProbe>,
     pub(crate) health_changes: broadcast::Sender<ServiceHealthChange>,
@@ -356,7 +364,7 @@ impl DiscoveryBuilder {
     /// have its own rule of balancing and its own checks.
     ///
     /// # Errors
-    /// `Config` naming the service when its name or its instance is not sound.
+    /// `Config` naming the service when its name or its instance is not sound, or is there in two spellings.
     pub fn services<N: AsRef<str>>(
         mut self,
         services: impl IntoIterator<Item = (N, ServiceConfig)>,
@@ -444,7 +452,24 @@ impl DiscoveryBuilder {
 
     /// Discovery, put together. Nothing is asked until a service is; the snapshot is read, if there is one.
     #[must_use]
-    pub fn build(self) -> Discovery {
+    pub fn build(mut self) -> Discovery {
+        for span in [
+            &mut self.request_timeout,
+            &mut self.lease_ttl,
+            &mut self.cache.idle_expiry,
+            &mut self.cache.resync_interval,
+            &mut self.cache.keep_vanished,
+            &mut self.cache.snapshot_max_age,
+        ] {
+            *span = (*span).min(A_YEAR);
+        }
+        for span in [
+            &mut self.lease_ttl,
+            &mut self.cache.idle_expiry,
+            &mut self.cache.resync_interval,
+        ] {
+            *span = (*span).max(SHORTEST);
+        }
         let scope = Scope::new();
         let reporter = Reporter::new(self.component);
         if let Some(several) = &self.several {
@@ -452,6 +477,7 @@ impl DiscoveryBuilder {
         }
         let (health_changes, _) = broadcast::channel(CHANGES_KEPT);
         let pulse = Pulse::new(self.registry.clone());
+        let registrations = self.metrics.registrations();
         let snapshot = Snapshot::open(&self.cache, &self.clock);
         let cache = Cache::new(CacheSettings {
             resolver: self.resolver.clone(),
@@ -479,6 +505,7 @@ impl DiscoveryBuilder {
             request_timeout: self.request_timeout,
             lease_ttl: self.lease_ttl,
             reporter,
+            registrations,
             scope,
             probe: self.probe,
             health_changes,

@@ -119,6 +119,7 @@ trait DynResolver: Send + Sync {
     fn resolve_dyn<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<InstanceList>>;
     fn services_dyn(&self) -> BoxFuture<'_, Result<Vec<ServiceName>>>;
     fn watch_dyn<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<InstanceWatch>>;
+    fn polls_dyn(&self) -> bool;
 }
 
 impl<R: Resolver> DynResolver for R {
@@ -136,6 +137,10 @@ impl<R: Resolver> DynResolver for R {
 
     fn watch_dyn<'a>(&'a self, service: &'a ServiceName) -> BoxFuture<'a, Result<InstanceWatch>> {
         Box::pin(self.watch(service))
+    }
+
+    fn polls_dyn(&self) -> bool {
+        self.polls()
     }
 }
 
@@ -176,6 +181,10 @@ impl Resolver for AnyResolver {
 
     async fn watch(&self, service: &ServiceName) -> Result<InstanceWatch> {
         caught(self.0.watch_dyn(service)).await
+    }
+
+    fn polls(&self) -> bool {
+        self.0.polls_dyn()
     }
 
     fn erase(self) -> AnyResolver {

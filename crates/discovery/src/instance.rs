@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -203,6 +204,11 @@ impl ServiceInstance {
             .chars()
             .any(|c| c.is_whitespace() || "/[]@?#".contains(c))
         {
+            return Err(self.invalid("the host must be a name or an address alone"));
+        }
+        // An address by IPv6, if anything; a zone may follow it.
+        let address = self.host.split('%').next().unwrap_or_default();
+        if address.contains(':') && address.parse::<Ipv6Addr>().is_err() {
             return Err(self.invalid("the host must be a name or an address alone"));
         }
         if self.port == 0 {

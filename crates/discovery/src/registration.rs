@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use trunkline_core::health::HealthChange;
 use trunkline_core::{Error, ErrorKind, Health, Result};
+use trunkline_telemetry::metrics::RegistrationMetrics;
 
 use crate::backoff::Backoff;
 use crate::discovery::Discovery;
@@ -51,6 +52,8 @@ struct Shared {
     changed: Notify,
     state: watch::Sender<RegistrationState>,
     announced: watch::Sender<u64>,
+    /// The status that the registry was told last, while it knows the announcement.
+    told: watch::Sender<Option<InstanceStatus>>,
     stop: CancellationToken,
 }
 
@@ -106,17 +109,23 @@ impl Discovery {
             changed: Notify::new(),
             state: watch::Sender::new(RegistrationState::Pending(None)),
             announced: watch::Sender::new(0),
+            told: watch::Sender::new(None),
             stop: inner.scope.token().child_token(),
         });
         let ttl = inner.lease_ttl;
+        let id = shared.wanted().instance.id.clone();
         let supervisor = Supervisor {
-            who: format!("registration {}", shared.wanted().instance.id),
+            who: format!("registration {id}"),
+            id,
             shared: Arc::clone(&shared),
             registry,
             ttl,
             // A question that takes longer must not use up the lease.
             request_timeout: inner.request_timeout.min(ttl / 3),
             reporter: inner.reporter.clone(),
+            metrics: inner.registrations.clone(),
+            losses: 0,
+            alarm_until: None,
             changes: health.as_ref().map(Health::subscribe),
             health,
             pulse: inner.pulse.listen(&inner.scope),
@@ -187,10 +196,30 @@ impl Registration {
         }
     }
 
-    /// Tells everybody to send nothing new; what runs may finish. From now on the status is `draining`.
+    /// Tells everybody to send nothing new; what runs may finish. From now on the status is `draining`. Returns at once; see
+    /// [`Registration::draining_told`].
     pub fn set_draining(&self) {
         self.0.wanted().draining = true;
         self.0.changed.notify_one();
+    }
+
+    /// Waits until the registry has been told that the instance drains, at most until the deadline. Returns at once where the
+    /// registry knows of no announcement.
+    ///
+    /// # Errors
+    /// `Timeout` when the registry has not been told by then.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn draining_told(&self, deadline: Instant) -> Result<()> {
+        let mut told = self.0.told.subscribe();
+        let heard = told.wait_for(|told| told.is_none_or(|it| it == InstanceStatus::Draining));
+        match timeout_at(deadline, heard).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::timeout(
+                "the registry was not told in time that the instance drains",
+            )),
+        }
     }
 
     /// Changes what is announced: weight, metadata, zone, version. Id, name and address stay as they are.
@@ -253,11 +282,17 @@ impl Shared {
 /// The task that keeps one registration.
 struct Supervisor {
     who: String,
+    id: String,
     shared: Arc<Shared>,
     registry: AnyRegistry,
     ttl: Duration,
     request_timeout: Duration,
     reporter: Reporter,
+    metrics: RegistrationMetrics,
+    /// How often the announcement was lost.
+    losses: u64,
+    /// A loss that is over within milliseconds is told in health for so long.
+    alarm_until: Option<Instant>,
     health: Option<Health>,
     changes: Option<broadcast::Receiver<HealthChange>>,
     /// Tells when the registry has been silent and is back.
@@ -279,7 +314,10 @@ impl Supervisor {
                 Ok(()) => {
                     backoff.reset();
                     told = Some(instance);
-                    (self.ttl / 3).mul_f64(0.8 + fastrand::f64() / 5.0)
+                    let wait = (self.ttl / 3).mul_f64(0.8 + fastrand::f64() / 5.0);
+                    let alarm = self.alarm_until;
+                    let alarm = alarm.map(|end| end.saturating_duration_since(Instant::now()));
+                    wait.min(alarm.unwrap_or(wait))
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound && lease.is_some() => {
                     self.forgotten(&mut lease);
@@ -313,7 +351,8 @@ impl Supervisor {
                 *lease = Some(self.within(registering).await?);
                 let times = *self.shared.announced.borrow() + 1;
                 self.shared.announced.send_replace(times);
-                self.reporter.detail("registrations", times);
+                self.metrics.announced(times > 1);
+                self.detail();
                 tracing::info!(
                     target: "trunkline::discovery",
                     service = %instance.name, instance = %instance.authority(), times,
@@ -328,8 +367,41 @@ impl Supervisor {
             *state = RegistrationState::Registered;
             changed
         });
-        self.reporter.works(&self.who);
+        self.shared.told.send_replace(Some(instance.status));
+        match self.alarm_until.filter(|until| Instant::now() < *until) {
+            Some(_) => {
+                let told = format!(
+                    "the registry had forgotten the {}; it was registered again ({} times so far)",
+                    self.who, self.losses
+                );
+                let told = Error::new(ErrorKind::NotFound, told);
+                self.reporter.failed(&self.who, Weight::Degraded, told);
+            }
+            None => {
+                self.alarm_until = None;
+                self.reporter.works(&self.who);
+            }
+        }
         Ok(())
+    }
+
+    /// Tells in health how often it was announced and lost.
+    fn detail(&self) {
+        let announced = *self.shared.announced.borrow();
+        let stands = serde_json::json!({ "announced": announced, "lost": self.losses });
+        self.reporter.registration(&self.id, Some(stands));
+    }
+
+    /// The announcement is gone, as far as is known.
+    fn lost(&mut self, why: String) {
+        let before = self.shared.state.send_replace(RegistrationState::Lost(why));
+        self.shared.told.send_replace(None);
+        // That time ran out and that it was forgotten meanwhile is one loss.
+        if !matches!(before, RegistrationState::Lost(_)) {
+            self.losses += 1;
+            self.metrics.lost();
+            self.detail();
+        }
     }
 
     async fn within<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
@@ -351,8 +423,8 @@ impl Supervisor {
             registration = self.who, times = *self.shared.announced.borrow(),
             "the registry has forgotten the registration; it is registered again"
         );
-        let why = "the registry has forgotten it".to_owned();
-        self.shared.state.send_replace(RegistrationState::Lost(why));
+        self.lost("the registry has forgotten it".to_owned());
+        self.alarm_until = Instant::now().checked_add(self.ttl);
     }
 
     /// Nothing is announced there: others say where this instance is. That is no failure, and asking again changes nothing.
@@ -370,7 +442,7 @@ impl Supervisor {
         self.shared.stop.cancelled().await;
     }
 
-    fn failed(&self, error: &Error) {
+    fn failed(&mut self, error: &Error) {
         let why = error.report().to_string();
         let stands = self
             .stands_until
@@ -381,12 +453,10 @@ impl Supervisor {
             registration = self.who, stands, error = why,
             "the registration cannot be kept up; trying again"
         );
-        if !stands {
-            let state = if ever {
-                RegistrationState::Lost(why)
-            } else {
-                RegistrationState::Pending(Some(why))
-            };
+        if !stands && ever {
+            self.lost(why);
+        } else if !stands {
+            let state = RegistrationState::Pending(Some(why));
             self.shared.state.send_replace(state);
         }
         let weight = if ever {
@@ -465,6 +535,8 @@ impl Supervisor {
             );
         }
         self.reporter.forget(&self.who);
+        self.reporter.registration(&self.id, None);
+        self.shared.told.send_replace(None);
         self.shared.state.send_replace(RegistrationState::Withdrawn);
     }
 }

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trunkline_core::Error;
 use trunkline_core::health::ComponentHealth;
 
+/// Registrations that are told one by one.
+const MOST_TOLD: usize = 100;
+
 /// Reports to one component: healthy while nobody complains. Clones report for the same component.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter(Arc<Inner>);
@@ -14,6 +17,8 @@ pub(crate) struct Reporter(Arc<Inner>);
 struct Inner {
     component: Option<ComponentHealth>,
     complaints: Mutex<BTreeMap<Arc<str>, Complaint>>,
+    /// What is told of each registration.
+    registrations: Mutex<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Debug)]
@@ -36,6 +41,7 @@ impl Reporter {
         Self(Arc::new(Inner {
             component,
             complaints: Mutex::default(),
+            registrations: Mutex::default(),
         }))
     }
 
@@ -66,6 +72,21 @@ impl Reporter {
         if let Some(component) = &self.0.component {
             component.set_metadata(name, value);
         }
+    }
+
+    /// Tells in the document how a registration stands; nothing of one that is withdrawn. Of very many some are told.
+    pub(crate) fn registration(&self, id: &str, stands: Option<serde_json::Value>) {
+        let all = &self.0.registrations;
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        match stands {
+            Some(stands) if all.len() < MOST_TOLD || all.contains_key(id) => {
+                all.insert(id.to_owned(), stands);
+            }
+            Some(_) => return,
+            None => drop(all.remove(id)),
+        }
+        // Under the lock, so that the last word is the last one told.
+        self.detail("registrations", all.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Complaint>> {

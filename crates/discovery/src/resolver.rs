@@ -35,6 +35,12 @@ pub trait Resolver: Send + Sync + Sized + 'static {
     /// Errors: as `resolve`. Cancel safe.
     fn watch(&self, service: &ServiceName) -> impl Future<Output = Result<InstanceWatch>> + Send;
 
+    /// Whether a watch asks by itself whenever the time of an answer is over. The list is not fetched besides then: each
+    /// answer holds for the time that it says. Default: false.
+    fn polls(&self) -> bool {
+        false
+    }
+
     /// Erases the type. Erasing twice gives the same handle.
     fn erase(self) -> AnyResolver {
         AnyResolver::of(self)

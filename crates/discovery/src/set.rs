@@ -30,6 +30,8 @@ pub struct InstanceSet {
     pub(crate) vanished: Vanished,
     /// Nobody used the service for long, so it is not watched; the next use wakes the watch.
     pub(crate) dormant: bool,
+    /// It is as old as that, and a newer list is worth a moment's wait.
+    pub(crate) awaited: bool,
     /// How many nothing spoke against when this took the place of an older one.
     pub(crate) sound: usize,
     /// The same by now.

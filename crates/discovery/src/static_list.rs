@@ -1,5 +1,6 @@
 //! Instances that the configuration names.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use trunkline_core::{Error, Result};
@@ -42,7 +43,7 @@ impl StaticList {
     /// The services of the configuration that have a host.
     ///
     /// # Errors
-    /// `Config` naming the service when its name or its instance is not sound.
+    /// `Config` naming the service when its name or its instance is not sound, or is there in two spellings.
     pub fn from_config<N: AsRef<str>>(
         services: impl IntoIterator<Item = (N, ServiceConfig)>,
     ) -> Result<Self> {
@@ -60,6 +61,7 @@ pub(crate) fn instances_of<N: AsRef<str>>(
     services: impl IntoIterator<Item = (N, ServiceConfig)>,
 ) -> Result<Vec<ServiceInstance>> {
     let mut instances = Vec::new();
+    let mut spelled: HashMap<ServiceName, N> = HashMap::new();
     for (name, config) in services {
         let named = |error: Error| {
             Error::config(format!("services.{}: {error}", name.as_ref())).with_source(error)
@@ -69,6 +71,15 @@ pub(crate) fn instances_of<N: AsRef<str>>(
             instance.validate().map_err(named)?;
             instances.push(instance);
         }
+        // Which of the two would hold for what only one may say is anybody's guess.
+        let other = spelled.get(&service).map(AsRef::as_ref);
+        if let Some(other) = other.filter(|other| *other != name.as_ref()) {
+            return Err(Error::config(format!(
+                "services.{} names the same as services.{other}: give one of the two",
+                name.as_ref()
+            )));
+        }
+        spelled.insert(service, name);
     }
     Ok(instances)
 }

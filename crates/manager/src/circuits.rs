@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use trunkline_core::health::ComponentHealth;
 use trunkline_core::{Health, Timestamp, task};
-use trunkline_discovery::ServiceWatch;
+use trunkline_discovery::Onlooker;
 use trunkline_resilience::breaker::{Control, State};
 use trunkline_resilience::{CircuitChange, CircuitStatus, Observer, PolicyRegistry, Target};
 
@@ -165,13 +165,14 @@ impl CircuitHealth {
     }
 
     /// Follows the instances of a service that is called under the name of a target. Calls that find no instance fail at
-    /// once and open no circuit: only here it shows. Ends with discovery.
-    pub(crate) fn follow(self: &Arc<Self>, target: &str, mut instances: ServiceWatch) {
+    /// once and open no circuit: only here it shows. Ends with discovery; that it looks is no reason to watch a service which
+    /// nobody calls.
+    pub(crate) fn follow(self: &Arc<Self>, target: &str, mut instances: Onlooker) {
         let (shown, target) = (Arc::clone(self), Arc::<str>::from(target));
         let following = task::spawn("client-instances", async move {
-            while let Some(change) = instances.next().await {
+            while let Some(set) = instances.next().await {
                 // What vanished may be asked for a while: the registry says that there is none all the same.
-                let any = change.set.instances().any(|it| it.is_usable());
+                let any = set.instances().any(|it| it.is_usable());
                 shown.absent(&target, !any);
             }
         });

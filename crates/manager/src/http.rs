@@ -222,8 +222,8 @@ impl HttpClients {
             .show(name, target, &[("base_url", place)], registry);
         let is_service = configured.is_none_or(|settings| settings.base_url.is_none());
         if let (true, true, Ok(discovery)) = (is_first, is_service, &self.discovery) {
-            let instances = discovery.watch(&ServiceName::new(service)?);
-            self.shown.follow(target, instances);
+            let instances = discovery.instances(&ServiceName::new(service)?);
+            self.shown.follow(target, instances.onlooker());
         }
         Ok(())
     }

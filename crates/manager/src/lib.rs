@@ -49,6 +49,8 @@ mod circuits;
 mod component;
 pub mod config;
 mod conveniences;
+#[cfg(feature = "server")]
+mod elsewhere;
 #[cfg(feature = "gateway")]
 mod gateway;
 mod global;

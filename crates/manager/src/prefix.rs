@@ -102,6 +102,10 @@ impl Resolver for Prefixed<AnyResolver> {
             watch.map(move |list| Ok::<_, Error>(prefixed.found(list?))),
         ))
     }
+
+    fn polls(&self) -> bool {
+        self.inner.polls()
+    }
 }
 
 /// A token carries the scope of its claim, so that only claims need the prefix.

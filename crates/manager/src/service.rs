@@ -12,7 +12,7 @@ use trunkline_server::layers::IdempotencyLayer;
 use trunkline_server::{MicroserviceApp, MicroserviceAppBuilder, ServerConfig};
 
 use crate::stages::Stage;
-use crate::{CommunicationManager, circuits};
+use crate::{CommunicationManager, circuits, elsewhere};
 
 /// Time for the shutdown hooks of an app, after the drain deadline.
 const HOOKS: Duration = Duration::from_secs(5);
@@ -125,6 +125,11 @@ impl CommunicationManager {
         } else {
             router
         };
+        // Who says where others reach it is believed.
+        let registry = self.0.config.service_discovery.as_ref();
+        let elsewhere = registry
+            .filter(|_| server.advertise_host.is_none())
+            .and_then(elsewhere::registry);
         let app = MicroserviceApp::builder(name);
         let app = match self.0.config.drain_delay {
             Some(delay) => app.drain_delay(delay),
@@ -156,6 +161,7 @@ impl CommunicationManager {
                 discovery: discovery.clone(),
                 health: self.0.health.clone(),
                 zone: self.0.config.service.zone.clone(),
+                elsewhere,
                 current: Mutex::new(None),
             }),
             None => app,
@@ -206,6 +212,8 @@ struct SelfRegistration {
     discovery: Discovery,
     health: Health,
     zone: Option<String>,
+    /// The registry, if it is one of other machines.
+    elsewhere: Option<String>,
     current: Mutex<Option<Registration>>,
 }
 
@@ -219,6 +227,9 @@ impl trunkline_server::Registration for SelfRegistration {
     fn register(&self, mut instance: ServiceInstance) -> BoxFuture<'_, Result<()>> {
         instance.zone.clone_from(&self.zone);
         Box::pin(async {
+            if let Some(registry) = &self.elsewhere {
+                elsewhere::check(&instance, registry)?;
+            }
             let registration = self
                 .discovery
                 .register_current_service(instance, &self.health)?;
@@ -231,6 +242,16 @@ impl trunkline_server::Registration for SelfRegistration {
         if let Some(registration) = &*self.current() {
             registration.set_draining();
         }
+    }
+
+    fn drained(&self) -> BoxFuture<'_, Result<()>> {
+        let current = self.current().clone();
+        Box::pin(async {
+            match current {
+                Some(registration) => registration.draining_told(Instant::now() + GOODBYE).await,
+                None => Ok(()),
+            }
+        })
     }
 
     fn deregister(&self) -> BoxFuture<'_, Result<()>> {

@@ -37,12 +37,22 @@ pub(crate) fn open(
         builder = builder.member(name, opened.registry, opened.resolver);
         ends.push(opened.close);
     }
+    let several = builder.build();
+    let all = several.clone();
     let close: Close = Box::new(move || {
+        // Its own questions end before those who are asked do.
+        all.shutdown();
         for end in &ends {
             end();
         }
     });
-    Ok((builder.build(), close))
+    Ok((several, close))
+}
+
+/// Those that are named, as far as they can be read.
+#[cfg(feature = "server")]
+pub(crate) fn members(config: &ServiceDiscoveryConfig) -> Vec<ServiceDiscoveryConfig> {
+    read(config).map(|it| it.members).unwrap_or_default()
 }
 
 fn read(config: &ServiceDiscoveryConfig) -> Result<Settings> {
@@ -96,6 +106,9 @@ fn member(config: &ServiceDiscoveryConfig, url: &str) -> Result<ServiceDiscovery
 
 #[cfg(test)]
 mod tests {
+    use trunkline_core::ErrorKind;
+    use trunkline_discovery::{Resolver as _, ServiceName};
+
     use super::*;
 
     #[test]
@@ -105,6 +118,21 @@ mod tests {
         let (several, _) = open(&Backends::default(), &config).unwrap();
         let names: Vec<String> = several.standing().into_iter().map(|it| it.name).collect();
         assert_eq!(names, ["memory://", "memory:// (2)"]);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_all_of_them_as_one() {
+        let url = "several://?registry=memory://&registry=memory://";
+        let config = ServiceDiscoveryConfig::from_url(url).unwrap();
+        let (several, close) = open(&Backends::default(), &config).unwrap();
+        let users = ServiceName::new("users").unwrap();
+        several.resolve(&users).await.unwrap();
+        let mut watch = several.watch(&users).await.unwrap();
+        watch.next().await.unwrap().unwrap();
+        close();
+        let error = several.resolve(&users).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert!(watch.next().await.is_none());
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct PickRequest<'a> {
     /// Whom the request is about, such as a user or a session: by
     /// [`ConsistentHash`](crate::BalanceStrategy::ConsistentHash) requests with the same key go to the same instance.
     pub key: Option<&'a str>,
+    /// Nobody by a list from before nobody used the service for long, while the registry is asked for a newer one: that is
+    /// [`NotResolved`](NoInstanceReason::NotResolved), and [`Instances::resolved`](crate::Instances::resolved) waits for it.
+    pub only_current: bool,
 }
 
 impl<'a> PickRequest<'a> {
@@ -43,6 +46,7 @@ impl<'a> PickRequest<'a> {
         Self {
             exclude: &[],
             key: None,
+            only_current: false,
         }
     }
 
@@ -52,6 +56,7 @@ impl<'a> PickRequest<'a> {
         Self {
             exclude: tried,
             key: None,
+            only_current: false,
         }
     }
 
@@ -60,6 +65,15 @@ impl<'a> PickRequest<'a> {
     pub const fn with_key(self, key: &'a str) -> Self {
         Self {
             key: Some(key),
+            ..self
+        }
+    }
+
+    /// Nobody by a list that is as old as the last use of the service: see [`PickRequest::only_current`].
+    #[must_use]
+    pub const fn by_a_current_list(self) -> Self {
+        Self {
+            only_current: true,
             ..self
         }
     }
@@ -200,7 +214,7 @@ impl fmt::Debug for Picked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoInstanceReason {
-    /// Nobody has answered yet who the instances are. Holds the last error of the registry, if there was one.
+    /// Nobody has answered yet who the instances are, or not since the service was used last, long ago. Holds the last error of the registry, if there was one.
     NotResolved(Option<Arc<str>>),
     /// The service has no instance.
     None,

@@ -24,7 +24,7 @@ use crate::resolver::{InstanceList, InstanceWatch, Resolver};
 /// Longest wait before a registry that is away is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// After so long without a first answer what was known last is used meanwhile, if it is on disk.
+/// After so long without a first answer what was known last is used meanwhile: before nobody used the service, or on disk.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// A watch that lasted this long has worked; one that broke earlier makes the next wait longer.
@@ -67,6 +67,7 @@ impl Follow {
             () = stop.cancelled() => {}
             () = self.keep_current(&mut pulse) => {}
         }
+        self.pool.go_by_what_is_known();
         if self.shutdown.is_cancelled() {
             self.pool.end(&Error::cancelled("discovery was shut down"));
         }
@@ -145,15 +146,12 @@ impl Follow {
             Ok((watch, first))
         });
         let mut answer = std::pin::pin!(answer);
-        let answer = if self.pool.is_resolved() || self.snapshot.is_none() {
-            answer.await
-        } else {
-            tokio::select! {
-                answer = &mut answer => answer,
-                () = sleep(FIRST_ANSWER) => {
-                    self.remember(&self.too_slow());
-                    answer.await
-                }
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            () = sleep(FIRST_ANSWER) => {
+                self.remember(&self.too_slow());
+                self.pool.go_by_what_is_known();
+                answer.await
             }
         };
         let answer = answer.unwrap_or_else(|_| Err(self.too_slow()));
@@ -174,6 +172,9 @@ impl Follow {
         // Beside the watch: a question that takes its time holds no news up.
         let lists = AtomicU64::new(0);
         let mut asked = std::pin::pin!(Fuse::terminated());
+        let polls = self.resolver.polls();
+        // How many lists the watch had told when a question failed that was asked again at once.
+        let mut in_vain = None;
         loop {
             tokio::select! {
                 next = next(&mut watch) => match next {
@@ -185,10 +186,33 @@ impl Follow {
                     Some(Err(error)) => return Ended::Broken(error),
                     None => return Ended::Broken(Error::unavailable("the watch ended")),
                 },
-                _ = resync.tick(), if asked.is_terminated() => asked.set(self.resync(&lists).fuse()),
+                _ = resync.tick(), if asked.is_terminated() => if polls {
+                    self.is_so_still();
+                } else {
+                    asked.set(self.resync(&lists).fuse());
+                },
                 outcome = &mut asked => match outcome {
-                    Ok(()) => pulse.answers(),
-                    Err(error) => return Ended::Broken(error),
+                    Ok(is_news) => {
+                        pulse.answers();
+                        in_vain = None;
+                        if is_news {
+                            // The watch has missed it, and may go on by what it told last: silent when that comes back.
+                            return Ended::Missed;
+                        }
+                    }
+                    // One answer that is late, while the watch may be well, is no reason to give a slow registry more to do.
+                    Err(error) => {
+                        pulse.ask_now();
+                        let heard = lists.load(Ordering::Relaxed);
+                        match in_vain.take() {
+                            Some(before) if before == heard => return Ended::Broken(error),
+                            Some(_) => {}
+                            None => {
+                                in_vain = Some(heard);
+                                asked.set(self.resync(&lists).fuse());
+                            }
+                        }
+                    }
                 },
                 heard = pulse.next() => match heard {
                     Heard::Silent(error) => self.failed(&error),
@@ -201,8 +225,8 @@ impl Follow {
         }
     }
 
-    /// Asks for the whole list, should the watch have missed something or be dead without saying so.
-    async fn resync(&self, lists: &AtomicU64) -> Result<()> {
+    /// Asks for the whole list, should the watch have missed something or be dead without saying so. Says whether it has.
+    async fn resync(&self, lists: &AtomicU64) -> Result<bool> {
         let begun = Instant::now();
         let heard = lists.load(Ordering::Relaxed);
         let answer = timeout(self.request_timeout, self.resolver.resolve(&self.service)).await;
@@ -216,10 +240,16 @@ impl Follow {
             0 => lists.load(Ordering::Relaxed) == heard,
             revision => revision >= self.pool.revision(),
         };
-        if is_news {
-            self.answered(list);
+        Ok(is_news && self.answered(list))
+    }
+
+    /// The watch asks again and again by itself, and would have said it: what it told last is so still.
+    fn is_so_still(&self) {
+        let set = self.pool.peek();
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|_| !set.is_stale()) {
+            let known: Vec<_> = set.instances().map(|it| (**it).clone()).collect();
+            snapshot.note(&self.service, &known, false);
         }
-        Ok(())
     }
 
     /// Sleeps while nobody uses the service. Says whether somebody does again; if not, it was forgotten.
@@ -244,7 +274,8 @@ impl Follow {
         }
     }
 
-    fn answered(&self, list: InstanceList) {
+    /// Takes a list in. Says whether it is another one than before.
+    fn answered(&self, list: InstanceList) -> bool {
         let first = !self.pool.is_resolved();
         let was_stale = self.pool.stale_for().is_some();
         let said = self.snapshot.as_ref().map(|_| list.instances.clone());
@@ -259,6 +290,7 @@ impl Follow {
         if was_stale {
             self.report_ages();
         }
+        news
     }
 
     fn report_ages(&self) {

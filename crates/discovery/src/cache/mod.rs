@@ -168,7 +168,7 @@ impl Cache {
         let mut table = self.lock();
         let removed = table.statics.remove(service).is_some();
         if removed && let Some(entry) = table.entries.get_mut(service) {
-            entry.pool.answer(Vec::new(), 0);
+            entry.pool.begin_anew();
             entry.watch = self.watch(service, &entry.pool);
         }
         removed
@@ -308,12 +308,19 @@ impl Cache {
                 watch: Some(watch), ..
             }) => watch.cancel(),
             Some(_) => {}
+            // Those that are held and not used are not watched.
+            None if self.is_watching_less(table) => {}
             None => tracing::warn!(
                 target: "trunkline::discovery",
                 capacity = self.settings.config.capacity,
                 "more services are in use than discovery is configured to watch"
             ),
         }
+    }
+
+    fn is_watching_less(&self, table: &Table) -> bool {
+        let awake = table.entries.values().filter(|it| !it.pool.is_dormant());
+        awake.count() < self.settings.config.capacity as usize
     }
 
     /// Forgets a service whose watch found it unused, unless somebody holds it.

@@ -21,12 +21,15 @@ use trunkline_telemetry::metrics::DiscoveryMetrics;
 
 use crate::BalanceStrategy;
 use crate::LoadBalancerConfig;
-use crate::balance::{Load, Member, NoInstance, PickRequest, Picked, Rotation, Sticky, is_among};
+use crate::balance::{
+    Load, Member, NoInstance, NoInstanceReason, PickRequest, Picked, Rotation, Sticky, is_among,
+};
 use crate::check::{
     self, Checks, EndpointCheck, Results, Rounds, Running, ServiceHealth, ServiceHealthChange,
 };
 use crate::departures::Departures;
 use crate::instance::{ServiceInstance, ServiceName};
+use crate::onlooker::Onlooker;
 use crate::set::{Freshness, InstanceSet, Standing, Vanished};
 use arranging::Todo;
 use ejecting::SHORTEST_INTERVAL;
@@ -105,6 +108,12 @@ impl Instances {
         Departures::of(&self.0)
     }
 
+    /// Tells what is known from now on, for those who only look on.
+    #[must_use]
+    pub fn onlooker(&self) -> Onlooker {
+        Onlooker::of(&self.0)
+    }
+
     /// How an instance is chosen.
     #[must_use]
     pub fn load_balancer(&self) -> &LoadBalancerConfig {
@@ -127,6 +136,10 @@ impl Instances {
         let pool = &*self.0;
         pool.used();
         let set = pool.set.load();
+        if set.awaited && request.only_current {
+            let not_yet = NoInstanceReason::NotResolved(None);
+            return Err(NoInstance::new(pool.service.clone(), not_yet));
+        }
         if pool.is_behind(&set) && !pool.is_seen_to() {
             pool.see_to_it();
         }
@@ -151,7 +164,8 @@ impl Instances {
         }
     }
 
-    /// Waits until there is an instance to pick, at most until the deadline.
+    /// Waits until there is an instance to pick, at most until the deadline. What is known from before nobody used the
+    /// service for long counts after a second, or when the registry cannot be asked.
     ///
     /// # Errors
     /// `Rejected`, caused by [`NoInstance`], when there is none by the deadline; at once when the instances are fixed.
@@ -164,7 +178,8 @@ impl Instances {
     }
 
     /// Waits until somebody has answered who the instances are, at most until the deadline. The answer may be that
-    /// there are none.
+    /// there are none. An answer from before nobody used the service for long counts after a second, or when the registry
+    /// cannot be asked.
     ///
     /// # Errors
     /// `Rejected`, caused by [`NoInstance`], when there is no answer by the deadline.
@@ -180,7 +195,8 @@ impl Instances {
         loop {
             changes.mark_unchanged();
             let set = self.snapshot();
-            if done(&set) {
+            let is_done = done(&set);
+            if is_done && !set.awaited {
                 return Ok(());
             }
             let nothing = || NoInstance::new(self.service().clone(), set.why_nothing());
@@ -189,6 +205,7 @@ impl Instances {
             }
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) if is_done => return Ok(()),
                 // The pool outlives this handle, so its sender is there.
                 Ok(Err(_)) | Err(_) => return Err(Error::from(nothing()).with_operation("resolve")),
             }
@@ -292,6 +309,7 @@ impl Pool {
                 readmit_at: None,
                 vanished: Vanished::default(),
                 dormant: false,
+                awaited: false,
                 sound: 0,
                 standing: Arc::default(),
             }),
@@ -420,6 +438,7 @@ impl Pool {
                 revision,
                 freshness,
                 dormant: false,
+                awaited: false,
                 ..InstanceSet::clone(&set)
             }
         } else {
@@ -431,11 +450,27 @@ impl Pool {
                 revision,
                 freshness,
                 dormant: false,
+                awaited: false,
                 ..InstanceSet::clone(&set)
             })
         };
         self.replace(next, &replacing);
         !same
+    }
+
+    /// What was known is no longer so, and nobody has said yet how it is.
+    pub(crate) fn begin_anew(&self) {
+        let replacing = self.replacing();
+        let next = self.arrange(InstanceSet {
+            members: Arc::new([]),
+            vanished: Vanished::default(),
+            revision: 0,
+            freshness: Freshness::default(),
+            dormant: false,
+            awaited: false,
+            ..InstanceSet::clone(&self.set.load())
+        });
+        self.replace(next, &replacing);
     }
 
     /// This is what an earlier process was told, so long ago; the registry has not been reached yet.
@@ -517,6 +552,7 @@ impl Pool {
         let set = self.set.load_full();
         let mut next = InstanceSet::clone(&set);
         next.freshness.stale = set.is_resolved();
+        next.awaited = false;
         next.freshness.error = Some(error.report().to_string().into());
         self.replace(next, replacing);
     }
@@ -536,7 +572,22 @@ impl Pool {
         let mut next = InstanceSet::clone(&self.set.load());
         next.dormant = true;
         next.freshness.stale = next.is_resolved();
+        next.awaited = next.is_resolved();
         self.replace(next, &replacing);
+    }
+
+    /// No newer list is worth a wait any more: what is known is used.
+    pub(crate) fn go_by_what_is_known(&self) {
+        if self.set.load().awaited {
+            let replacing = self.replacing();
+            let mut next = InstanceSet::clone(&self.set.load());
+            next.awaited = false;
+            self.replace(next, &replacing);
+        }
+    }
+
+    pub(crate) fn is_dormant(&self) -> bool {
+        self.set.load().dormant
     }
 
     /// Checks begin, in place of those that run.

@@ -119,6 +119,10 @@ impl Resolver for Several {
         });
         Ok(InstanceWatch::new(lists))
     }
+
+    fn polls(&self) -> bool {
+        self.0.members.iter().all(|it| it.resolver.polls())
+    }
 }
 
 impl Several {

@@ -111,7 +111,7 @@ async fn a_watch_that_is_dead_without_saying_so_is_found() {
     let users = discovery.instances(&name());
     users.ready(soon()).await.unwrap();
     scripted.set_hanging(true);
-    sleep(Duration::from_secs(66)).await;
+    sleep(Duration::from_secs(75)).await;
     assert!(users.snapshot().is_stale());
     assert_eq!(users.snapshot().len(), 1);
 }
@@ -383,6 +383,22 @@ async fn a_wrong_service_in_the_configuration_is_named() {
     );
 }
 
+#[test]
+fn x14_two_spellings_of_one_service_are_an_error() {
+    for (one, other) in [("user_service", "user-service"), ("users", "Users")] {
+        let services = [
+            (one, ServiceConfig::at("one.test", 80)),
+            (other, ServiceConfig::default()),
+        ];
+        let error = Discovery::builder().services(services).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let told = format!("services.{other} names the same as services.{one}");
+        assert!(error.to_string().contains(&told), "{error}");
+    }
+    let one = [("user_service", ServiceConfig::at("one.test", 80))];
+    let _alone = Discovery::builder().services(one).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_external_service_takes_the_place_of_the_registry_and_gives_it_back() {
     let scripted = Scripted::with(vec![instance("registry")]);
@@ -406,6 +422,31 @@ async fn an_external_service_takes_the_place_of_the_registry_and_gives_it_back()
     settle().await;
     assert_eq!(ids(&discovery), ["registry-2"]);
     assert_eq!(users.snapshot().len(), 1, "handles stay good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_given_back_is_not_known_until_the_registry_answers() {
+    let scripted = Scripted::with(vec![instance("registry")]);
+    let discovery = over(&scripted);
+    let users = discovery.instances(&name());
+    users.ready(soon()).await.unwrap();
+    discovery
+        .register_external_service(instance("outside"))
+        .unwrap();
+    scripted.set_hanging(true);
+    discovery.deregister_external_service(&name());
+    settle().await;
+    let none = users.pick(&PickRequest::any()).unwrap_err();
+    assert_eq!(none.reason, NoInstanceReason::NotResolved(None));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let waiting = users.ready(deadline);
+    let answers = async {
+        sleep(Duration::from_secs(2)).await;
+        scripted.set_hanging(false);
+    };
+    let (waited, ()) = tokio::join!(waiting, answers);
+    waited.unwrap();
+    assert_eq!(ids(&discovery), ["registry"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,6 +38,8 @@ fn what_is_unsound_is_refused_and_named() {
         (ServiceInstance::new(name(), "http://x", 1), "host"),
         (ServiceInstance::new(name(), "[::1]", 1), "host"),
         (ServiceInstance::new(name(), "a b", 1), "host"),
+        (ServiceInstance::new(name(), ":", 1), "host"),
+        (ServiceInstance::new(name(), "a:b", 1), "host"),
         (ServiceInstance::new(name(), "x", 0), "port"),
         (instance("a").with_protocol(""), "protocol"),
         (
@@ -54,6 +56,9 @@ fn what_is_unsound_is_refused_and_named() {
         ),
         (instance("a").with_zone("z".repeat(129)), "zone"),
     ];
+    for host in ["::1", "2001:db8::7", "fe80::1%eth0"] {
+        ServiceInstance::new(name(), host, 1).validate().unwrap();
+    }
     for (instance, part) in cases {
         let error = instance.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);

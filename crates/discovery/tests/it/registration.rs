@@ -8,6 +8,7 @@ use trunkline_discovery::{
     Discovery, InstanceStatus, MemoryRegistry, Registration, RegistrationState, Resolver,
     ServiceInstance,
 };
+use trunkline_telemetry::{Format, Metrics};
 
 use crate::balance::{instance, name};
 use crate::scripted::{Asked, Recording};
@@ -85,6 +86,95 @@ async fn a_lost_lease_is_announced_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_lease_is_told_though_it_is_announced_again_at_once() {
+    let registry = Recording::default();
+    let (health, metrics) = (Health::default(), Metrics::new());
+    let component = health.register("service_discovery", "x", "service_discovery_x", true);
+    let discovery = Discovery::builder()
+        .registry(registry.clone())
+        .lease_ttl(TTL)
+        .component(component)
+        .metrics(metrics.clone())
+        .build();
+    let status = || health.component_status("service_discovery").unwrap();
+    let counted = |outcome: &str| {
+        let text = metrics.render(Format::Prometheus).unwrap();
+        let line = format!("trunkline_discovery_registrations_total{{outcome=\"{outcome}\"}} ");
+        let count = text.lines().find_map(|it| it.strip_prefix(&line));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let registration = registered(&discovery).await;
+    let other = discovery.register(instance("b")).unwrap();
+    other.registered(soon()).await.unwrap();
+    assert_eq!(status().status, Status::Healthy);
+
+    registry.answer_next(Err(Error::not_found("no such lease")));
+    sleep(TTL / 3).await;
+    let (lost, kept) = match registration.announcements() {
+        2 => ("a", "b"),
+        _ => ("b", "a"),
+    };
+    let told = status();
+    assert_eq!(told.status, Status::Degraded);
+    let why = told.last_error.unwrap();
+    assert!(why.contains("had forgotten the registration"), "{why}");
+    assert_eq!(
+        told.metadata["registrations"],
+        serde_json::json!({lost: {"announced": 2, "lost": 1}, kept: {"announced": 1, "lost": 0}})
+    );
+    assert_eq!(
+        ["new", "lost", "again"].map(counted),
+        [2, 1, 1],
+        "{:?}",
+        metrics.render(Format::Prometheus)
+    );
+    sleep(TTL - TTL / 3 - Duration::from_secs(1)).await;
+    assert_eq!(status().status, Status::Degraded, "for its time");
+    sleep(TTL / 3 + Duration::from_secs(1)).await;
+    assert_eq!(status().status, Status::Healthy);
+    registration.deregister(soon()).await.unwrap();
+    other.deregister(soon()).await.unwrap();
+    assert_eq!(status().metadata["registrations"], serde_json::json!({}));
+
+    // An announcement whose time ran out while nobody could renew it is one as well, and one alone.
+    let registration = registered(&discovery).await;
+    registry.set_away(true);
+    sleep(TTL * 3).await;
+    assert_eq!(counted("lost"), 2);
+    registry.answer_next(Err(Error::not_found("no such lease")));
+    registry.set_away(false);
+    sleep(TTL / 3).await;
+    assert_eq!(registration.announcements(), 2);
+    assert_eq!(["new", "lost", "again"].map(counted), [3, 2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_it_drains_is_known_when_the_registry_has_heard_it() {
+    let registry = Recording::default();
+    let discovery = over(&registry);
+    let registration = registered(&discovery).await;
+    registry.set_hanging(true);
+    registration.set_draining();
+    let error = registration.draining_told(soon()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    registry.set_hanging(false);
+    let later = Instant::now() + TTL;
+    registration.draining_told(later).await.unwrap();
+    assert_eq!(last_status(&registry), InstanceStatus::Draining);
+    registration.deregister(soon()).await.unwrap();
+    registration.draining_told(soon()).await.unwrap();
+    // Nobody has heard of one that was never announced.
+    let registry = Recording::default();
+    registry.set_away(true);
+    let discovery = over(&registry);
+    let registration = discovery.register(instance("a")).unwrap();
+    registration.set_draining();
+    let began = Instant::now();
+    registration.draining_told(soon()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn starts_while_the_registry_is_away_and_is_announced_when_it_comes() {
     let registry = Recording::default();
     registry.set_away(true);
@@ -114,7 +204,8 @@ async fn starts_while_the_registry_is_away_and_is_announced_when_it_comes() {
         .await
         .unwrap();
     assert_eq!(status().status, Status::Healthy);
-    assert_eq!(status().metadata["registrations"], 1);
+    let told = &status().metadata["registrations"];
+    assert_eq!(*told, serde_json::json!({"a": {"announced": 1, "lost": 0}}));
 }
 
 #[tokio::test(start_paused = true)]

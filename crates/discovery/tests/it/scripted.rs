@@ -1,7 +1,7 @@
 //! A registry and resolver that do as a test tells them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ struct State {
     revision: AtomicU32,
     open_watches: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
     watches: AtomicU32,
+    resolves: AtomicU32,
+    polls: AtomicBool,
 }
 
 impl Scripted {
@@ -104,6 +106,16 @@ impl Scripted {
         self.tell(|| Item::End);
     }
 
+    /// Its watches are taken to ask by themselves.
+    pub(crate) fn set_polling(&self) {
+        self.0.polls.store(true, Ordering::SeqCst);
+    }
+
+    /// How often the whole list was asked for besides the watches.
+    pub(crate) fn resolves(&self) -> u32 {
+        self.0.resolves.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn watches_opened(&self) -> u32 {
         self.0.watches.load(Ordering::SeqCst)
     }
@@ -151,6 +163,7 @@ impl Resolver for Scripted {
     }
 
     async fn resolve(&self, _: &ServiceName) -> Result<InstanceList> {
+        self.0.resolves.fetch_add(1, Ordering::SeqCst);
         self.answer().await
     }
 
@@ -159,6 +172,10 @@ impl Resolver for Scripted {
         let mut names: Vec<_> = list.instances.into_iter().map(|it| it.name).collect();
         names.dedup();
         Ok(names)
+    }
+
+    fn polls(&self) -> bool {
+        self.0.polls.load(Ordering::SeqCst)
     }
 
     async fn watch(&self, _: &ServiceName) -> Result<InstanceWatch> {

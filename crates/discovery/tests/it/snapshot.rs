@@ -108,10 +108,19 @@ async fn a_registry_that_answers_is_believed_and_what_is_too_old_is_not() {
 /// A process that loses its power writes nothing at the end.
 #[tokio::test(start_paused = true)]
 async fn what_the_registry_confirms_all_the_time_is_no_older_than_its_last_word() {
+    for polls in [false, true] {
+        is_no_older(polls).await;
+    }
+}
+
+async fn is_no_older(polls: bool) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("services.json");
     let clock = clock();
     let scripted = Scripted::with(vec![instance("a")]);
+    if polls {
+        scripted.set_polling();
+    }
     let discovery = over(&scripted, &file, &clock);
     let users = discovery.instances(&name());
     let soon = Instant::now() + Duration::from_secs(5);

@@ -73,20 +73,20 @@ impl Balanced {
         &self.instances
     }
 
-    /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet, and sets
-    /// `now` to the time after it.
+    /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet, or
+    /// none since the service was used last, long ago, and sets `now` to the time after it.
     pub(crate) async fn pick(
         &self,
         tried: &Tried,
         deadline: Instant,
         now: &mut Option<Instant>,
     ) -> Result<(Picked, Arc<Peer>)> {
-        let mut picked = match self.pick_now(tried) {
+        let mut picked = match self.pick_now(tried, true) {
             Err(none) if matches!(none.reason, NoInstanceReason::NotResolved(_)) => {
                 let patience = after(Instant::now(), PATIENCE).min(deadline);
                 Box::pin(self.instances.resolved(patience)).await?;
                 *now = Some(Instant::now());
-                self.pick_now(tried)?
+                self.pick_now(tried, false)?
             }
             picked => picked?,
         };
@@ -95,7 +95,7 @@ impl Balanced {
                 Ok(peer) => return Ok((picked, peer)),
                 Err(_) => {
                     self.pass_over(picked, tried);
-                    picked = self.pick_now(tried)?;
+                    picked = self.pick_now(tried, false)?;
                 }
             }
         }
@@ -110,10 +110,15 @@ impl Balanced {
         tried.lock().push(Arc::clone(unfit.instance()));
     }
 
-    fn pick_now(&self, tried: &Tried) -> Result<Picked, trunkline_discovery::NoInstance> {
+    fn pick_now(
+        &self,
+        tried: &Tried,
+        only_current: bool,
+    ) -> Result<Picked, trunkline_discovery::NoInstance> {
         let mut known = tried.lock();
         let mut request = PickRequest::excluding(&known);
         request.key = tried.key.as_deref();
+        request.only_current = only_current;
         let picked = self.instances.pick(&request)?;
         if tried.hedged {
             known.push(Arc::clone(picked.instance()));

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use trunkline_core::task;
 use trunkline_discovery::{
     Discovery, HealthCheckConfig, Registry as _, Resolver as _, ServiceConfig,
@@ -118,6 +118,32 @@ async fn dsc8_a_configured_host_without_a_health_path_is_left_alone() {
         assert_ne!(path, "/health", "nobody said that there is such a path");
         ready += usize::from(path == "/ready");
     }
+    manager.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_nobody_calls_any_more_is_not_watched_and_the_next_call_finds_who_is_there()
+{
+    let mut discovery = ServiceDiscoveryConfig::new("memory");
+    discovery.cache.idle_expiry = Duration::from_millis(20);
+    let manager = running(config().service_discovery(discovery)).await;
+    let found = manager.service_discovery().unwrap();
+    let (old, _) = instance("old").await;
+    let (new, _) = instance("new").await;
+    let old = found.register(old).unwrap();
+    let client = manager.http_client("users").unwrap();
+    let who = async || client.get("/who").send().await.unwrap().text().await;
+    assert_eq!(who().await.unwrap(), "old");
+    let mut looking = found.instances(&users()).onlooker();
+    let asleep = async {
+        // What is known is stale: nobody watches it.
+        while !looking.next().await.unwrap().is_stale() {}
+    };
+    timeout(PATIENCE, asleep).await.expect("it is watched");
+    let new = found.register(new).unwrap();
+    new.registered(Instant::now() + PATIENCE).await.unwrap();
+    old.deregister(Instant::now() + PATIENCE).await.unwrap();
+    assert_eq!(who().await.unwrap(), "new");
     manager.shutdown().await.unwrap();
 }
 

@@ -31,6 +31,9 @@ const MOST_FOR_HOOKS: Duration = Duration::from_secs(5);
 /// tell everybody.
 const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
+/// How long a registry is waited for that is to hear that the service stops.
+const DRAIN_HEARD: Duration = Duration::from_secs(2);
+
 /// What runs at the start or the end.
 type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<()>> + Send>;
 
@@ -228,8 +231,12 @@ impl MicroserviceApp {
             let usual = registration.map_or(Duration::ZERO, |_| DRAIN_DELAY);
             let delay = self.0.plan.drain_delay.unwrap_or(usual);
             // What runs needs time as well.
-            let left = deadline.saturating_duration_since(Instant::now());
-            sleep(delay.min(left / 2)).await;
+            let now = Instant::now();
+            let half = now + deadline.saturating_duration_since(now) / 2;
+            if let Some(registration) = registration.filter(|_| !delay.is_zero()) {
+                heard(registration, half).await;
+            }
+            sleep(delay.min(half.saturating_duration_since(Instant::now()))).await;
         }
         self.withdraw(state, deadline).await;
         let Some(serving) = &state.serving else {
@@ -327,4 +334,15 @@ impl Lifecycle for MicroserviceApp {
         state.phase = Phase::Stopped;
         self.end(deadline).await.and(drained)
     }
+}
+
+/// Waits until the registry has heard that the service drains: nobody can see it before.
+async fn heard(registration: &Arc<dyn Registration>, until: Instant) {
+    let until = until.min(Instant::now() + DRAIN_HEARD);
+    let error = match timeout_at(until, registration.drained()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(_) => Error::timeout("the registry did not answer in time"),
+    };
+    tracing::warn!(target: TARGET, error = %error.report(), "callers may not see that the service drains");
 }

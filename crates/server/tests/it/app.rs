@@ -285,6 +285,70 @@ async fn discovery_knows_the_service_while_it_runs() {
     discovery.shutdown(soon()).await.unwrap();
 }
 
+/// A registry that hears of nothing before it is told to.
+struct Slow {
+    story: Story,
+    hears: Option<Arc<Notify>>,
+}
+
+impl Registration for Slow {
+    fn register(&self, _: ServiceInstance) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn drain(&self) {
+        self.story.tell("drain");
+    }
+
+    fn drained(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            match &self.hears {
+                Some(hears) => hears.notified().await,
+                None => std::future::pending().await,
+            }
+            self.story.tell("heard");
+            Ok(())
+        })
+    }
+
+    fn deregister(&self) -> BoxFuture<'_, Result<()>> {
+        self.story.tell("deregister");
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn the_delay_of_a_stop_begins_when_the_registry_has_heard_of_it() {
+    for hears in [true, false] {
+        let story = Story::default();
+        let heard = Arc::new(Notify::new());
+        let app = MicroserviceApp::builder("order-service")
+            .config(ServerConfig::default().with_listen("127.0.0.1", 0))
+            .registration(Slow {
+                story: story.clone(),
+                hears: hears.then(|| Arc::clone(&heard)),
+            })
+            .drain_delay(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        app.start().await.unwrap();
+        let hear = async {
+            let drains = async || story.told().iter().any(|it| it == "drain");
+            eventually("it drains", drains).await;
+            heard.notify_one();
+        };
+        let (drained, ()) = tokio::join!(app.drain(soon()), hear);
+        drained.unwrap();
+        let expected: &[&str] = match hears {
+            true => &["drain", "heard", "deregister"],
+            // It is not waited for for ever.
+            false => &["drain", "deregister"],
+        };
+        assert_eq!(story.told(), expected);
+        app.shutdown(soon()).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn registration_can_be_switched_off() {
     let story = Story::default();

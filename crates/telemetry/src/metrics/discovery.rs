@@ -60,3 +60,33 @@ impl DiscoveryMetrics {
         self.stale.set(age);
     }
 }
+
+/// What is measured about announcing own instances.
+#[derive(Clone, Debug)]
+pub struct RegistrationMetrics {
+    new: Counter,
+    lost: Counter,
+    again: Counter,
+}
+
+impl RegistrationMetrics {
+    pub(super) fn new(table: Option<&Table>) -> Self {
+        let outcome = |outcome| table::counter(table, |t| t.registrations.series([outcome]));
+        Self {
+            new: outcome("new"),
+            lost: outcome("lost"),
+            again: outcome("again"),
+        }
+    }
+
+    /// An instance was announced; not for the first time where it was lost before.
+    pub fn announced(&self, again: bool) {
+        let counter = if again { &self.again } else { &self.new };
+        counter.add(1);
+    }
+
+    /// An announcement was lost: the registry has forgotten it, or its time ran out while nobody could renew it.
+    pub fn lost(&self) {
+        self.lost.add(1);
+    }
+}

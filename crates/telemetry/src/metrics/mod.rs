@@ -28,7 +28,7 @@ use prometheus_client::registry::Registry;
 use trunkline_core::{Health, Result};
 
 pub use cache::{CacheMetrics, CacheOutcome, CacheStoreMetrics};
-pub use discovery::DiscoveryMetrics;
+pub use discovery::{DiscoveryMetrics, RegistrationMetrics};
 pub use events::{EventStoreMetrics, RelayMetrics};
 pub use http_client::{AttemptMetrics, HttpClientEndpointMetrics, HttpClientMetrics};
 pub use http_server::{HttpServerMetrics, RouteMetrics};
@@ -164,6 +164,12 @@ impl Metrics {
     #[must_use]
     pub fn discovery(&self, service: &str) -> DiscoveryMetrics {
         DiscoveryMetrics::new(self.table(), service)
+    }
+
+    /// What is measured about announcing own instances.
+    #[must_use]
+    pub fn registrations(&self) -> RegistrationMetrics {
+        RegistrationMetrics::new(self.table())
     }
 
     /// What is measured about an event store.
