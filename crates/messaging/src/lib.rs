@@ -89,6 +89,8 @@ mod prefix;
 pub mod protection;
 mod publisher;
 mod router;
+#[cfg(feature = "json-schema")]
+pub mod schema;
 mod subscription;
 pub mod supervisor;
 mod surroundings;

@@ -28,7 +28,11 @@ use crate::prefix::Prefix;
 use crate::protection::{EncryptionConfig, SigningConfig};
 use crate::publisher::{Outgoing, Publisher};
 use crate::router::{AnyMiddleware, Middleware, Router, Subscribing};
+#[cfg(feature = "json-schema")]
+use crate::schema::PayloadSchema;
 use crate::surroundings::Surroundings;
+#[cfg(feature = "json-schema")]
+use crate::topic::TopicPattern;
 use crate::typed::{Listen, To};
 
 /// One broker with everything above it: publisher, router, requests, event bus, dead letters. Clones are the same.
@@ -321,6 +325,18 @@ impl MessagingBuilder {
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.around.middleware.push(AnyMiddleware::new(middleware));
         self
+    }
+
+    /// Publishes nothing to the topics under a pattern whose payload breaks a JSON Schema: it fails with `Invalid` before
+    /// anything is sent. Several that fit a topic apply together; queues have none.
+    ///
+    /// # Errors
+    /// `Invalid` when the pattern is none.
+    #[cfg(feature = "json-schema")]
+    pub fn schema(mut self, pattern: &str, schema: PayloadSchema) -> Result<Self> {
+        let pattern = TopicPattern::new(pattern)?;
+        self.around.checks.push((pattern, Arc::new(schema)));
+        Ok(self)
     }
 
     /// How long requests wait for answers. Default 30 s.

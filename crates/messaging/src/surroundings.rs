@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use trunkline_core::{Health, Propagation, SharedClock, SystemClock};
+use trunkline_core::{Health, Propagation, Result, SharedClock, SystemClock};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::MessagingMetrics;
 
@@ -12,9 +12,19 @@ use crate::capabilities::Capabilities;
 use crate::codec::AnyCodec;
 use crate::erased::AnyBroker;
 use crate::inbox::AnyInbox;
+use crate::message::{Message, Publish};
 use crate::policies::{SamePolicies, TopicPolicies};
 use crate::router::AnyMiddleware;
+use crate::topic::{Destination, TopicPattern};
 use crate::wire::Wire;
+
+/// Says what is wrong with a payload before it is published.
+pub(crate) trait PayloadCheck: Send + Sync {
+    fn check(&self, message: &Message) -> Result<()>;
+}
+
+/// The checks of the topics under a pattern.
+pub(crate) type TopicCheck = (TopicPattern, Arc<dyn PayloadCheck>);
 
 /// A broker and everything that goes with it.
 #[derive(Clone)]
@@ -33,12 +43,28 @@ pub(crate) struct Surroundings {
     pub(crate) inbox: Option<AnyInbox>,
     /// Around every handler, outermost first.
     pub(crate) middleware: Vec<AnyMiddleware>,
+    /// What is published must pass all that fit its topic.
+    pub(crate) checks: Vec<TopicCheck>,
 }
 
 impl Surroundings {
     /// Who sends, as headers say it.
     pub(crate) fn sender(&self) -> &str {
         self.service.as_deref().unwrap_or("trunkline")
+    }
+
+    /// Whether a payload is what its topic promises.
+    pub(crate) fn check(&self, publish: &Publish) -> Result<()> {
+        let Destination::Topic(topic) = &publish.destination else {
+            return Ok(());
+        };
+        for (pattern, check) in &self.checks {
+            if pattern.matches(topic) {
+                let checked = check.check(&publish.message);
+                checked.map_err(|error| error.with_context("topic", topic.as_str()))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn new(broker: AnyBroker) -> Self {
@@ -55,6 +81,7 @@ impl Surroundings {
             health: None,
             inbox: None,
             middleware: Vec::new(),
+            checks: Vec::new(),
         }
     }
 }

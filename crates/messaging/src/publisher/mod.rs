@@ -191,6 +191,7 @@ impl Publisher {
         mode: Option<CloudEventsMode>,
         demands: Demands,
     ) -> Result<Publish> {
+        self.0.around.check(&publish)?;
         let publish = self.completed(publish, context);
         let wire = &self.0.around.wire;
         let mode = mode.unwrap_or(wire.cloudevents);

@@ -15,6 +15,8 @@ use super::upgrades::Upgrades;
 use super::{Listening, Router};
 use crate::inbox::AnyInbox;
 use crate::policies::ConsumeSettings;
+#[cfg(feature = "json-schema")]
+use crate::schema::PayloadSchema;
 use crate::subscription::Start;
 use crate::topic::{Source, TopicName};
 use crate::typed::Listen;
@@ -189,6 +191,13 @@ impl<'a, P: 'static> Subscribing<'a, P> {
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(AnyMiddleware::new(middleware));
         self
+    }
+
+    /// Gives the handler payloads alone that keep a JSON Schema, inside of all middleware there is so far; others are dead
+    /// letters at once. With [`upgrades`](Self::upgrades) before it, payloads are checked as the handler takes them.
+    #[cfg(feature = "json-schema")]
+    pub fn schema(self, schema: PayloadSchema) -> Self {
+        self.middleware(schema)
     }
 
     /// Makes payloads of older versions what the handler takes, inside of all middleware there is so far. A mistake in the

@@ -15,5 +15,7 @@ mod observing;
 #[cfg(feature = "protection")]
 mod protecting;
 mod router;
+#[cfg(feature = "json-schema")]
+mod schemas;
 mod supervisor;
 mod versions;
