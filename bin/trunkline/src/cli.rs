@@ -391,7 +391,7 @@ pub(crate) enum Services {
     Watch {
         /// The registry.
         url: String,
-        /// The service; all that are known now unless given.
+        /// The service; all of them unless given, also those that come later.
         name: Option<String>,
         /// End after so many lists.
         #[arg(long)]
@@ -422,7 +422,7 @@ pub(crate) struct Register {
     pub(crate) url: String,
     /// The service.
     pub(crate) name: String,
-    /// Where it is: HOST:PORT.
+    /// Where it is: HOST:PORT, or [IPV6]:PORT.
     pub(crate) address: String,
     /// A pair that callers see: NAME=VALUE. May be repeated.
     #[arg(long = "metadata", value_name = "NAME=VALUE", value_parser = pair)]

@@ -1,9 +1,12 @@
 //! `trunkline services`
 
+use std::collections::HashSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::{SelectAll, select_all};
+use futures_util::stream::{BoxStream, SelectAll};
+use tokio::time::MissedTickBehavior;
 use trunkline::discovery::{
     AnyRegistry, AnyResolver, InstanceList, Lease, Registry as _, Resolver as _, ServiceInstance,
     ServiceName, Several,
@@ -14,6 +17,9 @@ use crate::exit::{ExitCode, UsageError};
 use crate::open;
 use crate::output::{Output, table};
 use crate::stop;
+
+/// Which services there are is asked so often where all are watched: registries tell of those that are known.
+const NEW_SERVICES: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(command: Services, output: &Output) -> anyhow::Result<ExitCode> {
     match command {
@@ -70,21 +76,34 @@ async fn watch(
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let (resolver, several) = open::resolver(url)?;
-    let mut watches = Vec::new();
+    let mut lists = SelectAll::new();
+    let mut known = HashSet::new();
     for name in names(&resolver, name).await? {
-        let watch = resolver.watch(&name).await?;
-        watches.push(watch.map(move |list| (name.clone(), list)).boxed());
+        lists.push(watch_of(&resolver, &name).await?);
+        known.insert(name);
     }
-    if watches.is_empty() {
+    if lists.is_empty() {
         output.warn("no service is registered");
         return Ok(ExitCode::Done);
     }
-    let mut lists: SelectAll<_> = select_all(watches);
+    let all = name.is_none();
     let mut stop = std::pin::pin!(stop::asked());
+    let mut look = tokio::time::interval(NEW_SERVICES);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = 0;
     while count.is_none_or(|count| shown < count) {
         let next = tokio::select! {
             next = lists.next() => next,
+            _ = look.tick(), if all => {
+                let looked = tokio::select! {
+                    looked = add_new(&resolver, &mut known, &mut lists) => looked,
+                    () = &mut stop => break,
+                };
+                if let Err(error) = looked {
+                    output.warn(format!("new services are not seen: {}", error.report()));
+                }
+                continue;
+            }
             () = &mut stop => None,
         };
         let Some((name, list)) = next else { break };
@@ -94,12 +113,35 @@ async fn watch(
                 if let Some(several) = &several {
                     tell_apart(several, &[name], output);
                 }
+                shown += 1;
             }
             Err(error) => output.warn(format!("{name}: {}", error.report())),
         }
-        shown += 1;
     }
     Ok(ExitCode::Done)
+}
+
+type Lists = BoxStream<'static, (ServiceName, trunkline::Result<InstanceList>)>;
+
+async fn watch_of(resolver: &AnyResolver, name: &ServiceName) -> trunkline::Result<Lists> {
+    let watch = resolver.watch(name).await?;
+    let name = name.clone();
+    Ok(watch.map(move |list| (name.clone(), list)).boxed())
+}
+
+/// Watches the services that were not known before, too. One that cannot be watched is tried the next time.
+async fn add_new(
+    resolver: &AnyResolver,
+    known: &mut HashSet<ServiceName>,
+    lists: &mut SelectAll<Lists>,
+) -> trunkline::Result<()> {
+    for name in resolver.services().await? {
+        if !known.contains(&name) {
+            lists.push(watch_of(resolver, &name).await?);
+            known.insert(name);
+        }
+    }
+    Ok(())
 }
 
 fn show_list(name: &ServiceName, list: &InstanceList, output: &Output) -> anyhow::Result<()> {
@@ -193,17 +235,28 @@ async fn keep(
 }
 
 fn instance_of(args: &cli::Register) -> anyhow::Result<ServiceInstance> {
-    let wrong = || UsageError(format!("`{}` is no address; write HOST:PORT", args.address));
+    let wrong = || {
+        UsageError(format!(
+            "`{}` is no address; write HOST:PORT or [IPV6]:PORT",
+            args.address
+        ))
+    };
     let (host, port) = args.address.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port
         .parse()
         .ok()
         .filter(|port| *port > 0)
         .ok_or_else(wrong)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
+    let bracketed = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let sound = match bracketed {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        // Where such an address ends and the port begins is anybody's guess.
+        None => !host.is_empty() && !host.contains([':', '[', ']']),
+    };
+    if !sound {
         return Err(wrong().into());
     }
+    let host = bracketed.unwrap_or(host);
     let mut instance = ServiceInstance::new(ServiceName::new(&args.name)?, host, port);
     instance.version.clone_from(&args.version);
     // Something that is not a service of Trunkline need not answer at the usual path.

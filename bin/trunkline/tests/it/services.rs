@@ -173,6 +173,20 @@ async fn a_watch_without_a_name_is_of_all_that_are_there_and_ends_when_asked() {
 }
 
 #[tokio::test]
+async fn a_watch_without_a_name_sees_services_that_come_later() {
+    let place = Place::new();
+    let url = place.url();
+    let _web = registered(&place, "web", "127.0.0.1:9000", &[]).await;
+    let mut watch = place.start(&["services", "watch", &url, "--output", "json"]);
+    assert_eq!(watch.json().await["service"], "web");
+    let _mail = registered(&place, "mail", "[2001:db8::1]:9001", &[]).await;
+    let later = watch.json().await;
+    assert_eq!(later["service"], "mail");
+    assert_eq!(later["instances"][0]["host"], "2001:db8::1");
+    watch.stop(Signal::INT).await.done();
+}
+
+#[tokio::test]
 async fn an_instance_is_withdrawn_by_its_address_or_its_id() {
     let place = Place::new();
     let url = place.url();
@@ -228,6 +242,18 @@ async fn what_is_typed_wrong_is_exit_2() {
         (
             &["services", "register", &url, "web", ":80"],
             "write HOST:PORT",
+        ),
+        (
+            &["services", "register", &url, "web", "::1"],
+            "write HOST:PORT or [IPV6]:PORT",
+        ),
+        (
+            &["services", "register", &url, "web", "2001:db8::1:80"],
+            "write HOST:PORT or [IPV6]:PORT",
+        ),
+        (
+            &["services", "register", &url, "web", "[h]:80"],
+            "write HOST:PORT or [IPV6]:PORT",
         ),
         (
             &["services", "register", &url, "web", "h:99999"],
