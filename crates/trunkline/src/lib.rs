@@ -35,22 +35,25 @@
 //! | `http` | yes | HTTP clients with policies |
 //! | `macros` | yes | `#[service_interface]`: typed clients from a trait |
 //! | `cache` | yes | HTTP clients keep answers: what says itself how long it holds, and what you give a time |
+//! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //! | `validate` | | `#[service_interface(…, validate)]`: bodies and answers keep their rules (garde) |
 //! | `graphql` | | GraphQL requests through the HTTP clients |
-//! | `embedded` | yes | broker, registry, event store and inbox on local disk; supplies what is not configured |
-//! | `redis` | | Redis Streams as a message broker, and a shared inbox |
-//! | `nats` | | NATS as a broker: JetStream, core |
-//! | `rabbitmq` | no | RabbitMQ as a broker, and its exchanges, queues and bindings |
-//! | `kafka` | no | Kafka as a broker; builds librdkafka, with a C compiler and make |
-//! | `kafka-ssl` | no | the same with TLS and SCRAM: links OpenSSL |
-//! | `compression` | | gzip, br and zstd for the bodies of HTTP clients |
+//! | `compression` | | gzip, br and zstd for the bodies of HTTP clients, gzip and zstd for messages |
+//! | `protection` | | messages that are encrypted and signed |
+//! | `protobuf` | | messages in Protocol Buffers, by the types that prost generates |
+//! | `json-schema` | | messages that keep a JSON Schema, where they are published and where they are handled |
 //! | `consul` | | service discovery by Consul |
 //! | `dns` | | service discovery by DNS |
 //! | `etcd` | | service discovery by etcd |
 //! | `kubernetes` | | service discovery by Kubernetes |
-//! | `server` | | serving a router: context, deadlines, problem+json, idempotency keys |
+//! | `redis` | | Redis Streams as a message broker, and a shared inbox |
+//! | `nats` | | NATS as a broker: JetStream, core |
+//! | `rabbitmq` | | RabbitMQ as a broker, and its exchanges, queues and bindings |
+//! | `kafka` | | Kafka as a broker; builds librdkafka, with a C compiler and make |
+//! | `kafka-ssl` | | the same with TLS and SCRAM: links OpenSSL |
+//! | `server` | | the axum side: `serve`, context, deadlines, problem+json, idempotency keys |
 //! | `gateway` | | the API gateway |
-//! | `full` | | all of them |
+//! | `full` | | all of them but `kafka-ssl` |
 //!
 //! # Guarantees
 //! Messages are delivered at least once, and handled once behind an inbox; messages of one key keep their order. What
