@@ -30,8 +30,11 @@ async fn a_server_that_is_killed_again_and_again_is_found_again() {
         link.open() <= open + 1
     })
     .await;
-    let now = Handle::current().metrics().num_alive_tasks();
-    assert!(now <= tasks + 1, "{now} tasks, {tasks} before");
+    // One may belong to the connection, and one waits for those who are thought of as gone; one more for each round is too many.
+    until("no more tasks than before", async || {
+        Handle::current().metrics().num_alive_tasks() <= tasks + 2
+    })
+    .await;
     process.end().await;
 }
 
