@@ -26,7 +26,11 @@ const CALLS_A_SECOND: u32 = 200;
 const WORK: Duration = Duration::from_millis(50);
 /// Far longer than the proof: nobody is told of a death by the end of a lease.
 const LEASE: Duration = Duration::from_secs(60);
-const PEACE: Duration = Duration::from_millis(400);
+/// Twice this lies between two deaths: longer than the first back-off, so that what one of them hit has been tried again before the
+/// next. Who is hit by each of several deaths in turn runs out of attempts, as it should.
+const PEACE: Duration = Duration::from_millis(1200);
+/// How long it takes until callers have read that a connection is closed; what is sent meanwhile is lost as well.
+const NEWS: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was seen of one way of calling.
@@ -58,7 +62,8 @@ fn run(options: &Options) -> Result<Report> {
         let seen = watch(retries, deaths)?;
         let failed: Vec<&Call> = seen.calls.iter().filter(|it| it.error.is_some()).collect();
         let in_flight = |call: &Call| {
-            let under_way = |death: &Death| call.began <= death.after && call.ended >= death.before;
+            let under_way =
+                |death: &Death| call.began <= death.after + NEWS && call.ended >= death.before;
             seen.deaths.iter().any(under_way)
         };
         table.row([

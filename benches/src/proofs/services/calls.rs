@@ -8,8 +8,10 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use trunkline::Error;
 use trunkline::core::task;
 use trunkline::http::EnhancedHttpClient;
+use trunkline::resilience::retry::RetryExhausted;
 
 /// One call, and what came of it.
 #[derive(Clone, Debug)]
@@ -84,10 +86,20 @@ async fn call(client: &EnhancedHttpClient, path: &str) -> Call {
         let answer = client.get(path).send().await?;
         answer.error_for_status().await?.text().await
     };
-    let error = answer.await.err().map(|error| error.to_string());
+    let error = answer.await.err().map(|error| told(&error.into()));
     Call {
         began,
         ended: Instant::now(),
         error,
     }
+}
+
+/// What went wrong, with every attempt.
+fn told(error: &Error) -> String {
+    let Some(all) = error.find::<RetryExhausted>() else {
+        return error.report().to_string();
+    };
+    let earlier = all.earlier.iter().map(|it| format!("{:?}", it.failure));
+    let earlier: Vec<String> = earlier.collect();
+    format!("{all}: {}; last {}", earlier.join("; "), all.last.report())
 }
