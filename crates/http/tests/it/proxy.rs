@@ -18,57 +18,59 @@ const HOST: &str = "service.invalid";
 /// What a proxy was asked for.
 type Asked = mpsc::UnboundedReceiver<String>;
 
-/// A proxy that tells what it is asked for, and leads every host to this machine.
-async fn proxy(socks: bool, refuse: bool) -> (u16, Asked) {
+/// Serves each connection in this way.
+async fn listening<S>(
+    serve: impl Fn(TcpStream, mpsc::UnboundedSender<String>) -> S + Send + 'static,
+) -> (u16, Asked)
+where
+    S: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, asked) = mpsc::unbounded_channel();
     spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let sender = sender.clone();
-            spawn(async move {
-                let (seen, target) = if socks {
-                    socks5(&mut socket, refuse).await
-                } else {
-                    connect(&mut socket, refuse).await
-                };
-                sender.send(seen).unwrap();
-                let Some(target) = target else { return };
-                let mut behind = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
-                drop(copy_bidirectional(&mut socket, &mut behind).await);
-            });
+        while let Ok((socket, _)) = listener.accept().await {
+            spawn(serve(socket, sender.clone()));
         }
     });
     (port, asked)
 }
 
+/// A proxy that tells what it is asked for, and leads every host to this machine.
+async fn proxy(socks: bool, refuse: bool) -> (u16, Asked) {
+    listening(move |mut socket, sender| async move {
+        let (seen, target) = if socks {
+            socks5(&mut socket, refuse).await
+        } else {
+            connect(&mut socket, refuse).await
+        };
+        sender.send(seen).unwrap();
+        let Some(target) = target else { return };
+        let mut behind = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+        drop(copy_bidirectional(&mut socket, &mut behind).await);
+    })
+    .await
+}
+
 /// A proxy such as squid, which opens tunnels to 443 alone and passes on requests that hold the whole URI.
 async fn forwarding() -> (u16, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (sender, asked) = mpsc::unbounded_channel();
-    spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let sender = sender.clone();
-            spawn(async move {
-                let head = head_of(&mut socket).await;
-                sender.send(head.clone()).unwrap();
-                let target = head.split(' ').nth(1).unwrap().to_owned();
-                let Some(rest) = target.strip_prefix("http://") else {
-                    let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-                    socket.write_all(answer.as_bytes()).await.unwrap();
-                    return;
-                };
-                let (authority, path) = rest.split_once('/').unwrap();
-                let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
-                let mut behind = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                let head = head.replace(&target, &format!("/{path}"));
-                behind.write_all(head.as_bytes()).await.unwrap();
-                drop(copy_bidirectional(&mut socket, &mut behind).await);
-            });
-        }
-    });
-    (port, asked)
+    listening(|mut socket, sender| async move {
+        let head = head_of(&mut socket).await;
+        sender.send(head.clone()).unwrap();
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        let Some(rest) = target.strip_prefix("http://") else {
+            let answer = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            return;
+        };
+        let (authority, path) = rest.split_once('/').unwrap();
+        let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
+        let mut behind = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let head = head.replace(&target, &format!("/{path}"));
+        behind.write_all(head.as_bytes()).await.unwrap();
+        drop(copy_bidirectional(&mut socket, &mut behind).await);
+    })
+    .await
 }
 
 async fn head_of(socket: &mut TcpStream) -> String {
