@@ -142,7 +142,7 @@ impl Catalog {
         let client = match admin.take() {
             Some(client) => client,
             None => {
-                let mut config = self.link.config().client();
+                let mut config = self.link.config().quick();
                 // Nobody reads what it logs.
                 config.set_log_level(RDKafkaLogLevel::Emerg);
                 AdminClient::from_config_and_context(&config, self.link.reports())

@@ -21,6 +21,10 @@ const FRAMING: u64 = 64 * 1024;
 
 /// How many messages the driver fetches ahead at least, unless their size bounds it before: its own default.
 const FETCHED_AHEAD: u64 = 100_000;
+/// What takes no longer than it must is answered so soon.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A member that says nothing for so long has died; until then nobody has its partitions.
+const SESSION: Duration = Duration::from_secs(10);
 
 /// Settings of librdkafka that are ours: what is guaranteed hangs on them.
 const OURS: [(&str, &str); 13] = [
@@ -429,7 +433,6 @@ impl KafkaConfig {
             "socket.connection.setup.timeout.ms",
             millis(self.connection_timeout.max(Duration::from_secs(1))),
         );
-        client.set("socket.timeout.ms", "10000");
         client.set("socket.nagle.disable", "true");
         client.set("reconnect.backoff.ms", "100");
         client.set("reconnect.backoff.max.ms", "2000");
@@ -462,8 +465,17 @@ impl KafkaConfig {
         client
     }
 
-    pub(crate) fn producer(&self) -> ClientConfig {
+    /// Of one that asks nothing that takes long: what is not answered soon never is.
+    pub(crate) fn quick(&self) -> ClientConfig {
         let mut client = self.client();
+        if client.get("socket.timeout.ms").is_none() {
+            client.set("socket.timeout.ms", millis(ANSWER_WITHIN));
+        }
+        client
+    }
+
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut client = self.quick();
         let config = &self.producer_config;
         // As the clients of Java do it: a key is in the same partition for all of them.
         client.set("partitioner", "murmur2_random");
@@ -484,6 +496,9 @@ impl KafkaConfig {
         let mut client = self.client();
         let config = &self.consumer_config;
         client.set("partition.assignment.strategy", "cooperative-sticky");
+        if client.get("session.timeout.ms").is_none() {
+            client.set("session.timeout.ms", millis(SESSION));
+        }
         client.set("fetch.min.bytes", config.fetch_min_bytes.to_string());
         // What is fetched ahead is bounded by size; what is taken of it and not done yet by `max_poll_records`. A bound by
         // count as low as that is reached by one answer, and at a bound the driver does not look again for
@@ -505,7 +520,22 @@ impl KafkaConfig {
         // Every partition is given a position; this is for one that retention has removed meanwhile.
         client.set("auto.offset.reset", "earliest");
         client.set("allow.auto.create.topics", "false");
+        if client.get("socket.timeout.ms").is_none() {
+            client.set("socket.timeout.ms", millis(self.patience(&client)));
+        }
         client
+    }
+
+    /// How long what subscribes waits for an answer. While a group waits for a member that died, or that finishes what it
+    /// handles, the servers answer nobody's question to join, and nothing that comes behind that question on the same
+    /// connection: commits, farewells. To give the connection up then would begin the wait anew, as the servers look at it no
+    /// sooner.
+    fn patience(&self, client: &ClientConfig) -> Duration {
+        let session = client
+            .get("session.timeout.ms")
+            .and_then(|text| text.parse().ok());
+        let session = session.map_or(SESSION, Duration::from_millis);
+        session.max(self.drain_timeout) + ANSWER_WITHIN
     }
 
     fn driver_limit(&self) -> String {
@@ -655,6 +685,22 @@ mod tests {
         assert_eq!(producer.get("compression.type"), Some("snappy"));
         assert_eq!(consumer.get("fetch.min.bytes"), Some("1024"));
         assert_eq!(consumer.get("session.timeout.ms"), Some("9000"));
+    }
+
+    #[test]
+    fn what_subscribes_waits_longer_than_a_group_does_for_a_dead_member() {
+        let of = |options: &str| {
+            let url = format!("kafka://localhost?{options}");
+            let neutral = MessageBrokerConfig::from_url(&url).unwrap();
+            let client = KafkaConfig::from_neutral(&neutral).unwrap().consumer("g");
+            let get = |name: &str| client.get(name).unwrap().to_owned();
+            (get("session.timeout.ms"), get("socket.timeout.ms"))
+        };
+        let ours = |session: &str, socket: &str| (session.to_owned(), socket.to_owned());
+        assert_eq!(of(""), ours("10000", "20000"));
+        assert_eq!(of("session.timeout.ms=45000"), ours("45000", "55000"));
+        assert_eq!(of("drain_timeout=30s"), ours("10000", "40000"));
+        assert_eq!(of("socket.timeout.ms=15000"), ours("10000", "15000"));
     }
 
     #[test]

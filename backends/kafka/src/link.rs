@@ -144,7 +144,7 @@ impl Link {
 
     /// A client for questions. Dropping it may block: see [`retire`].
     pub(crate) fn scout(&self) -> Result<Scout> {
-        let config = self.config.client();
+        let config = self.config.quick();
         BaseConsumer::from_config_and_context(&config, self.reports())
             .map_err(|error| of_client(&error))
     }

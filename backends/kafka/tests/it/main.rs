@@ -3,5 +3,6 @@
 
 mod access;
 mod conformance;
+mod crashes;
 mod place;
 mod recovery;

@@ -17,6 +17,9 @@ use trunkline_testing::servers::{self, KAFKA, Server};
 
 /// Longest wait for something that must happen, on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(120);
+/// A producer and a consumer, each with one to where it began, one to the broker by its name and one to a coordinator, which
+/// come and go as librdkafka sees fit.
+pub(crate) const MOST_CONNECTIONS: usize = 6;
 
 pub(crate) struct Place {
     pub(crate) server: Server,

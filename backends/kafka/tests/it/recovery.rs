@@ -8,8 +8,8 @@ use trunkline_core::{Context, ErrorKind, Retry};
 use trunkline_messaging::{MessageBroker, Subscribe, SubscriptionState};
 
 use crate::place::{
-    Place, attached, close, detached, eventually, insist, settled, soon, take_all, tasks, to_topic,
-    topic,
+    MOST_CONNECTIONS, Place, attached, close, detached, eventually, insist, settled, soon,
+    take_all, tasks, to_topic, topic,
 };
 
 const GROUP: &str = "mail@order.created";
@@ -41,10 +41,6 @@ fn keyed(key: usize, number: usize) -> (trunkline_messaging::Publish, String) {
     publish.message = publish.message.with_key(key.to_string());
     (publish, text)
 }
-
-/// A producer and a consumer, each with one to where it began, one to the broker by its name and one to a coordinator, which
-/// come and go as librdkafka sees fit.
-const MOST_CONNECTIONS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_again_and_again_under_load_loses_nothing_confirmed() {
