@@ -34,6 +34,8 @@ pub(super) struct Allowance<'a> {
     pub(super) policy: &'a Policy,
     /// Attempts that the call may make.
     pub(super) attempts: u32,
+    /// There may be another place to send it to, which whoever sends it looks for.
+    pub(super) elsewhere: bool,
 }
 
 impl Allowance<'_> {
@@ -91,6 +93,11 @@ impl Core {
         mut attempt: Attempt,
         (mut limits, allowance): (Limits, Allowance<'_>),
     ) -> Result<(Arc<Peer>, Result<Response<Body>>)> {
+        // A call with a key has its place, which has not failed by closing a connection.
+        let allowance = Allowance {
+            elsewhere: !tried.has_key(),
+            ..allowance
+        };
         let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
         let mut last = None;
         loop {
@@ -108,7 +115,15 @@ impl Core {
             let instance = Arc::clone(picked.instance());
             let asked = Asked::begin(&peer, Some(picked), tried, attempt);
             let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
-            let result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
+            let sent = sent.await;
+            if allowance.elsewhere && may_resend(&sent, outgoing, tried, attempt, allowance) {
+                asked.passed_by();
+                attempt.began = Instant::now();
+                limits.now = Some(attempt.began);
+                last = Some((peer, sent));
+                continue;
+            }
+            let result = asked.ended(self.read_if_asked(outgoing, sent).await);
             let most = match is_fault_of_ours(&result) {
                 true => MOST_UNREACHED_FROM_HERE,
                 false => MOST_UNREACHED,
@@ -169,19 +184,10 @@ impl Core {
                     Box::pin(sent).await
                 }
             };
-            match sent {
-                // Not a failure of the service: it closed a connection that it saw unused. RFC 9110 (9.2.2) lets a client
-                // repeat at once what is idempotent. It is one of the call's attempts all the same, as the service may have
-                // seen both.
-                Err(error)
-                    if is_stale(&error)
-                        && outgoing.can_repeat_harmlessly()
-                        && allowance.resends(tried, attempt) =>
-                {
-                    now = Instant::now();
-                }
-                result => return result,
+            if allowance.elsewhere || !may_resend(&sent, outgoing, tried, attempt, allowance) {
+                return sent;
             }
+            now = Instant::now();
         }
     }
 }
@@ -238,6 +244,14 @@ impl<'a> Asked<'a> {
             tried,
             attempt,
             told: false,
+        }
+    }
+
+    /// Another place is asked instead, rather than this one again: it closed a connection, which is no failure.
+    fn passed_by(mut self) {
+        self.told = true;
+        if let Some(picked) = self.picked.take() {
+            self.tried.add(picked.instance());
         }
     }
 
@@ -341,6 +355,21 @@ impl Core {
             limit: self.max_response_size,
         }
     }
+}
+
+/// Whether a request is sent once more within its attempt, which it is from then on. Not a failure of the service: it closed
+/// a connection that it saw unused. RFC 9110 (9.2.2) lets a client repeat at once what is idempotent. It is one of the call's
+/// attempts all the same, as the service may have seen both.
+fn may_resend(
+    sent: &Result<Response<Body>>,
+    outgoing: &Outgoing<'_>,
+    tried: &Tried,
+    attempt: Attempt,
+    allowance: Allowance<'_>,
+) -> bool {
+    sent.as_ref().is_err_and(is_stale)
+        && outgoing.can_repeat_harmlessly()
+        && allowance.resends(tried, attempt)
 }
 
 fn is_stale(error: &Error) -> bool {

@@ -346,6 +346,7 @@ impl Core {
         let allowance = Allowance {
             policy: trip.policy,
             attempts,
+            elsewhere: false,
         };
         // An attempt that is disturbed may be held up between its beginning and here.
         let at_once = trip.settings.chaos.is_none();

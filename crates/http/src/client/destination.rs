@@ -148,6 +148,11 @@ impl Tried {
         self.hedged
     }
 
+    /// Whether it is known whom the call is about.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether a request was sent once more within an attempt.
     pub(crate) fn has_resent(&self) -> bool {
         self.resent.load(Ordering::Relaxed)

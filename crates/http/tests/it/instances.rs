@@ -195,3 +195,60 @@ async fn requests_are_spread_over_the_instances() {
         assert_eq!(server.count.requests(), 20);
     }
 }
+
+/// Answers one request on its first connection and closes it at the next one, as a server does that saw it unused.
+async fn closes_its_first_connection() -> Server {
+    Server::scripted(|number, mut raw| async move {
+        raw.request().await;
+        raw.answer("hello").await;
+        while raw.request().await.is_some() && number > 0 {
+            raw.answer("hello").await;
+        }
+    })
+    .await
+}
+
+fn by_rule(servers: &[&Server], rule: BalanceStrategy) -> EnhancedHttpClient {
+    EnhancedHttpClient::builder()
+        .instances(instances_with(servers, &LoadBalancerConfig::new(rule)))
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_a_closed_connection_did_not_carry_goes_to_another_instance() {
+    let closes = closes_its_first_connection().await;
+    let other = Server::start(|_| async { text("hello") }).await;
+    let client = by_rule(&[&closes, &other], BalanceStrategy::RoundRobin);
+    while closes.count.requests() < 2 {
+        let before = other.count.requests();
+        assert_eq!(client.get("/").await.unwrap().status(), 200);
+        if closes.count.requests() == 2 {
+            assert_eq!(other.count.requests(), before + 1);
+            assert_eq!(closes.count.total(), 1, "it was not asked once more");
+        }
+    }
+    // Where there is no other, it is asked once more, as before.
+    let only = closes_its_first_connection().await;
+    let client = by_rule(&[&only], BalanceStrategy::RoundRobin);
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.unwrap().status(), 200);
+    }
+    assert_eq!(only.count.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_closed_connection_moves_no_call_with_a_key() {
+    let (one, two) = (
+        closes_its_first_connection().await,
+        closes_its_first_connection().await,
+    );
+    let client = by_rule(&[&one, &two], BalanceStrategy::ConsistentHash);
+    for _ in 0..2 {
+        let answer = client.get("/").affinity("user-7").await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let mut requests = [one.count.requests(), two.count.requests()];
+    requests.sort_unstable();
+    assert_eq!(requests, [0, 3]);
+}
