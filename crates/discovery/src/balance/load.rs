@@ -12,6 +12,9 @@ use super::outlier::{Counts, Tally};
 use crate::instance::{InstanceStatus, ServiceInstance};
 use crate::instances::Pool;
 
+/// Milliseconds between two failures that are told.
+const TELL_EVERY: u64 = 10;
+
 /// An instance and the load it has. A change of what is known of the instance makes a new member with the same load.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -65,6 +68,8 @@ pub(crate) struct Load {
     origin: Instant,
     /// Milliseconds since then at which it is compared with the others; `u64::MAX` for never.
     due: AtomicU64,
+    /// Milliseconds since `origin`, and one, at which a request failed last; 0 for never.
+    doubted: AtomicU64,
     ejection: Mutex<EjectionState>,
 }
 
@@ -82,6 +87,7 @@ impl Load {
             tally: Tally::default(),
             origin: Instant::now(),
             due: AtomicU64::new(due),
+            doubted: AtomicU64::new(0),
             newcomer_since: newcomer.then(Instant::now),
             failing_checks: AtomicU64::new(0),
             ejected: AtomicBool::new(false),
@@ -143,6 +149,20 @@ impl Load {
         self.latency.observe_failure(latency, now);
         self.tally.failure();
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A request failed: there is reason to ask whether it is well. Says whether that is worth telling: not at every one of
+    /// very many failures.
+    pub(crate) fn doubt(&self, now: Instant) -> bool {
+        let at = millis(now.saturating_duration_since(self.origin)).saturating_add(1);
+        let before = self.doubted.swap(at, Ordering::Relaxed);
+        before == 0 || at.saturating_sub(before) >= TELL_EVERY
+    }
+
+    /// When a request failed last.
+    pub(crate) fn doubted_at(&self) -> Option<Instant> {
+        let at = self.doubted.load(Ordering::Relaxed).checked_sub(1)?;
+        self.origin.checked_add(Duration::from_millis(at))
     }
 
     /// Whether it is time to compare the instances. Only one of those who ask at that time is told so.

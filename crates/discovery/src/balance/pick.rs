@@ -135,6 +135,7 @@ impl Picked {
             Outcome::Failure => {
                 let failures = self.member.load.failed(latency, now);
                 if let Some(pool) = self.member.pool.upgrade() {
+                    pool.doubt(&self.member, now);
                     pool.failed(&self.member, failures);
                 }
                 self.compare(now);
@@ -188,8 +189,10 @@ impl Picked {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        self.member.load.failed(Duration::ZERO, Instant::now());
+        let now = Instant::now();
+        self.member.load.failed(Duration::ZERO, now);
         if let Some(pool) = self.member.pool.upgrade() {
+            pool.doubt(&self.member, now);
             pool.unreachable(&self.member);
         }
     }

@@ -4,10 +4,13 @@
 //! of a service are checked from the first time on that somebody asks for the service, for as long as it is used; those
 //! that name no health path are left alone, so nobody is taken out for not having one. An instance that fails as many
 //! checks in a row as configured gets no more requests at that moment, and gets them again after enough good ones. After
-//! the first one that says otherwise than before the next ones come soon, so that either does not take whole intervals.
+//! the first one that says otherwise than before the next ones come soon, so that either does not take whole intervals. One
+//! that answers that it is not well is believed at once; and a call that fails brings the next check forward, which takes the
+//! instance out if it fails as well.
 
 mod endpoint;
 mod health;
+mod plan;
 mod probe;
 mod round;
 mod run;
@@ -38,7 +41,7 @@ use crate::instance::ServiceName;
 use crate::instances::{Instances, Pool};
 use crate::resolver::Resolver;
 
-/// Most instances or services that are asked at a time on demand.
+/// Most services that are asked at a time on demand.
 const AT_ONCE: usize = 16;
 
 /// The checks of one service that run, and what they have said.

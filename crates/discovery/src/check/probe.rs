@@ -13,7 +13,9 @@ use crate::instance::ServiceInstance;
 pub trait Probe: Send + Sync + Sized + 'static {
     /// Asks. The caller limits the time.
     ///
-    /// Errors: any, when the instance is not well or did not answer. Cancel safe.
+    /// Errors: any, when the instance is not well or did not answer. One of [`Origin::Remote`](trunkline_core::Origin::Remote)
+    /// says that the instance itself has answered so, and is believed at once; any other counts towards
+    /// [`failure_threshold`](HealthCheckConfig::failure_threshold). Cancel safe.
     fn probe(&self, instance: &ServiceInstance) -> impl Future<Output = Result<()>> + Send;
 
     /// Asks in the way that the settings say: [`kind`](HealthCheckConfig::kind). A probe that knows one way alone, as by

@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result};
 
+use super::plan::AT_ONCE;
 use super::run::ask;
-use super::{AT_ONCE, AnyProbe, CheckPlan, EndpointCheck};
+use super::{AnyProbe, CheckPlan, EndpointCheck};
 use crate::balance::Member;
 use crate::set::InstanceSet;
 
@@ -96,6 +97,16 @@ impl Round {
             .fold(Duration::ZERO, Duration::saturating_add)
     }
 
+    /// So many that all of them can be asked in the time that a round takes.
+    fn at_once(&self) -> usize {
+        let own = self.own.iter().map(|(_, plan)| plan.config.max_concurrent);
+        let endpoints = self.endpoints.iter().map(|it| it.config.max_concurrent);
+        let most = own.chain(endpoints).min();
+        let most = most.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
+        let needed = self.members.len().div_ceil(ONE_AFTER_THE_OTHER as usize);
+        needed.max(AT_ONCE).min(most.max(1))
+    }
+
     async fn run(self) -> Found {
         let left = AtomicUsize::new(self.members.len());
         let (round, to_do) = (&self, &left);
@@ -105,7 +116,7 @@ impl Round {
                 to_do.fetch_sub(1, Ordering::Relaxed);
                 answer.is_ok()
             })
-            .buffer_unordered(AT_ONCE);
+            .buffer_unordered(self.at_once());
         let asked = std::pin::pin!(asked);
         let any = asked.any(async |well| well);
         match timeout(self.longest().saturating_mul(ONE_AFTER_THE_OTHER), any).await {

@@ -1,6 +1,6 @@
 //! The task that checks the instances of one service.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use trunkline_core::{BoxFuture, Error, Result, task};
+use trunkline_core::{BoxFuture, Error, Origin, Result, task};
 
 use super::health::CheckResult;
+use super::plan::{Plan, at_once, failing_wait};
 use super::probe::{AnyProbe, Probe};
-use super::{AT_ONCE, LEAST_WAIT, confirming_wait, first_wait, next_wait};
+use super::{LEAST_WAIT, confirming_wait, first_wait, next_wait};
 use crate::config::HealthCheckConfig;
 use crate::instance::ServiceInstance;
 use crate::instances::Pool;
@@ -56,6 +57,9 @@ pub(crate) async fn ask(
     }
 }
 
+/// Calls that fail are looked at no more often than this, and then all together.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Where an instance can be asked.
 type Place = (String, u16);
 
@@ -86,18 +90,33 @@ impl Asked {
     }
 }
 
+/// Why one failed check may be enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sure {
+    /// The instance has answered that it is not well.
+    ItsWord,
+    /// A call to it has failed just before.
+    AfterACall,
+    /// It is not: it takes as many as are configured.
+    No,
+}
+
 pub(super) struct Checking {
     /// Checks alone do not keep a service known.
     pool: Weak<Pool>,
     changes: watch::Receiver<()>,
+    /// Tells that a call has failed.
+    doubts: watch::Receiver<()>,
+    /// When it is looked who is in doubt, if somebody is.
+    look_at: Option<Instant>,
+    looked_at: Instant,
     probe: AnyProbe,
     config: Arc<HealthCheckConfig>,
     results: Results,
     asked: Asked,
-    /// The instances that wait for their next check, the next one first.
-    due: BTreeSet<(Instant, String)>,
-    /// When each is due; `None` while it is being asked.
-    plan: HashMap<String, Option<Instant>>,
+    plan: Plan,
+    /// How many may be asked at a time.
+    at_once: usize,
     /// Good checks in a row of those that were failing last.
     recovering: HashMap<String, u32>,
     /// Where each was when it was asked last: what was said of another place counts for nothing.
@@ -115,13 +134,16 @@ impl Checking {
     ) -> Self {
         Self {
             changes: pool.replacements(),
+            doubts: pool.doubts(),
+            look_at: None,
+            looked_at: Instant::now(),
             pool: Arc::downgrade(pool),
             probe,
             config: Arc::new(config),
             results,
             asked,
-            due: BTreeSet::new(),
-            plan: HashMap::new(),
+            plan: Plan::default(),
+            at_once: 1,
             recovering: HashMap::new(),
             places: HashMap::new(),
             under_way: FuturesUnordered::new(),
@@ -132,11 +154,15 @@ impl Checking {
     pub(super) async fn run(mut self) {
         self.take_stock();
         loop {
-            let full = self.under_way.len() >= AT_ONCE;
-            let next = self.due.first().map(|(at, _)| *at).filter(|_| !full);
+            let next = self.plan.next(self.at_once);
             tokio::select! {
                 Some(checked) = self.under_way.next() => self.checked(checked),
                 () = at(next) => self.begin(),
+                () = at(self.look_at) => self.take_doubts(),
+                doubted = self.doubts.changed(), if self.look_at.is_none() => match doubted {
+                    Ok(()) => self.look_at = Some(self.looked_at + LOOK),
+                    Err(_) => return,
+                },
                 changed = self.changes.changed() => match changed {
                     Ok(()) => self.take_stock(),
                     Err(_) => return,
@@ -153,16 +179,11 @@ impl Checking {
             return;
         };
         let set = pool.peek();
-        let gone: Vec<String> = self
-            .plan
-            .keys()
-            .filter(|id| set.dormant || !self.is_asked(&set, id))
-            .cloned()
-            .collect();
+        let known = self.plan.ids();
+        let gone = known.filter(|id| set.dormant || !self.is_asked(&set, id));
+        let gone: Vec<String> = gone.cloned().collect();
         for id in gone {
-            if let Some(Some(at)) = self.plan.remove(&id) {
-                self.due.remove(&(at, id.clone()));
-            }
+            self.plan.forget(&id);
             self.recovering.remove(&id);
             self.places.remove(&id);
             if !self.is_asked(&set, &id) {
@@ -174,11 +195,35 @@ impl Checking {
         if set.dormant {
             return;
         }
-        let asked = self.asked;
+        let (asked, mut count) = (self.asked, 0);
         for instance in set.instances().filter(|instance| asked.asks(instance)) {
-            if !self.plan.contains_key(&instance.id) {
-                self.wait(instance.id.clone(), first_wait(&self.config));
+            count += 1;
+            if !self.plan.knows(&instance.id) {
+                self.plan.wait(&instance.id, first_wait(&self.config));
             }
+        }
+        self.at_once = at_once(count, &self.config);
+    }
+
+    /// Calls to some have failed: those are asked before it is their turn.
+    fn take_doubts(&mut self) {
+        self.look_at = None;
+        self.looked_at = Instant::now();
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        for member in pool.peek().members.iter() {
+            if let Some(when) = member.load.doubted_at() {
+                self.is_doubted(&member.instance.id, when);
+            }
+        }
+    }
+
+    fn is_doubted(&mut self, id: &str, when: Instant) {
+        let failures = self.results.get(id).map_or(0, |last| last.failures);
+        // Who is out for good gets no calls by which it could come back.
+        if failures < self.config.failure_threshold {
+            self.plan.is_doubted(id, when, &self.config);
         }
     }
 
@@ -187,24 +232,17 @@ impl Checking {
             .is_some_and(|member| self.asked.asks(&member.instance))
     }
 
-    fn wait(&mut self, id: String, span: Duration) {
-        let at = Instant::now() + span;
-        self.plan.insert(id.clone(), Some(at));
-        self.due.insert((at, id));
-    }
-
     /// Asks the instance that is due.
     fn begin(&mut self) {
-        let Some((_, id)) = self.due.pop_first() else {
+        let Some(id) = self.plan.take(self.at_once) else {
             return;
         };
         let set = self.pool.upgrade().map(|pool| pool.peek());
         let member = set.as_ref().and_then(|set| set.member(&id));
         let Some(instance) = member.map(|member| Arc::clone(&member.instance)) else {
-            self.plan.remove(&id);
+            self.plan.forget(&id);
             return;
         };
-        self.plan.insert(id.clone(), None);
         let place = place_of(&instance);
         let (probe, settings) = (self.probe.clone(), Arc::clone(&self.config));
         let began = Instant::now();
@@ -227,14 +265,15 @@ impl Checking {
             began,
         } = checked;
         // It left while it was asked.
-        if !self.plan.contains_key(&id) {
+        if !self.plan.knows(&id) {
             return;
         }
+        let called_for = self.plan.asked(&id, began, result.is_err(), &self.config);
         let set = self.pool.upgrade().map(|pool| pool.peek());
         let member = set.as_ref().and_then(|set| set.member(&id));
         if member.is_some_and(|member| place_of(&member.instance) != place) {
             // It moved while it was asked: that was said of where it was.
-            self.wait(id, LEAST_WAIT);
+            self.plan.wait(&id, LEAST_WAIT);
             return;
         }
         if self
@@ -246,7 +285,15 @@ impl Checking {
             self.recovering.remove(&id);
         }
         let before = self.results.get(&id).map_or(0, |last| last.failures);
-        let error = result.err().map(|error| error.report().to_string());
+        let result = result.err();
+        let sure = match &result {
+            None => Sure::No,
+            // It says so itself: there is nothing to confirm.
+            Some(error) if error.origin() == Origin::Remote => Sure::ItsWord,
+            Some(_) if called_for => Sure::AfterACall,
+            Some(_) => Sure::No,
+        };
+        let error = result.map(|error| error.report().to_string());
         let failures = if error.is_some() {
             before.saturating_add(1)
         } else {
@@ -260,15 +307,24 @@ impl Checking {
         };
         self.results.lock().insert(id.clone(), last);
         if self.is_steady(&id, before, failures) {
-            self.judge(&id, failures, error.as_deref());
+            self.judge(&id, failures, sure, error.as_deref());
         }
-        let counting = failures > 0 && failures < self.config.failure_threshold;
-        let wait = if counting || self.recovering.contains_key(&id) {
+        let wait = if failures >= self.config.failure_threshold.max(1) {
+            failing_wait(
+                failures - self.config.failure_threshold.max(1),
+                &self.config,
+            )
+        } else if failures > 0 || self.recovering.contains_key(&id) {
             confirming_wait(&self.config)
         } else {
             next_wait(&self.config)
         };
-        self.wait(id, wait);
+        self.plan.wait(&id, wait);
+        // Since it began to be asked a call has failed: what it says now was asked before.
+        let doubted = member.and_then(|member| member.load.doubted_at());
+        if let Some(when) = doubted {
+            self.is_doubted(&id, when);
+        }
     }
 
     /// Whether the last check counts: a good one of those that failed does so when enough were good in a row.
@@ -291,7 +347,7 @@ impl Checking {
         steady
     }
 
-    fn judge(&self, id: &str, failures: u32, error: Option<&str>) {
+    fn judge(&self, id: &str, failures: u32, sure: Sure, error: Option<&str>) {
         let Some(pool) = self.pool.upgrade() else {
             return;
         };
@@ -301,7 +357,15 @@ impl Checking {
             if pool.checked(&self.results, id, true) {
                 tracing::info!(target: "trunkline::discovery", %service, instance = id, "instance passes its checks again");
             }
-        } else if failures >= threshold && pool.checked(&self.results, id, false) {
+            return;
+        }
+        let is_sure = match sure {
+            Sure::ItsWord => true,
+            // Silence may be the fault of what is asked of all of them.
+            Sure::AfterACall => pool.can_spare(id),
+            Sure::No => false,
+        };
+        if (is_sure || failures >= threshold) && pool.checked(&self.results, id, false) {
             tracing::warn!(
                 target: "trunkline::discovery",
                 %service, instance = id, failures, error,

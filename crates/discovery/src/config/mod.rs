@@ -240,12 +240,17 @@ pub struct HealthCheckConfig {
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
     pub timeout: Duration,
-    /// Failed checks in a row after which an instance gets no more requests. Default 3.
+    /// Failed checks in a row after which an instance gets no more requests. One is enough where the instance answers that it
+    /// is not well, refuses to be connected to, or has failed a call just before. Default 3.
     #[schemars(range(min = 1))]
     pub failure_threshold: u32,
     /// Good checks in a row after which it gets requests again. Default 1.
     #[schemars(range(min = 1))]
     pub success_threshold: u32,
+    /// Most checks of one service that are under way at a time. Of few instances there are fewer: as many as it takes to keep
+    /// the interval though none of them answers. Default 1024.
+    #[schemars(range(min = 1))]
+    pub max_concurrent: u32,
 }
 
 impl Default for HealthCheckConfig {
@@ -260,6 +265,7 @@ impl Default for HealthCheckConfig {
             timeout: Duration::from_secs(5),
             failure_threshold: 3,
             success_threshold: 1,
+            max_concurrent: 1024,
         }
     }
 }
@@ -313,6 +319,13 @@ impl HealthCheckConfig {
     #[must_use]
     pub fn with_failure_threshold(mut self, failures: u32) -> Self {
         self.failure_threshold = failures;
+        self
+    }
+
+    /// Sets how many checks of one service may be under way at a time.
+    #[must_use]
+    pub fn with_max_concurrent(mut self, checks: u32) -> Self {
+        self.max_concurrent = checks;
         self
     }
 

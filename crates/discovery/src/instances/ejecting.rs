@@ -25,6 +25,23 @@ enum Most {
 }
 
 impl Pool {
+    /// A request to an instance failed: whoever checks it asks now whether it is well.
+    pub(crate) fn doubt(&self, member: &Member, now: Instant) {
+        if self.doubted.receiver_count() > 0 && member.load.doubt(now) {
+            self.doubted.send_replace(());
+        }
+    }
+
+    /// Whether there are enough others: no more than the share of ejection would be left out, and somebody is there.
+    pub(crate) fn can_spare(&self, id: &str) -> bool {
+        let set = self.set.load();
+        let standing = &set.standing;
+        let left = standing.sound();
+        let is_out = set.member(id).is_none_or(|it| !it.is_sound());
+        let out = standing.usable().saturating_sub(left);
+        is_out || self.balance.ejection.allows(standing.usable(), out, left)
+    }
+
     /// A request to an instance failed, so many in a row.
     pub(crate) fn failed(&self, member: &Member, failures: u32) {
         let ejection = &self.balance.ejection;

@@ -263,6 +263,8 @@ pub(crate) struct Pool {
     changed: watch::Sender<()>,
     /// The same for checks, which do not count as use.
     replaced: watch::Sender<()>,
+    /// Tells checks that a call has failed.
+    doubted: watch::Sender<()>,
     /// Held while a set is replaced, so that no change is lost to another one. Within: the checks whose word counts. Nobody
     /// who picks or calls waits for it.
     replacing: Mutex<Checks>,
@@ -323,6 +325,7 @@ impl Pool {
             wake: Notify::new(),
             changed: watch::Sender::new(()),
             replaced: watch::Sender::new(()),
+            doubted: watch::Sender::new(()),
             replacing: Mutex::default(),
             leaving: Mutex::default(),
             rounds: Rounds::default(),
@@ -353,6 +356,11 @@ impl Pool {
     /// Tells that the set was replaced. Whoever listens does not use the service by it.
     pub(crate) fn replacements(&self) -> watch::Receiver<()> {
         self.replaced.subscribe()
+    }
+
+    /// Tells that a call has failed.
+    pub(crate) fn doubts(&self) -> watch::Receiver<()> {
+        self.doubted.subscribe()
     }
 
     /// The set as it was arranged last. Looking does not count as use.

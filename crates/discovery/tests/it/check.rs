@@ -23,6 +23,8 @@ pub(crate) struct Scripts(Arc<Mutex<Told>>);
 pub(crate) struct Told {
     pub(crate) ill: HashSet<String>,
     pub(crate) hangs: HashSet<String>,
+    /// Those that answer that they are not well.
+    pub(crate) says_so: HashSet<String>,
     panics: HashSet<String>,
     asked: HashMap<String, u32>,
     under_way: usize,
@@ -43,14 +45,14 @@ impl Scripts {
 
 impl Probe for Scripts {
     async fn probe(&self, instance: &ServiceInstance) -> Result<()> {
-        let (ill, hangs, panics) = {
+        let (ill, hangs, panics, says_so) = {
             let mut told = self.0.lock().unwrap();
             *told.asked.entry(instance.id.clone()).or_default() += 1;
             told.under_way += 1;
             told.most_under_way = told.most_under_way.max(told.under_way);
             let is = |set: &HashSet<String>| set.contains(&instance.id);
             let ill = is(&told.ill) || told.ill_places.contains(&instance.host);
-            (ill, is(&told.hangs), is(&told.panics))
+            (ill, is(&told.hangs), is(&told.panics), is(&told.says_so))
         };
         sleep(Duration::from_millis(10)).await;
         self.0.lock().unwrap().under_way -= 1;
@@ -58,8 +60,11 @@ impl Probe for Scripts {
         if hangs {
             std::future::pending::<()>().await;
         }
+        if says_so {
+            return Err(Error::unavailable("503").with_origin(trunkline_core::Origin::Remote));
+        }
         if ill {
-            Err(Error::unavailable("503"))
+            Err(Error::unavailable("broken off"))
         } else {
             Ok(())
         }

@@ -8,6 +8,8 @@ mod cache;
 mod check;
 mod confirming;
 mod conformance;
+mod crowded;
+mod doubted;
 mod ejection;
 mod endpoint_check;
 mod idle;

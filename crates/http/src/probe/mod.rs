@@ -11,7 +11,7 @@ use trunkline_core::{Error, Problem, Result};
 use trunkline_discovery::{CheckKind, HealthCheckConfig, Probe, ServiceInstance};
 
 use crate::body::Body;
-use crate::connect;
+use crate::connect::{self, ConnectFailed, ConnectStage};
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::transport::Transport;
@@ -90,12 +90,16 @@ impl Probe for HttpProbe {
         settings: &HealthCheckConfig,
     ) -> Result<()> {
         match settings.kind {
-            CheckKind::Tcp => connect::reachable(&instance.host, instance.port).await,
+            CheckKind::Tcp => {
+                let reachable = connect::reachable(&instance.host, instance.port).await;
+                reachable.map_err(by_its_word)
+            }
             CheckKind::Grpc => {
                 let origin = self.origin(instance)?;
                 let transport = self.http2.get_or_init(|| self.transport.beside_by_http2());
                 let service = settings.grpc_service.as_deref().unwrap_or_default();
-                grpc::ask(transport, &origin, service, settings.timeout).await
+                let asked = grpc::ask(transport, &origin, service, settings.timeout);
+                asked.await.map_err(by_its_word)
             }
             _ => self.probe(instance).await,
         }
@@ -122,6 +126,17 @@ impl Probe for EndpointProbe {
     }
 }
 
+/// A refused connection is as good as a word of the instance: nobody listens there. Unlike silence it needs no second check.
+fn by_its_word(error: Error) -> Error {
+    let refused = |failed: &ConnectFailed| {
+        failed.stage == ConnectStage::Connect && failed.timeout.is_none() && !failed.is_local
+    };
+    if error.find::<ConnectFailed>().is_some_and(refused) {
+        return error.with_origin(trunkline_core::Origin::Remote);
+    }
+    error
+}
+
 async fn ask(transport: &Transport, origin: &Origin, path: &str, headers: HeaderMap) -> Result<()> {
     let uri: Uri = path.parse().map_err(|error: http::uri::InvalidUri| {
         Error::invalid(format!("health check path `{path}` cannot be asked for")).with_source(error)
@@ -131,7 +146,8 @@ async fn ask(transport: &Transport, origin: &Origin, path: &str, headers: Header
     *request.headers_mut() = headers;
     let agent = HeaderValue::from_static(AGENT);
     request.headers_mut().insert(USER_AGENT, agent);
-    let response = transport.send(origin, request, &Limits::default()).await?;
+    let sent = transport.send(origin, request, &Limits::default()).await;
+    let response = sent.map_err(by_its_word)?;
     let status = response.status();
     // Whatever the answer says beside its status does not matter, nor whether it breaks off.
     drop(response.into_body().bytes(MOST_OF_AN_ANSWER).await);
