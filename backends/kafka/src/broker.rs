@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use trunkline_core::task::Scope;
 use trunkline_core::{Error, Result};
 use trunkline_messaging::{
-    Capabilities, Destination, MessageBroker, MessageBrokerConfig, OrderingGuarantee, Publish,
-    Receipt, Source, Subscribe, Subscription, TopicName,
+    Browse, BrowsePage, Capabilities, Destination, MessageBroker, MessageBrokerConfig,
+    OrderingGuarantee, Publish, QueueInfo, Receipt, Source, Subscribe, Subscription, TopicName,
 };
 
+use crate::browse::Browser;
 use crate::catalog::Catalog;
 use crate::config::KafkaConfig;
 use crate::error::closed;
@@ -64,6 +65,7 @@ pub struct KafkaBroker {
 struct Parts {
     catalog: Arc<Catalog>,
     publisher: Arc<Publisher>,
+    browser: Arc<Browser>,
 }
 
 /// The groups that have subscriptions here, and the subscribers without one.
@@ -184,6 +186,7 @@ impl MessageBroker for KafkaBroker {
         capabilities.expiry = true;
         capabilities.replay = true;
         capabilities.lease_extension = true;
+        capabilities.browse = true;
         capabilities.ordering = OrderingGuarantee::PerKey;
         capabilities.max_message_size = Some(self.link.config().max_message_size.as_usize());
         capabilities
@@ -199,12 +202,14 @@ impl MessageBroker for KafkaBroker {
                 Arc::clone(&catalog),
                 self.names.clone(),
             );
+            let browser = Browser::new(Arc::clone(&self.link), self.names.clone());
             // The first answer is this call's; the keeper asks on.
             let keep = Arc::clone(&self.link).keep(scout, self.keeper.token());
             self.keeper.spawn("kafka link", keep);
             Ok::<_, Error>(Parts {
                 catalog,
                 publisher: Arc::new(publisher),
+                browser: Arc::new(browser),
             })
         });
         let parts = parts.await?;
@@ -231,6 +236,7 @@ impl MessageBroker for KafkaBroker {
         self.link.close();
         let kept = self.keeper.shutdown(deadline).await;
         if let Some(parts) = self.parts.get() {
+            parts.browser.close().await;
             parts.catalog.close().await;
         }
         flushed?;
@@ -283,6 +289,32 @@ impl MessageBroker for KafkaBroker {
         let deadline = self.link.deadline();
         let parts = self.parts(deadline).await?;
         parts.catalog.ensure(&topic, deadline).await
+    }
+
+    async fn browse(&self, browse: Browse) -> Result<BrowsePage> {
+        self.check_open()?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        parts.browser.page(browse, deadline).await
+    }
+
+    async fn remove(&self, queue: TopicName, positions: Vec<u64>) -> Result<u64> {
+        self.check_open()?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        let hub = {
+            let key = (None, Source::Queue(queue.clone()));
+            self.hubs().groups.get(&key).cloned()
+        };
+        let removal = parts.browser.remove(&queue, &positions, hub, deadline);
+        removal.await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueInfo>> {
+        self.check_open()?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        parts.browser.queues(deadline).await
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription> {

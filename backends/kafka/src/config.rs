@@ -538,6 +538,16 @@ impl KafkaConfig {
         session.max(self.drain_timeout) + ANSWER_WITHIN
     }
 
+    /// What looks at messages for a while, in the name of a group and without joining it.
+    pub(crate) fn reader(&self, group: &str) -> ClientConfig {
+        let mut client = self.consumer(group);
+        // Some messages of one partition at a time.
+        client.set("queued.min.messages", "1000");
+        client.set("queued.max.messages.kbytes", "4096");
+        client.set("enable.partition.eof", "true");
+        client
+    }
+
     fn driver_limit(&self) -> String {
         (self.max_message_size.bytes() + FRAMING)
             .clamp(1000, 1_000_000_000)

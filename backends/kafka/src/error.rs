@@ -2,6 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use trunkline_core::{Error, ErrorKind, Origin, Retry};
+use trunkline_messaging::TopicName;
 
 /// The kind of an error of the driver or of a server.
 pub(crate) fn kind_of(code: Code) -> ErrorKind {
@@ -94,6 +95,11 @@ pub(crate) fn of_question(what: &str, error: &KafkaError) -> Error {
         .with_retry(retry)
         .with_origin(Origin::Remote)
         .with_source(error.clone())
+}
+
+/// The queue is not there.
+pub(crate) fn no_queue(queue: &TopicName) -> Error {
+    Error::not_found(format!("there is no queue `{queue}`"))
 }
 
 /// After `disconnect`.

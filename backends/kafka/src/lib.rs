@@ -11,12 +11,14 @@
 //! | `ssl` | | TLS and `SCRAM`, by OpenSSL of the machine, whose headers must be there |
 
 mod broker;
+mod browse;
 mod catalog;
 mod config;
 mod error;
 mod hub;
 mod link;
 mod names;
+mod note;
 mod publish;
 mod wire;
 

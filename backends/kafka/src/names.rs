@@ -65,6 +65,30 @@ impl Names {
     }
 }
 
+/// How many bits of a position are the offset.
+const OFFSET_BITS: u32 = 48;
+
+/// The place of a message in a topic: 1 is the first of the first partition, which is all there is where there is one
+/// partition. `None` for one that is not stored.
+pub(crate) fn position(partition: i32, offset: i64) -> Option<u64> {
+    let (partition, offset) = (
+        u64::from(u16::try_from(partition).ok()?),
+        u64::try_from(offset).ok()?,
+    );
+    // Positions begin at 1: 0 is "before the first".
+    (offset + 1 < 1 << OFFSET_BITS).then_some((partition << OFFSET_BITS) + offset + 1)
+}
+
+/// Partition and offset of a position; the offset is -1 where it is before the first of the partition.
+pub(crate) fn place_of(position: u64) -> (i32, i64) {
+    let partition = i32::try_from(position >> OFFSET_BITS).unwrap_or(i32::MAX);
+    let number = position & ((1 << OFFSET_BITS) - 1);
+    (
+        partition,
+        i64::try_from(number).map_or(-1, |number| number - 1),
+    )
+}
+
 fn under<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     name.strip_prefix(prefix)?.strip_prefix('.')
 }
@@ -98,6 +122,21 @@ mod tests {
         assert_eq!(names(None).topic(&queue).unwrap(), "queues.work.slow");
         let prefixed = names(Some("staging")).topic(&topic("a")).unwrap();
         assert_eq!(prefixed, "staging.a");
+    }
+
+    #[test]
+    fn positions_are_of_partition_and_offset() {
+        assert_eq!(position(0, 0), Some(1));
+        assert_eq!(position(0, 41), Some(42));
+        assert_eq!(place_of(0), (0, -1));
+        for (partition, offset) in [(0, 7), (1, 0), (11, 1 << 40), (65535, (1 << 48) - 2)] {
+            let position = position(partition, offset).unwrap();
+            assert_eq!(place_of(position), (partition, offset));
+        }
+        assert!(position(1, 0) > position(0, 1 << 40));
+        assert_eq!(position(-1, 0), None);
+        assert_eq!(position(0, -1001), None);
+        assert_eq!(position(0, i64::MAX - 1), None);
     }
 
     #[test]

@@ -17,11 +17,11 @@ use trunkline_messaging::{Destination, Publish, Receipt, Routed};
 use crate::catalog::Catalog;
 use crate::error::{closed, of_publish};
 use crate::link::{self, Link, Reports, of_client};
-use crate::names::Names;
+use crate::names::{Names, position};
 use crate::wire;
 
-/// The outcome of a publish: the place in the partition.
-type Outcome = std::result::Result<i64, KafkaError>;
+/// The outcome of a publish: partition and offset.
+type Outcome = std::result::Result<(i32, i64), KafkaError>;
 
 /// Travels with a message through the driver; what it holds is free when the message is done.
 pub(crate) struct Waiting {
@@ -49,7 +49,7 @@ impl ProducerContext for Confirms {
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
         let outcome = match result {
-            Ok(message) => Ok(message.offset()),
+            Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.clone()),
         };
         // Who waited may have gone; nobody else wants to know.
@@ -197,12 +197,11 @@ impl Publisher {
     pub(crate) async fn confirmed(&self, sent: Sent, deadline: Instant) -> Result<Receipt> {
         let Sent { id, topic, outcome } = sent;
         match tokio::time::timeout_at(deadline, outcome).await {
-            Ok(Ok(Ok(offset))) => {
+            Ok(Ok(Ok((partition, offset)))) => {
                 let receipt = Receipt::new(id, Routed::Unknown);
-                Ok(match u64::try_from(offset) {
-                    // Positions begin at 1: 0 is "before the first".
-                    Ok(offset) => receipt.at(offset + 1),
-                    Err(_) => receipt,
+                Ok(match position(partition, offset) {
+                    Some(position) => receipt.at(position),
+                    None => receipt,
                 })
             }
             Ok(Ok(Err(error))) => {

@@ -13,7 +13,7 @@
 //! is the record's.
 
 use bytes::Bytes;
-use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 use trunkline_core::{Metadata, Timestamp};
 use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
@@ -58,6 +58,17 @@ fn put(headers: OwnedHeaders, key: &str, value: &[u8]) -> OwnedHeaders {
         key,
         value: Some(value),
     })
+}
+
+/// Reads a record of a log; and its time in milliseconds since 1970, where it has none that of now.
+pub(crate) fn read(record: &BorrowedMessage<'_>, now: i64) -> (Arrived, i64) {
+    let time = record.timestamp().to_millis();
+    let time = time.filter(|millis| *millis >= 0).unwrap_or(now);
+    let (partition, offset) = (record.partition(), record.offset());
+    let id = || format!("{}-{partition}-{offset}", record.topic());
+    let stamp = Some(Timestamp::from_unix_millis(time));
+    let arrived = decode(record.headers(), record.payload(), record.key(), id, stamp);
+    (arrived, time)
 }
 
 /// Reads a message. One that somebody else sent has the given id and time where it says none.

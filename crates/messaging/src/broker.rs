@@ -113,7 +113,8 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
     /// Removes stored messages of a queue by their positions and says how many were there (capability `browse`, or `peek`).
     /// One in the hands of a consumer is removed as well, not with `peek`; its settlement then fails with `Conflict`.
     ///
-    /// Errors: as `browse`. Cancel safe: some may be removed.
+    /// Errors: as `browse`; `Conflict` where only consumers of the queue could remove them, and they are in another process;
+    /// `Exhausted` where there is no room to note it. Cancel safe: some may be removed.
     fn remove(
         &self,
         queue: TopicName,

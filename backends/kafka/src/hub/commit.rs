@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer as _};
 
+use rdkafka::error::RDKafkaErrorCode as Code;
+
 use super::ledger::Place;
-use super::positions::Note;
 use super::{Consumer, Hub, list};
+use crate::note::Note;
 
 /// The pause after a commit that failed: after a rebalance, or when the servers are back, it succeeds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,30 +40,34 @@ impl Hub {
     /// Commits what is done; whether that succeeded. `None` when there is nothing.
     fn commit_once(&self, consumer: &Consumer) -> Option<bool> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (positions, since) = {
+        let (standing, since) = {
             let books = self.books();
             (books.ledger.uncommitted(), books.since)
         };
-        if positions.is_empty() {
+        if standing.is_empty() {
             return None;
         }
-        let note = Note {
-            since,
-            handed: None,
-        };
-        let list = list(
-            positions
-                .iter()
-                .map(|(place, position)| (place, *position, note)),
-        );
+        let longest = self.longest_note();
+        let list = list(standing.iter().map(|one| {
+            let note = Note {
+                since,
+                handed: None,
+                done: one.done.clone(),
+            };
+            (
+                &one.place,
+                one.position,
+                note.write(one.position, longest).0,
+            )
+        }));
         let outcome = consumer.commit(&list, CommitMode::Sync);
         drop(turn);
         match outcome {
             Ok(()) => {
                 let mut books = self.books();
-                for (place, position) in &positions {
-                    books.ledger.committed(place, *position);
-                    books.tell(place, *position);
+                for one in &standing {
+                    books.ledger.committed(one);
+                    books.tell(&one.place, one.changes);
                 }
                 drop(books);
                 self.refresh();
@@ -69,6 +75,10 @@ impl Hub {
             }
             Err(error) => {
                 tracing::debug!(target: "trunkline", broker = "kafka", %error, "a commit failed");
+                if error.rdkafka_error_code() == Some(Code::OffsetMetadataTooLarge) {
+                    // These servers take less than is usual: positions matter more than what is done behind them.
+                    self.no_notes();
+                }
                 self.link.doubt();
                 Some(false)
             }
@@ -88,18 +98,27 @@ impl Hub {
         if standing.is_empty() {
             return;
         }
-        let positions = standing.iter().map(|(place, position, handed)| {
-            let handed = Some(*handed);
-            (place, *position, Note { since, handed })
+        let longest = self.longest_note();
+        let positions = standing.iter().map(|one| {
+            let note = Note {
+                since,
+                handed: Some(one.handed),
+                done: one.done.clone(),
+            };
+            (
+                &one.place,
+                one.position,
+                note.write(one.position, longest).0,
+            )
         });
         let outcome = consumer.commit(&list(positions), CommitMode::Sync);
         drop(turn);
         match outcome {
             Ok(()) => {
                 let mut books = self.books();
-                for (place, position, _) in &standing {
-                    books.ledger.committed(place, *position);
-                    books.tell(place, *position);
+                for one in &standing {
+                    books.ledger.committed(one);
+                    books.tell(&one.place, one.changes);
                 }
             }
             // What was done since the last commit comes again.

@@ -1,7 +1,8 @@
 //! What is fetched and not done, by partition: who holds what, until when, and up to where all is done.
 //!
-//! A partition's position is the first message that is not done: only that is ever committed. A message is handed out when
-//! the one before it with the same key is done; keys never meet across partitions.
+//! A partition's position is the first message that is not done: only that is ever committed, with what is done behind it
+//! noted beside. A message is handed out when the one before it with the same key is done; keys never meet across
+//! partitions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use trunkline_messaging::{Destination, Message};
+
+use crate::note::{Note, Ranges};
 
 /// Topic and partition.
 pub(crate) type Place = (Arc<str>, i32);
@@ -41,6 +44,12 @@ struct Part {
     next: i64,
     /// What the servers know.
     committed: i64,
+    /// Done, and not fetched yet.
+    ahead: Ranges,
+    /// How often something of it became done.
+    changes: u64,
+    /// How many of these the servers know.
+    told: u64,
     /// Behind the last that was handed out, here or before.
     handed: i64,
     /// What was there when it was assigned; fetched or not.
@@ -70,7 +79,44 @@ impl Part {
     fn remove(&mut self, offset: i64) {
         self.pending.remove(&offset);
         self.ready.remove(&offset);
+        self.changes += 1;
     }
+
+    /// What is done behind the position.
+    fn done(&self) -> Ranges {
+        let mut done = self.ahead.clone();
+        let mut at = self.position();
+        for offset in self.pending.keys() {
+            done.insert(at, *offset);
+            at = offset + 1;
+        }
+        done.insert(at, self.next);
+        done
+    }
+
+    fn standing(&self, place: &Place) -> Standing {
+        Standing {
+            place: place.clone(),
+            position: self.position(),
+            done: self.done(),
+            handed: self.handed,
+            changes: self.changes,
+        }
+    }
+}
+
+/// Where a partition stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) place: Place,
+    /// The first that is not done.
+    pub(crate) position: i64,
+    /// What is done behind it.
+    pub(crate) done: Ranges,
+    /// Behind what was handed out.
+    pub(crate) handed: i64,
+    /// How often something became done.
+    pub(crate) changes: u64,
 }
 
 /// What somebody holds.
@@ -107,17 +153,25 @@ pub(crate) struct Handed {
     pub(crate) number: u64,
     pub(crate) message: Arc<Message>,
     pub(crate) destination: Destination,
+    pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) attempt: u32,
 }
 
-/// What became of a settlement.
+/// Something is done: the servers know when they know of so many changes of the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
-    /// Everything up to here is done: the servers may know.
-    UpTo(Place, i64),
-    /// Others before it are not done, so there is nothing to tell the servers yet.
-    Early,
+pub(crate) struct Done {
+    pub(crate) place: Place,
+    pub(crate) changes: u64,
+}
+
+/// What came of removing messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// So many were there.
+    Some(u64, Done),
+    /// There is no room to note it: nothing was removed.
+    NoRoom,
 }
 
 /// The books of one group.
@@ -168,14 +222,26 @@ impl Ledger {
         self.parts.keys().cloned().collect()
     }
 
-    /// A partition is ours from a position on. What was handed out before, below `handed`, is a repetition.
-    pub(crate) fn assign(&mut self, place: Place, position: i64, handed: i64, backlog: i64) {
+    /// A partition is ours from a position on, without what is done behind it. What was handed out before, below `handed`,
+    /// is a repetition.
+    pub(crate) fn assign(
+        &mut self,
+        place: Place,
+        position: i64,
+        mut ahead: Ranges,
+        handed: i64,
+        backlog: i64,
+    ) {
+        ahead.forget_below(position);
         let part = Part {
             pending: BTreeMap::new(),
             ready: BTreeSet::new(),
             busy: HashSet::new(),
             next: position,
             committed: position,
+            ahead,
+            changes: 0,
+            told: 0,
             handed,
             backlog,
             leaving: false,
@@ -192,7 +258,9 @@ impl Ledger {
             return false;
         }
         part.next = record.offset + 1;
-        if record.expires.is_some_and(|expires| now >= expires) {
+        let is_done = part.ahead.contains(record.offset);
+        part.ahead.forget_below(part.next);
+        if is_done || record.expires.is_some_and(|expires| now >= expires) {
             return true;
         }
         let entry = Entry {
@@ -241,6 +309,7 @@ impl Ledger {
                 number,
                 message: Arc::clone(&entry.message),
                 destination: entry.destination.clone(),
+                partition: place.1,
                 offset,
                 attempt: entry.attempts,
             };
@@ -297,15 +366,59 @@ impl Ledger {
     pub(crate) fn done(&mut self, number: u64) -> Option<Done> {
         let held = self.let_go(number)?;
         let part = self.parts.get_mut(&held.place)?;
-        let before = part.position();
         part.remove(held.offset);
         self.pending -= 1;
-        let position = part.position();
-        if before < position {
-            Some(Done::UpTo(held.place, position))
-        } else {
-            Some(Done::Early)
+        Some(Done {
+            place: held.place,
+            changes: part.changes,
+        })
+    }
+
+    /// Removes messages below an end, whoever holds them, if all that is done then fits a note of so many bytes. `None` when
+    /// the partition is not ours, or about to go.
+    pub(crate) fn remove(
+        &mut self,
+        place: &Place,
+        offsets: &[i64],
+        end: i64,
+        longest: usize,
+    ) -> Option<Removed> {
+        let part = self.parts.get(place).filter(|part| !part.leaving)?;
+        let is_there = |offset: &i64| {
+            part.pending.contains_key(offset)
+                || (part.next..end).contains(offset) && !part.ahead.contains(*offset)
+        };
+        let there: BTreeSet<i64> = offsets.iter().copied().filter(is_there).collect();
+        let mut done = part.done();
+        for offset in &there {
+            done.insert(*offset, offset + 1);
         }
+        let position = done.behind(part.position());
+        let note = Note {
+            done,
+            ..Note::default()
+        };
+        if !there.is_empty() && !note.write(position, longest).1 {
+            return Some(Removed::NoRoom);
+        }
+        for offset in &there {
+            let entry = part_entry(&self.parts, place, *offset);
+            if let Some(holder) = entry.and_then(|entry| entry.holder) {
+                self.let_go(holder);
+            }
+            let part = self.parts.get_mut(place)?;
+            if part.pending.contains_key(offset) {
+                self.pending -= 1;
+            } else {
+                part.ahead.insert(*offset, offset + 1);
+            }
+            part.remove(*offset);
+        }
+        let done = Done {
+            place: place.clone(),
+            changes: self.parts.get(place)?.changes,
+        };
+        Some(Removed::Some(there.len() as u64, done))
     }
 
     /// It comes again. False when it is not its holder's any more.
@@ -343,20 +456,20 @@ impl Ledger {
         any
     }
 
-    /// What the servers do not know yet: positions.
-    pub(crate) fn uncommitted(&self) -> Vec<(Place, i64)> {
+    /// What the servers do not know yet.
+    pub(crate) fn uncommitted(&self) -> Vec<Standing> {
         let parts = self.parts.iter();
         parts
-            .map(|(place, part)| (place, part.position(), part.committed))
-            .filter(|(_, position, committed)| position > committed)
-            .map(|(place, position, _)| (place.clone(), position))
+            .filter(|(_, part)| part.position() > part.committed || part.changes > part.told)
+            .map(|(place, part)| part.standing(place))
             .collect()
     }
 
     /// The servers know.
-    pub(crate) fn committed(&mut self, place: &Place, position: i64) {
-        if let Some(part) = self.parts.get_mut(place) {
-            part.committed = part.committed.max(position);
+    pub(crate) fn committed(&mut self, standing: &Standing) {
+        if let Some(part) = self.parts.get_mut(&standing.place) {
+            part.committed = part.committed.max(standing.position);
+            part.told = part.told.max(standing.changes);
         }
     }
 
@@ -389,14 +502,12 @@ impl Ledger {
             .count()
     }
 
-    /// Where these stand: position, and behind what was handed out.
-    pub(crate) fn standing(&self, places: &[Place]) -> Vec<(Place, i64, i64)> {
+    /// Where these stand.
+    pub(crate) fn standing(&self, places: &[Place]) -> Vec<Standing> {
         let known = places
             .iter()
             .filter_map(|place| Some((place, self.parts.get(place)?)));
-        known
-            .map(|(place, part)| (place.clone(), part.position(), part.handed))
-            .collect()
+        known.map(|(place, part)| part.standing(place)).collect()
     }
 
     /// They are ours no more; what is held of them cannot be settled any more.
@@ -416,6 +527,14 @@ impl Ledger {
             }
         }
     }
+}
+
+fn part_entry<'a>(
+    parts: &'a HashMap<Place, Part>,
+    place: &Place,
+    offset: i64,
+) -> Option<&'a Entry> {
+    parts.get(place)?.pending.get(&offset)
 }
 
 #[cfg(test)]
@@ -449,13 +568,30 @@ mod tests {
     fn ledger(partitions: i32) -> Ledger {
         let mut ledger = Ledger::default();
         for partition in 0..partitions {
-            ledger.assign(place(partition), 0, 0, 0);
+            ledger.assign(place(partition), 0, Ranges::default(), 0, 0);
         }
         ledger
     }
 
+    fn ranges(offsets: &[i64]) -> Ranges {
+        let mut ranges = Ranges::default();
+        for offset in offsets {
+            ranges.insert(*offset, offset + 1);
+        }
+        ranges
+    }
+
+    fn committed(ledger: &mut Ledger) -> Vec<(i64, Ranges)> {
+        let standing = ledger.uncommitted();
+        for one in &standing {
+            ledger.committed(one);
+        }
+        let told = standing.into_iter();
+        told.map(|one| (one.position, one.done)).collect()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn only_the_prefix_that_is_done_is_committed() {
+    async fn only_the_prefix_that_is_done_is_committed_and_the_rest_noted() {
         let mut ledger = ledger(1);
         for offset in [0, 1, 2, 5] {
             ledger.take_in(record(0, offset, ""), 0);
@@ -464,15 +600,70 @@ mod tests {
         let numbers: Vec<u64> = (0..4)
             .map(|_| ledger.hand_out(member, 0).unwrap().number)
             .collect();
-        assert_eq!(ledger.done(numbers[1]), Some(Done::Early));
-        assert_eq!(ledger.done(numbers[2]), Some(Done::Early));
-        assert!(ledger.uncommitted().is_empty());
-        assert_eq!(ledger.done(numbers[0]), Some(Done::UpTo(place(0), 5)));
-        assert_eq!(ledger.uncommitted(), [(place(0), 5)]);
-        ledger.committed(&place(0), 5);
-        assert!(ledger.uncommitted().is_empty());
-        assert_eq!(ledger.done(numbers[3]), Some(Done::UpTo(place(0), 6)));
+        assert_eq!(committed(&mut ledger), []);
+        ledger.done(numbers[1]).unwrap();
+        let last = ledger.done(numbers[2]).unwrap();
+        assert_eq!((last.place, last.changes), (place(0), 2));
+        // What was never there between 2 and 5 counts as done.
+        assert_eq!(committed(&mut ledger), [(0, ranges(&[1, 2, 3, 4]))]);
+        assert_eq!(committed(&mut ledger), []);
+        ledger.done(numbers[0]).unwrap();
+        assert_eq!(committed(&mut ledger), [(5, ranges(&[]))]);
+        ledger.done(numbers[3]).unwrap();
+        assert_eq!(committed(&mut ledger), [(6, ranges(&[]))]);
         assert_eq!(ledger.pending(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_noted_as_done_is_not_handed_out() {
+        let mut ledger = Ledger::default();
+        ledger.assign(place(0), 3, ranges(&[4, 6]), 0, 8);
+        for offset in 3..8 {
+            ledger.take_in(record(0, offset, ""), 0);
+        }
+        let member = ledger.join(10, LEASE);
+        let mut offsets = Vec::new();
+        while let Some(handed) = ledger.hand_out(member, 0) {
+            offsets.push(handed.offset);
+            ledger.done(handed.number).unwrap();
+        }
+        assert_eq!(offsets, [3, 5, 7]);
+        assert_eq!(committed(&mut ledger), [(8, ranges(&[]))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_removed_from_any_hands_and_before_they_are_fetched() {
+        let mut ledger = ledger(1);
+        for offset in 0..3 {
+            ledger.take_in(record(0, offset, "a"), 0);
+        }
+        let member = ledger.join(10, LEASE);
+        let held = ledger.hand_out(member, 0).unwrap();
+        let remove = |ledger: &mut Ledger, offsets: &[i64]| match ledger
+            .remove(&place(0), offsets, 6, 100)
+            .unwrap()
+        {
+            Removed::Some(count, _) => Some(count),
+            Removed::NoRoom => None,
+        };
+        assert_eq!(remove(&mut ledger, &[0, 2, 4, 6, 7]), Some(3));
+        assert_eq!(remove(&mut ledger, &[0, 2, 4]), Some(0));
+        assert_eq!(ledger.done(held.number), None);
+        assert_eq!(committed(&mut ledger), [(1, ranges(&[2, 4]))]);
+        for offset in 3..6 {
+            ledger.take_in(record(0, offset, "a"), 0);
+        }
+        let mut offsets = Vec::new();
+        while let Some(handed) = ledger.hand_out(member, 0) {
+            offsets.push(handed.offset);
+            ledger.done(handed.number).unwrap();
+        }
+        assert_eq!(offsets, [1, 3, 5]);
+        assert_eq!(ledger.pending(), 0);
+        assert_eq!(ledger.remove(&place(1), &[0], 6, 100), None);
+        let far = 5_000_000_000;
+        let removed = ledger.remove(&place(0), &[far], far + 1, 100);
+        assert_eq!(removed, Some(Removed::NoRoom));
     }
 
     #[tokio::test(start_paused = true)]
@@ -532,13 +723,14 @@ mod tests {
         ledger.take_in(record(0, 1, ""), 0);
         assert!(ledger.hand_out(member, 0).is_none());
         assert_eq!(ledger.held_of(&[place(0)]), 1);
-        assert_eq!(ledger.standing(&[place(0)]), [(place(0), 0, 1)]);
+        let standing = ledger.standing(&[place(0)]);
+        assert_eq!((standing[0].position, standing[0].handed), (0, 1));
         ledger.revoke(&[place(0)]);
         assert_eq!(ledger.done(first.number), None);
         assert!(ledger.done(second.number).is_some());
         assert_eq!(ledger.pending(), 0);
         // It comes back, and what was handed out is a repetition.
-        ledger.assign(place(0), 0, 1, 0);
+        ledger.assign(place(0), 0, Ranges::default(), 1, 0);
         ledger.take_in(record(0, 0, ""), 0);
         ledger.take_in(record(0, 1, ""), 0);
         let attempts: Vec<u32> = (0..2)
@@ -556,7 +748,7 @@ mod tests {
         ledger.take_in(record(0, 1, "a"), 5);
         let member = ledger.join(10, LEASE);
         assert_eq!(ledger.hand_out(member, 10).unwrap().offset, 1);
-        assert_eq!(ledger.uncommitted(), [(place(0), 1)]);
+        assert_eq!(committed(&mut ledger), [(1, ranges(&[]))]);
     }
 
     #[derive(Clone, Debug)]
@@ -615,10 +807,14 @@ mod tests {
                     }
                     Step::Done(_) | Step::Back(_) => {}
                 }
-                for ((_, partition), position) in ledger.uncommitted() {
-                    let at = usize::try_from(partition).unwrap();
+                for standing in ledger.uncommitted() {
+                    let at = usize::try_from(standing.place.1).unwrap();
                     let first = undone[at].keys().next().copied().unwrap_or(next[at]);
-                    prop_assert_eq!(position, first);
+                    prop_assert_eq!(standing.position, first);
+                    for offset in first..next[at] + 3 {
+                        let is_done = offset < next[at] && !undone[at].contains_key(&offset);
+                        prop_assert_eq!(standing.done.contains(offset), is_done);
+                    }
                 }
                 prop_assert_eq!(ledger.pending(), undone.iter().map(BTreeMap::len).sum::<usize>());
             }

@@ -4,13 +4,13 @@
 //! settle in them.
 
 mod commit;
-mod ledger;
-mod positions;
+pub(crate) mod ledger;
+pub(crate) mod positions;
 mod rebalance;
 mod run;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ use trunkline_messaging::{
 use crate::catalog::Catalog;
 use crate::error::{closed, lease_lost};
 use crate::link::Link;
-use crate::names::Names;
-use ledger::{Done, Ledger, Place};
-use positions::Note;
+use crate::names::{self, Names};
+use crate::note;
+use ledger::{Done, Ledger, Place, Removed};
 use rebalance::Events;
 
 type Consumer = BaseConsumer<Events>;
@@ -57,6 +57,8 @@ pub(crate) struct Hub {
     done: Condvar,
     /// Held from reading positions until the servers have them: an older one must not come after a newer one.
     turn: Mutex<()>,
+    /// What servers take beside a position, in bytes.
+    longest_note: AtomicUsize,
     roll: Mutex<Roll>,
     state: watch::Sender<SubscriptionState>,
     stop: AtomicBool,
@@ -84,8 +86,8 @@ struct Roll {
 #[derive(Default)]
 struct Books {
     ledger: Ledger,
-    /// Who waits until the servers know a position.
-    waiters: Vec<(Place, i64, oneshot::Sender<Result<()>>)>,
+    /// Who waits until the servers know of so many changes of a partition.
+    waiters: Vec<(Place, u64, oneshot::Sender<Result<()>>)>,
     /// When the group began, milliseconds since 1970: for partitions that nobody has committed yet.
     since: Option<i64>,
     /// Nothing is handed out before, unless nothing older can come.
@@ -128,6 +130,7 @@ impl Hub {
             arrived: Notify::new(),
             done: Condvar::new(),
             turn: Mutex::default(),
+            longest_note: AtomicUsize::new(note::LONGEST),
             roll: Mutex::default(),
             state: watch::Sender::new(SubscriptionState::Detached { reason }),
             stop: AtomicBool::new(false),
@@ -220,8 +223,8 @@ impl Hub {
         let mut info = DeliveryInfo::new(handed.destination)
             .with_group(self.label.clone())
             .with_attempt(handed.attempt);
-        if let Ok(offset) = u64::try_from(handed.offset) {
-            info = info.at(offset + 1);
+        if let Some(position) = names::position(handed.partition, handed.offset) {
+            info = info.at(position);
         }
         let token = Token {
             hub: Arc::clone(self),
@@ -268,12 +271,9 @@ impl Hub {
         changed.ok_or_else(|| self.gone())
     }
 
-    /// It is done; waits until the servers know, where that is wanted and there is something to tell them.
+    /// It is done; waits until the servers know, where that is wanted.
     async fn done(&self, number: u64) -> Result<()> {
         let done = self.settle(|ledger| ledger.done(number))?;
-        let Done::UpTo(place, position) = done else {
-            return Ok(());
-        };
         if self.group.is_none() {
             return Ok(());
         }
@@ -281,8 +281,13 @@ impl Hub {
             self.commit();
             return Ok(());
         }
+        self.known(done).await
+    }
+
+    /// Waits until the servers know.
+    async fn known(&self, done: Done) -> Result<()> {
         let (tell, told) = oneshot::channel();
-        self.books().waiters.push((place, position, tell));
+        self.books().waiters.push((done.place, done.changes, tell));
         self.commit();
         match tokio::time::timeout_at(self.link.deadline(), told).await {
             Ok(Ok(outcome)) => outcome,
@@ -294,6 +299,39 @@ impl Hub {
         }
     }
 
+    /// Removes messages of a partition below an end and says how many were there, when the servers know. `None` when the
+    /// partition is not ours.
+    pub(crate) async fn remove(
+        &self,
+        place: &Place,
+        offsets: &[i64],
+        end: i64,
+    ) -> Option<Result<u64>> {
+        if self.is_stopping() {
+            return None;
+        }
+        let longest = self.longest_note().saturating_sub(note::BESIDE);
+        let removed = self.books().ledger.remove(place, offsets, end, longest)?;
+        let Removed::Some(count, done) = removed else {
+            return Some(Err(note::full()));
+        };
+        self.settled.notify_all();
+        self.arrived.notify_waiters();
+        if count == 0 {
+            return Some(Ok(0));
+        }
+        Some(self.known(done).await.map(|()| count))
+    }
+
+    fn longest_note(&self) -> usize {
+        self.longest_note.load(Ordering::Relaxed)
+    }
+
+    /// From now on, next to nothing is written beside positions.
+    fn no_notes(&self) {
+        self.longest_note.store(0, Ordering::Relaxed);
+    }
+
     /// There may be something to tell the servers.
     fn commit(&self) {
         self.done.notify_all();
@@ -301,10 +339,10 @@ impl Hub {
 }
 
 impl Books {
-    /// Those who wait for a position hear that it is known.
-    fn tell(&mut self, place: &Place, position: i64) {
+    /// Those who wait for what is known now hear of it.
+    fn tell(&mut self, place: &Place, changes: u64) {
         self.waiters.retain_mut(|(waiting, wanted, tell)| {
-            if waiting != place || *wanted > position {
+            if waiting != place || *wanted > changes {
                 return !tell.is_closed();
             }
             let (told, _) = oneshot::channel();
@@ -328,14 +366,16 @@ impl Books {
     }
 }
 
-/// Positions as the driver takes them.
-fn list<'a>(positions: impl Iterator<Item = (&'a Place, i64, Note)>) -> TopicPartitionList {
+/// Positions as the driver takes them, with what is noted beside them.
+pub(crate) fn list<'a>(
+    positions: impl Iterator<Item = (&'a Place, i64, String)>,
+) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for ((topic, partition), position, note) in positions {
         let mut element = list.add_partition(topic, *partition);
         // An offset can always be represented.
         drop(element.set_offset(Offset::Offset(position)));
-        element.set_metadata(note.to_string());
+        element.set_metadata(note);
     }
     list
 }

@@ -1,7 +1,6 @@
 //! Where a partition begins: where its group stands, else where the group began.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,55 +11,17 @@ use rdkafka::topic_partition_list::Offset;
 use trunkline_messaging::Start;
 
 use super::ledger::Place;
+use crate::note::{Note, Ranges};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// What is written beside a committed position: `trunkline since=1736418600000 handed=17`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Note {
-    /// When the group began, milliseconds since 1970.
-    pub(crate) since: Option<i64>,
-    /// Behind the last message that was handed out. Written when a partition is given up in good order; without it, any
-    /// message that was there may have been handed out.
-    pub(crate) handed: Option<i64>,
-}
-
-impl Note {
-    pub(crate) fn read(text: &str) -> Self {
-        let mut note = Self::default();
-        let mut words = text.split(' ');
-        if words.next() != Some("trunkline") {
-            return note;
-        }
-        for word in words {
-            match word.split_once('=') {
-                Some(("since", value)) => note.since = value.parse().ok(),
-                Some(("handed", value)) => note.handed = value.parse().ok(),
-                _ => {}
-            }
-        }
-        note
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("trunkline")?;
-        if let Some(since) = self.since {
-            write!(f, " since={since}")?;
-        }
-        if let Some(handed) = self.handed {
-            write!(f, " handed={handed}")?;
-        }
-        Ok(())
-    }
-}
 
 /// Where one partition begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Begin {
     pub(crate) place: Place,
     pub(crate) position: i64,
+    /// What is done behind it.
+    pub(crate) done: Ranges,
     /// Behind what may have been handed out before.
     pub(crate) handed: i64,
     /// Behind what is there.
@@ -102,6 +63,7 @@ pub(crate) fn begin<C: ConsumerContext>(
                 place: place.clone(),
                 // Behind what retention has removed.
                 position: (*position).max(low),
+                done: note.done.clone(),
                 handed: note.handed.unwrap_or(high),
                 end: high,
                 is_new: false,
@@ -116,6 +78,7 @@ pub(crate) fn begin<C: ConsumerContext>(
                 Begin {
                     place: place.clone(),
                     position,
+                    done: Ranges::default(),
                     handed: position,
                     end: high,
                     is_new: true,
@@ -128,7 +91,7 @@ pub(crate) fn begin<C: ConsumerContext>(
 }
 
 /// The positions that the group has committed, with what was noted beside them.
-fn committed<C: ConsumerContext>(
+pub(crate) fn committed<C: ConsumerContext>(
     consumer: &rdkafka::consumer::BaseConsumer<C>,
     places: &[Place],
 ) -> Result<HashMap<Place, (i64, Note)>, KafkaError> {
@@ -142,7 +105,7 @@ fn committed<C: ConsumerContext>(
         element.error()?;
         if let Offset::Offset(position) = element.offset() {
             let place = (Arc::from(element.topic()), element.partition());
-            known.insert(place, (position, Note::read(element.metadata())));
+            known.insert(place, (position, Note::read(element.metadata(), position)));
         }
     }
     Ok(known)
@@ -165,33 +128,4 @@ fn at<C: ConsumerContext>(
         }
     }
     Ok(end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notes_come_back() {
-        for note in [
-            Note::default(),
-            Note {
-                since: Some(5),
-                handed: None,
-            },
-            Note {
-                since: Some(5),
-                handed: Some(7),
-            },
-        ] {
-            assert_eq!(Note::read(&note.to_string()), note);
-        }
-    }
-
-    #[test]
-    fn notes_of_others_are_none() {
-        for text in ["", "since=5", "kafka since=5", "trunkline since=x what"] {
-            assert_eq!(Note::read(text), Note::default(), "{text}");
-        }
-    }
 }

@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::time::Instant;
 
 use super::ledger::Place;
-use super::positions::{Note, Question, begin};
+use super::positions::{Question, begin};
 use super::{Consumer, Hub, PATIENCE, list};
 use crate::link;
 
@@ -130,16 +130,20 @@ impl Hub {
                     for begin in &begins {
                         let committed = if begin.is_new { -1 } else { begin.position };
                         let place = begin.place.clone();
-                        books
-                            .ledger
-                            .assign(place.clone(), begin.position, begin.handed, begin.end);
+                        books.ledger.assign(
+                            place.clone(),
+                            begin.position,
+                            begin.done.clone(),
+                            begin.handed,
+                            begin.end,
+                        );
                         if self.group.is_some() {
                             books.ledger.is_committed(&place, committed);
                         }
                     }
                     let positions = begins.iter();
                     let positions =
-                        positions.map(|begin| (&begin.place, begin.position, Note::default()));
+                        positions.map(|begin| (&begin.place, begin.position, String::new()));
                     return Some(list(positions));
                 }
                 Err(error) => {

@@ -15,7 +15,7 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use trunkline_core::task::Scope;
-use trunkline_core::{Clock as _, ErrorKind, Id, SystemClock, Timestamp};
+use trunkline_core::{Clock as _, ErrorKind, Id, SystemClock};
 use trunkline_messaging::{Destination, Source, SubscriptionState};
 
 use super::ledger::{Place, Record};
@@ -243,28 +243,16 @@ impl Hub {
         let Some(destination) = self.names.destination(message.topic()) else {
             return false;
         };
-        let time = message
-            .timestamp()
-            .to_millis()
-            .filter(|millis| *millis >= 0);
         let now = SystemClock.now().unix_millis();
+        let (arrived, time) = wire::read(message, now);
         let (partition, offset) = (message.partition(), message.offset());
-        let id = || format!("{}-{partition}-{offset}", message.topic());
-        let stamp = Timestamp::from_unix_millis(time.unwrap_or(now));
-        let arrived = wire::decode(
-            message.headers(),
-            message.payload(),
-            message.key(),
-            id,
-            Some(stamp),
-        );
         let record = Record {
             place: (Arc::from(message.topic()), partition),
             offset,
             destination,
             message: Arc::new(arrived.message),
             expires: arrived.expires,
-            time: time.unwrap_or(now),
+            time,
         };
         self.books().ledger.take_in(record, now)
     }

@@ -6,3 +6,4 @@ mod conformance;
 mod crashes;
 mod place;
 mod recovery;
+mod removing;

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use trunkline_testing::servers::{self, System};
 
 use crate::place::Place;
-#[cfg(any(feature = "rabbitmq", feature = "redis"))]
+#[cfg(any(feature = "rabbitmq", feature = "kafka", feature = "redis"))]
 use crate::place::eventually;
 
 /// The URL of a server that tests share; nothing where it is not installed.
@@ -34,15 +34,27 @@ async fn rabbitmq_works_by_url() {
     subscriber.stop(Signal::INT).await.done();
 }
 
-/// Dead letters as a service's router leaves them, in the queue of its group.
 #[cfg(feature = "rabbitmq")]
 #[tokio::test]
 async fn rabbitmq_has_its_dead_letters_looked_at_and_tried_again() {
+    if let Some(url) = shared(&servers::RABBITMQ).await {
+        dead_letters_are_looked_at_and_tried_again(url).await;
+    }
+}
+
+#[cfg(feature = "kafka")]
+#[tokio::test]
+async fn kafka_has_its_dead_letters_looked_at_and_tried_again() {
+    if let Some(url) = shared(&servers::KAFKA).await {
+        dead_letters_are_looked_at_and_tried_again(url).await;
+    }
+}
+
+/// Dead letters as a service's router leaves them, in the queue of its group.
+#[cfg(any(feature = "rabbitmq", feature = "kafka"))]
+async fn dead_letters_are_looked_at_and_tried_again(url: String) {
     use trunkline::messaging::{HandlerError, LetterFilter, MessageBroker as _, Messaging};
 
-    let Some(url) = shared(&servers::RABBITMQ).await else {
-        return;
-    };
     let place = Place::new();
     let group = format!("mail-{}", trunkline::Id::new());
     let topic = format!("order-{}.created", trunkline::Id::new());

@@ -1,5 +1,6 @@
 //! Trying dead letters again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -75,14 +76,19 @@ impl DeadLetters {
         let mut report = ReplayReport::default();
         let mut held_keys: Vec<bytes::Bytes> = Vec::new();
         let (mut after, mut due) = (0, Instant::now());
-        let last = self.last_position(owner).await?;
+        let there = self.positions(owner, &replay.filter).await?;
         loop {
             let page = self.list(owner, &replay.filter, after, PAGE).await?;
             for letter in page.letters {
                 let is_enough = replay.limit.is_some_and(|limit| report.replayed >= limit);
-                // What comes in meanwhile is not tried again: it may be what was sent a moment ago.
-                if is_enough || letter.position > last {
+                let is_last = there.last().is_none_or(|last| letter.position > *last);
+                if is_enough || is_last {
                     return Ok(report);
+                }
+                // What comes in meanwhile is not tried again: it may be what was sent a moment ago. Where a queue has several
+                // partitions it has its place among the others.
+                if !there.contains(&letter.position) {
+                    continue;
                 }
                 let key = letter.message.key.clone();
                 if key.as_ref().is_some_and(|key| held_keys.contains(key)) {
@@ -108,17 +114,15 @@ impl DeadLetters {
         }
     }
 
-    /// The position of the youngest dead letter that there is now.
-    async fn last_position(&self, owner: &str) -> Result<u64> {
-        let (mut after, mut last) = (0, 0);
+    /// The positions of the dead letters that there are now.
+    async fn positions(&self, owner: &str, filter: &LetterFilter) -> Result<BTreeSet<u64>> {
+        let (mut after, mut there) = (0, BTreeSet::new());
         loop {
-            let page = self
-                .list(owner, &LetterFilter::default(), after, PAGE)
-                .await?;
-            last = page.letters.last().map_or(last, |letter| letter.position);
+            let page = self.list(owner, filter, after, PAGE).await?;
+            there.extend(page.letters.iter().map(|letter| letter.position));
             match page.next {
                 Some(next) => after = next,
-                None => return Ok(last),
+                None => return Ok(there),
             }
         }
     }
