@@ -128,7 +128,8 @@ impl Catalog {
                     }
                     return Ok(());
                 }
-                Err(code) => self.again(&KafkaError::AdminOp(code), deadline).await?,
+                // Not as the driver names it, an `AdminOp`: of these it does not tell the code.
+                Err(code) => self.again(&KafkaError::Global(code), deadline).await?,
             }
         }
     }

@@ -7,3 +7,4 @@ mod crashes;
 mod place;
 mod recovery;
 mod removing;
+mod topics;
