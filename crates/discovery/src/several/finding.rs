@@ -33,14 +33,18 @@ impl Resolver for Several {
         self.check_open()?;
         let asked = self.known().asks(service);
         let members = self.0.members.iter().enumerate();
-        let questions = members.map(|(at, _)| {
+        // A watch that polls asks when the time of an answer is over, and not before: what it told last is so still.
+        let (standing, members): (Vec<_>, Vec<_>) = members.partition(|(at, member)| {
+            member.resolver.polls() && self.known().is_watched(service, *at)
+        });
+        let questions = members.into_iter().map(|(at, _)| {
             let worth_it = self.known().is_worth_waiting_for(service, at);
             let patience = if worth_it { PATIENCE } else { MOMENT };
             (at, patience, self.question(service, at, asked))
         });
         let answers = gather_each(questions.collect::<Vec<_>>()).await;
         let mut errors = Vec::new();
-        let mut answered = false;
+        let mut answered = !standing.is_empty();
         for (at, answer) in answers {
             match answer {
                 Some(Ok(())) => {

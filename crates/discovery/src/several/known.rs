@@ -85,6 +85,12 @@ impl Known {
         said.is_none_or(|said| !(said.away || said.watched || said.slow))
     }
 
+    /// Whether a watch stands that knows what a registry says.
+    pub(super) fn is_watched(&self, name: &ServiceName, at: usize) -> bool {
+        let said = self.services.get(name).and_then(|it| it.said.get(at));
+        said.is_some_and(|said| said.watched && !said.away)
+    }
+
     /// A registry has not answered in time, and may yet.
     pub(super) fn is_slow(&mut self, name: &ServiceName, at: usize) {
         if let Some(said) = self.service(name).said.get_mut(at) {

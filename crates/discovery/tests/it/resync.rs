@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use trunkline_discovery::{Discovery, DiscoveryCacheConfig, Instances, PickRequest, Several};
+use trunkline_discovery::{
+    Discovery, DiscoveryCacheConfig, Instances, PickRequest, Resolver, Several,
+};
 
 use crate::balance::{instance, name};
 use crate::scripted::{Recording, Scripted};
@@ -125,4 +127,40 @@ async fn spans_of_any_length_are_taken() {
         until(&users, "told", || listed("c")).await;
         discovery.shutdown(soon).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_those_that_poll_are_not_asked_besides_the_others_are() {
+    let (polls, other) = (
+        Scripted::with(vec![instance("a")]),
+        Scripted::with(vec![instance("b")]),
+    );
+    polls.set_polling();
+    polls.count_nothing();
+    let several = Several::builder()
+        .member("polls", Recording::default(), polls.clone())
+        .member("other", Recording::default(), other.clone())
+        .build();
+    let discovery = Discovery::builder().resolver(several.clone()).build();
+    let users = discovery.instances(&name());
+    let listed = || -> Vec<String> {
+        let set = users.snapshot();
+        set.instances().map(|it| it.id.clone()).collect()
+    };
+    until(&users, "both", || listed() == ["a", "b"]).await;
+    // It answers with these or those, as servers of names do.
+    polls.change_unnoticed(vec![instance("c")]);
+    until(&users, "asked", || other.resolves() >= 3).await;
+    assert_eq!(polls.resolves(), 0);
+    assert_eq!((polls.watches_opened(), other.watches_opened()), (1, 1));
+    assert_eq!(listed(), ["a", "b"]);
+    // What the other one's watch has missed is found.
+    other.change_unnoticed(vec![instance("d")]);
+    until(&users, "found", || listed().contains(&"d".to_owned())).await;
+    // One whose watch broke is asked.
+    polls.set_away(true);
+    polls.break_watches();
+    until(&users, "broken", || polls.watches_open() == 0).await;
+    drop(several.resolve(&name()).await);
+    assert!(polls.resolves() > 0);
 }

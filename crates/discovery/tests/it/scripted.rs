@@ -223,6 +223,8 @@ struct Record {
     away: bool,
     hangs: bool,
     tokens: u32,
+    /// What it passes by although it works.
+    falls_short: Option<&'static str>,
 }
 
 impl Recording {
@@ -245,6 +247,10 @@ impl Recording {
 
     pub(crate) fn set_hanging(&self, hangs: bool) {
         self.0.lock().unwrap().hangs = hangs;
+    }
+
+    pub(crate) fn set_falling_short(&self, of: Option<&'static str>) {
+        self.0.lock().unwrap().falls_short = of;
     }
 
     async fn hang(&self) {
@@ -292,5 +298,9 @@ impl Registry for Recording {
             return Err(Error::unavailable("the registry is away"));
         }
         Ok(())
+    }
+
+    fn shortcoming(&self) -> Option<Error> {
+        self.0.lock().unwrap().falls_short.map(Error::denied)
     }
 }

@@ -400,3 +400,32 @@ async fn health_shows_the_one_that_is_away_and_how_they_differ() {
     assert_eq!(status.status, Status::Healthy);
     assert_eq!(status.metadata["disagreements"], serde_json::json!({}));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_registry_passes_by_is_told_of_it_by_name() {
+    let (one, two) = (Recording::default(), Recording::default());
+    let several = announcing(&one, &two);
+    let health = Health::new(trunkline_core::SystemClock::shared());
+    let discovery = Discovery::builder()
+        .registry(several.clone())
+        .resolver(several.clone())
+        .several(&several)
+        .component(health.register("discovery", "discovery", "several", true))
+        .build();
+    let status = || health.component_status("discovery").unwrap();
+    discovery.health_check().await.unwrap();
+    assert_eq!(status().status, Status::Healthy);
+    two.set_falling_short(Some("it may not read the namespace stock"));
+    discovery.health_check().await.unwrap();
+    let problems = || several.standing().into_iter().map(|it| it.problem);
+    let told: Vec<_> = problems().collect();
+    assert_eq!(told[0], None);
+    assert!(told[1].as_ref().unwrap().contains("stock"), "{told:?}");
+    assert_eq!(status().status, Status::Degraded);
+    let words = format!("{:?}", status());
+    assert!(words.contains("stock") && words.contains("two"), "{words}");
+    two.set_falling_short(None);
+    discovery.health_check().await.unwrap();
+    assert!(problems().all(|it| it.is_none()));
+    assert_eq!(status().status, Status::Healthy);
+}
