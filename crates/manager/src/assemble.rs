@@ -217,6 +217,11 @@ impl Surroundings<'_> {
         if let Some(signing) = &settings.signing {
             messaging = messaging.signing(signing)?;
         }
+        for (pattern, policy) in &self.config.topics {
+            if let Some(schema) = &policy.schema {
+                messaging = messaging.topic_schema(pattern, schema)?;
+            }
+        }
         if let Some(service) = &self.config.service.name {
             messaging = messaging.service(service);
         }

@@ -29,6 +29,7 @@
 //! | `compression` | gzip, br and zstd for HTTP clients; builds C |
 //! | `server` | serving a router as a service |
 //! | `gateway` | serving an API gateway |
+//! | `json-schema` | JSON Schemas of topics |
 //! | `embedded` | broker, registry, event store and inbox on local disk; supplies what is not configured |
 //!
 //! # What is promised

@@ -7,6 +7,7 @@ use crate::claim::ClaimCheckConfig;
 use crate::cloudevents::CloudEventsMode;
 use crate::compression::CompressionConfig;
 use crate::protection::{EncryptionConfig, SigningConfig};
+use crate::schema::SchemaConfig;
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Result};
 use trunkline_resilience::config::{
@@ -297,6 +298,10 @@ pub struct TopicPolicy {
     pub publish: PublishPolicy,
     /// Settings of handling their messages.
     pub consume: ConsumePolicy,
+    /// A JSON Schema that their payloads keep, where they are published and where they are handled (feature `json-schema`):
+    /// the path of a file, or the schema itself. All that fit a topic apply together. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaConfig>,
 }
 
 /// Settings of publishing to a topic. What is left out comes from the broker, the named policy, `policies.default`.

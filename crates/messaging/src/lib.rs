@@ -45,6 +45,7 @@
 //! # Features
 //! - `protection`: [messages encrypted and signed](protection). Off by default.
 //! - `compression`: [payloads compressed](compression) by zstd and gzip. Off by default.
+//! - `json-schema`: [payloads that keep a JSON Schema](schema). Off by default.
 //!
 //! Brokers are crates of their own.
 //!
@@ -89,7 +90,6 @@ mod prefix;
 pub mod protection;
 mod publisher;
 mod router;
-#[cfg(feature = "json-schema")]
 pub mod schema;
 mod subscription;
 pub mod supervisor;

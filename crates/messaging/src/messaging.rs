@@ -30,8 +30,8 @@ use crate::publisher::{Outgoing, Publisher};
 use crate::router::{AnyMiddleware, Middleware, Router, Subscribing};
 #[cfg(feature = "json-schema")]
 use crate::schema::PayloadSchema;
+use crate::schema::SchemaConfig;
 use crate::surroundings::Surroundings;
-#[cfg(feature = "json-schema")]
 use crate::topic::TopicPattern;
 use crate::typed::{Listen, To};
 
@@ -336,6 +336,24 @@ impl MessagingBuilder {
     pub fn schema(mut self, pattern: &str, schema: PayloadSchema) -> Result<Self> {
         let pattern = TopicPattern::new(pattern)?;
         self.around.checks.push((pattern, Arc::new(schema)));
+        Ok(self)
+    }
+
+    /// Promises that the payloads of the topics under a pattern keep a JSON Schema, at both edges: what breaks it is not
+    /// published (`Invalid`, before anything is sent), and what others published is a dead letter at once. Handlers that
+    /// have [`upgrades`](Subscribing::upgrades) are given what the upgrades made of it, and that is checked. Several that fit
+    /// a topic apply together; queues have none.
+    ///
+    /// # Errors
+    /// `Config` when the file is missing or holds no schema, and without the feature `json-schema`.
+    pub fn topic_schema(mut self, pattern: &TopicPattern, schema: &SchemaConfig) -> Result<Self> {
+        let check = schema.load().map_err(|error| {
+            let what = error.report();
+            Error::config(format!("the schema of the topics {pattern}: {what}"))
+        })?;
+        let around = &mut self.around;
+        around.checks.push((pattern.clone(), Arc::clone(&check)));
+        around.expected.push((pattern.clone(), check));
         Ok(self)
     }
 

@@ -12,19 +12,11 @@ use crate::capabilities::Capabilities;
 use crate::codec::AnyCodec;
 use crate::erased::AnyBroker;
 use crate::inbox::AnyInbox;
-use crate::message::{Message, Publish};
+use crate::message::Publish;
 use crate::policies::{SamePolicies, TopicPolicies};
 use crate::router::AnyMiddleware;
-use crate::topic::{Destination, TopicPattern};
+use crate::schema::{TopicCheck, check_payload};
 use crate::wire::Wire;
-
-/// Says what is wrong with a payload before it is published.
-pub(crate) trait PayloadCheck: Send + Sync {
-    fn check(&self, message: &Message) -> Result<()>;
-}
-
-/// The checks of the topics under a pattern.
-pub(crate) type TopicCheck = (TopicPattern, Arc<dyn PayloadCheck>);
 
 /// A broker and everything that goes with it.
 #[derive(Clone)]
@@ -45,6 +37,8 @@ pub(crate) struct Surroundings {
     pub(crate) middleware: Vec<AnyMiddleware>,
     /// What is published must pass all that fit its topic.
     pub(crate) checks: Vec<TopicCheck>,
+    /// What is handled must pass all that fit its topic.
+    pub(crate) expected: Vec<TopicCheck>,
 }
 
 impl Surroundings {
@@ -55,16 +49,7 @@ impl Surroundings {
 
     /// Whether a payload is what its topic promises.
     pub(crate) fn check(&self, publish: &Publish) -> Result<()> {
-        let Destination::Topic(topic) = &publish.destination else {
-            return Ok(());
-        };
-        for (pattern, check) in &self.checks {
-            if pattern.matches(topic) {
-                let checked = check.check(&publish.message);
-                checked.map_err(|error| error.with_context("topic", topic.as_str()))?;
-            }
-        }
-        Ok(())
+        check_payload(&self.checks, publish)
     }
 
     pub(crate) fn new(broker: AnyBroker) -> Self {
@@ -82,6 +67,7 @@ impl Surroundings {
             inbox: None,
             middleware: Vec::new(),
             checks: Vec::new(),
+            expected: Vec::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::inbox::AnyInbox;
 use crate::policies::ConsumeSettings;
 #[cfg(feature = "json-schema")]
 use crate::schema::PayloadSchema;
+use crate::schema::TopicSchemas;
 use crate::subscription::Start;
 use crate::topic::{Source, TopicName};
 use crate::typed::Listen;
@@ -257,14 +258,19 @@ impl<'a, P: 'static> Subscribing<'a, P> {
     async fn begin(self, handler: AnyHandler, type_name: &str) -> Result<Listening> {
         let router = self.router.clone();
         let name = self.name.clone().unwrap_or_else(|| short(type_name).into());
+        let source = self.source?;
+        let mut middleware = self.middleware;
+        if let Some(schemas) = TopicSchemas::of(&router.around().expected, &source) {
+            middleware.push(AnyMiddleware::new(schemas));
+        }
         let plan = Plan {
-            source: self.source?,
+            source,
             group: self.group,
             start: self.start,
             settings: self.settings,
             name,
             inbox: self.inbox,
-            middleware: self.middleware,
+            middleware,
             handler,
         };
         router.begin(plan).await

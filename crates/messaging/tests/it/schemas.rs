@@ -7,8 +7,10 @@ use tokio::sync::mpsc;
 use trunkline_core::ErrorKind;
 use trunkline_messaging::codec::AnyCodec;
 use trunkline_messaging::memory::MemoryBroker;
-use trunkline_messaging::schema::{PayloadSchema, SchemaViolation};
-use trunkline_messaging::{LetterFilter, MessageBroker, Messaging, MessagingBuilder, Upgrades};
+use trunkline_messaging::schema::{PayloadSchema, SchemaConfig, SchemaViolation};
+use trunkline_messaging::{
+    Destination, LetterFilter, MessageBroker, Messaging, MessagingBuilder, Upgrades,
+};
 
 #[derive(schemars::JsonSchema)]
 #[allow(dead_code, reason = "its schema is used")]
@@ -135,4 +137,149 @@ async fn documents_that_are_no_schema_are_refused() {
     }
     let pattern = builder().await.schema("order..paid", schema());
     assert_eq!(pattern.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// A schema as a configuration has it.
+fn written(schema: Value) -> SchemaConfig {
+    serde_json::from_value(schema).unwrap()
+}
+
+#[tokio::test]
+async fn the_schema_of_a_topic_holds_at_both_edges() {
+    let broker = MemoryBroker::default().erase();
+    broker.connect().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("order.json");
+    let of_order = schemars::schema_for!(Order);
+    std::fs::write(&file, of_order.as_value().to_string()).unwrap();
+    let messaging = Messaging::builder(broker.clone())
+        .service("shop")
+        .topic_schema(
+            &"order.*".parse().unwrap(),
+            &written(json!(file.to_str().unwrap())),
+        )
+        .and_then(|builder| {
+            let noted = json!({ "required": ["note"] });
+            builder.topic_schema(&"order.noted".parse().unwrap(), &written(noted))
+        })
+        .unwrap()
+        .build();
+    let (sender, mut seen) = mpsc::unbounded_channel();
+    let handler = move |order: Value, to: Destination| {
+        sender.send((to.name().to_string(), order)).unwrap();
+        async {}
+    };
+    // Of the first version `number` was the id: what the handler takes is checked, not what was published.
+    let upgrades = Upgrades::to(2).step(1, |mut order: Value| {
+        if let Some(number) = order.get("number").cloned() {
+            order["id"] = number;
+        }
+        Ok(order)
+    });
+    messaging
+        .subscribe("#")
+        .upgrades(upgrades)
+        .handle(handler)
+        .await
+        .unwrap();
+    let wrong = json!({"id": 0, "items": []});
+    let error = messaging.publish("order.paid", &wrong).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let error = messaging.publish("order.noted", &sound()).await;
+    assert!(error.unwrap_err().report().to_string().contains("note"));
+    // Somebody else promises nothing.
+    let other = Messaging::new(broker);
+    let old = json!({"number": 3, "items": []});
+    for (topic, body) in [
+        ("order.paid", &wrong),
+        ("order.noted", &sound()),
+        ("order.paid", &old),
+        ("bill.paid", &wrong),
+    ] {
+        other.publish(topic, body).await.unwrap();
+    }
+    let mut handled = Vec::new();
+    for _ in 0..2 {
+        let seen = tokio::time::timeout(Duration::from_secs(20), seen.recv()).await;
+        handled.push(seen.unwrap().unwrap());
+    }
+    handled.sort_by(|one, next| one.0.cmp(&next.0));
+    assert_eq!(handled[0], ("bill.paid".to_owned(), wrong));
+    assert_eq!(
+        (&*handled[1].0, &handled[1].1["id"]),
+        ("order.paid", &json!(3))
+    );
+    let letters = messaging.dead_letters();
+    let given_up = async {
+        loop {
+            let filter = LetterFilter::default();
+            match letters.list("shop", &filter, 0, 10).await {
+                Ok(page) if page.letters.len() == 2 => return page.letters,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let given_up = tokio::time::timeout(Duration::from_secs(20), given_up).await;
+    for letter in given_up.expect("both are given up") {
+        assert_eq!(&*letter.reason, "undecodable");
+    }
+    assert!(seen.try_recv().is_err(), "no handler saw them");
+}
+
+#[test]
+fn a_schema_that_cannot_be_used_says_where_and_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        written(json!(path.to_str().unwrap()))
+    };
+    let missing = directory.path().join("missing.json");
+    for (schema, says) in [
+        (
+            written(json!(missing.to_str().unwrap())),
+            &["missing.json", "does not exist"][..],
+        ),
+        (
+            written(json!("order.json")),
+            &["`order.json` does not exist", "working directory"],
+        ),
+        (
+            written(json!(directory.path().to_str().unwrap())),
+            &["cannot be read"],
+        ),
+        (
+            file("a.json", "{\n \"type\": }"),
+            &["a.json", "no JSON", "line 2"],
+        ),
+        (
+            file(
+                "b.json",
+                "{\"properties\": {\"id\": {\"type\": \"strnig\"}}}",
+            ),
+            &["b.json", "/properties/id/type", "strnig"],
+        ),
+        (file("c.json", "7"), &["c.json"]),
+        (written(json!({"type": "strnig"})), &["/type", "strnig"]),
+        (
+            written(json!({"$ref": "https://example.invalid/order.json"})),
+            &["example.invalid"],
+        ),
+    ] {
+        let problem = schema.problem().expect("it cannot be used");
+        for part in says {
+            assert!(problem.contains(part), "{part} in {problem}");
+        }
+        let builder = Messaging::builder(MemoryBroker::default().erase());
+        let error = builder.topic_schema(&"order.*".parse().unwrap(), &schema);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("order.*"), "{error}");
+    }
+    assert_eq!(file("d.json", "{\"type\": \"object\"}").problem(), None);
+    assert_eq!(written(json!({"type": "object"})).problem(), None);
+    for wrong in [json!(7), json!(["order.json"]), json!("")] {
+        let error = serde_json::from_value::<SchemaConfig>(wrong).unwrap_err();
+        assert!(error.to_string().contains("the path of a file"), "{error}");
+    }
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
+use serde_path_to_error::Segment;
 
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::model::CommunicationConfig;
@@ -142,7 +143,14 @@ fn deserialize(
     match serde_path_to_error::deserialize(value) {
         Ok(config) => Some(config),
         Err(error) => {
-            let path = error.path().to_string();
+            // Not as it shows itself: keys that have dots stand in quotes here.
+            let segments = error.path().iter();
+            let path = segments.fold(String::new(), |path, segment| match segment {
+                Segment::Seq { index } => format!("{path}[{index}]"),
+                Segment::Map { key } => join(&path, key),
+                Segment::Enum { variant } => join(&path, variant),
+                Segment::Unknown => path,
+            });
             let place = meaning::nearest(places, &path);
             let message = error.into_inner().to_string();
             let problem = Diagnostic::new(Severity::Error, place.cloned(), message);

@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 use trunkline_discovery::{ServiceConfig, ServiceName};
+use trunkline_messaging::schema::SchemaConfig;
 use trunkline_resilience::PolicyConfig;
 
 use super::meaning::Found;
@@ -26,6 +27,15 @@ pub(super) fn check(config: &CommunicationConfig, found: &mut Found<'_>) {
     }
     for (pattern, topic) in &config.topics {
         let path = join("topics", pattern.as_str());
+        if let Some(problem) = topic.schema.as_ref().and_then(SchemaConfig::problem) {
+            let allowed = match trunkline_messaging::schema::AVAILABLE {
+                true => SchemaConfig::allowed(),
+                false => "nothing, in this build",
+            };
+            found
+                .error(&format!("{path}.schema"), problem)
+                .allow(allowed);
+        }
         let publish = &topic.publish;
         let consume = &topic.consume;
         let (publish_path, consume_path) = (format!("{path}.publish"), format!("{path}.consume"));

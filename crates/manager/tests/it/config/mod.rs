@@ -17,6 +17,7 @@ mod properties;
 mod reload;
 #[cfg(feature = "full")]
 mod schema;
+mod schemas;
 mod secrets;
 #[cfg(feature = "full")]
 mod settled;

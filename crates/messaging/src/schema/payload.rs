@@ -1,4 +1,4 @@
-//! JSON Schemas that payloads keep, at both edges: what is published, and what a handler takes.
+//! A JSON Schema that is ready to check payloads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde_json::Value;
 use trunkline_core::{Error, Result};
 
+use super::PayloadCheck;
 use crate::codec::{AnyCodec, Codec};
 use crate::message::Message;
 use crate::router::{Handled, HandlerError, Incoming, Middleware, Next};
-use crate::surroundings::PayloadCheck;
 
 /// The most places of a payload that are told of.
 const MOST_TOLD: usize = 20;
@@ -78,8 +78,14 @@ impl PayloadSchema {
     /// `Config` when it is no JSON Schema, or refers to a document that is not in it.
     pub fn new(document: &Value) -> Result<Self> {
         let validator = jsonschema::validator_for(document);
-        let validator = validator
-            .map_err(|error| Error::config(format!("the JSON Schema cannot be used: {error}")))?;
+        let validator = validator.map_err(|error| {
+            let place = match error.instance_path().to_string() {
+                place if place.is_empty() => place,
+                place => format!(" at {place}"),
+            };
+            let what: String = error.to_string().chars().take(400).collect();
+            Error::config(format!("the JSON Schema cannot be used{place}: {what}"))
+        })?;
         Ok(Self(Arc::new(validator)))
     }
 
@@ -126,4 +132,8 @@ impl Middleware for PayloadSchema {
             .map_err(|error| HandlerError::Undecodable { error })?;
         next.run(incoming).await
     }
+}
+
+pub(super) fn compile(document: &Value) -> Result<Arc<dyn PayloadCheck>> {
+    Ok(Arc::new(PayloadSchema::new(document)?))
 }
