@@ -117,7 +117,7 @@ impl Inlet {
     }
 
     /// Takes back what nobody has taken. Whoever had asked for it has gone: until somebody asks again there is no demand,
-    /// or what is given back would be fetched at once, again and again, and each time counts as an attempt.
+    /// or what is given back would be fetched at once, again and again, which other members would count as attempts.
     pub(crate) fn take_back(&self) -> Vec<Fetched> {
         let mut inside = self.inside();
         if !inside.buffer.is_empty() {
@@ -209,6 +209,7 @@ impl Stream for Deliveries {
                 if fetched.token.server_until <= now {
                     // It is another's already.
                     drop(inside);
+                    self.ledger.untried.note(&fetched.token);
                     self.inlet.changed.notify_one();
                     continue;
                 }

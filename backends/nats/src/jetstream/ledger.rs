@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_core::{Error, ErrorKind, Result, Retry};
 
 use super::inlet::Inlet;
+use super::untried::Untried;
 use crate::error::closed;
 use crate::link::{Link, Up};
 
@@ -63,6 +64,7 @@ pub(crate) struct Token {
     /// Where it is settled.
     pub(crate) reply: Subject,
     pub(crate) stream: Arc<str>,
+    pub(crate) consumer: Arc<str>,
     pub(crate) position: u64,
     /// How long the server waits for a word.
     pub(crate) patience: Duration,
@@ -110,6 +112,8 @@ impl Book {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     book: Mutex<Book>,
+    /// What was given back before it was handed out.
+    pub(crate) untried: Untried,
     earlier: Notify,
     words: mpsc::UnboundedSender<(Subject, Word)>,
 }
@@ -121,6 +125,7 @@ impl Ledger {
         let (words, receiver) = mpsc::unbounded_channel();
         let ledger = Self {
             book: Mutex::default(),
+            untried: Untried::default(),
             earlier: Notify::new(),
             words,
         };

@@ -9,6 +9,7 @@ mod pace;
 mod publish;
 mod pump;
 mod topology;
+mod untried;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;

@@ -273,6 +273,7 @@ impl Pump {
 
     fn return_all(&self) {
         for fetched in self.inlet.take_back() {
+            self.ledger.untried.note(&fetched.token);
             self.ledger.tell(fetched.token.reply, Word::Nak(None));
         }
     }
@@ -359,6 +360,7 @@ impl Pump {
         let token = Token {
             reply,
             stream: self.place.stream.as_str().into(),
+            consumer: self.place.consumer.as_str().into(),
             position: origin.position,
             patience,
             server_until: now + patience,
@@ -389,9 +391,10 @@ impl Pump {
             id,
             Some(origin.stored_at),
         );
+        let attempt = self.ledger.untried.attempt(&token, origin.attempt);
         let info = DeliveryInfo::new(destination)
             .with_group(self.group.clone())
-            .with_attempt(origin.attempt)
+            .with_attempt(attempt)
             .at(origin.position);
         self.inlet.push(Fetched {
             message: arrived.message,
