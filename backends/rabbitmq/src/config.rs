@@ -408,6 +408,17 @@ mod tests {
         assert_eq!(config.queue_type, QueueType::Classic);
     }
 
+    /// the 600 s of the seed are taken as they are written; the default notices a dead peer sooner.
+    #[test]
+    fn x_29_a_heartbeat_is_as_written_and_ten_seconds_by_default() {
+        let heartbeat = |url: &str| RabbitMqConfig::from_url(url).unwrap().heartbeat;
+        assert_eq!(
+            heartbeat("amqp://h?heartbeat=600"),
+            Duration::from_secs(600)
+        );
+        assert_eq!(heartbeat("amqp://h"), Duration::from_secs(10));
+    }
+
     #[test]
     fn the_default_virtual_host_has_many_spellings() {
         for url in ["amqp://h", "amqp://h/", "amqp://h/%2F", "amqp://h:5672/%2f"] {

@@ -621,3 +621,16 @@ fn x_49_no_brokers_is_not_the_same_as_no_section() {
         assert!(yaml(empty).unwrap().message_brokers.unwrap().is_empty());
     }
 }
+
+#[test]
+fn x_28_max_poll_records_is_a_limit_of_our_own() {
+    let open = |url: &str| {
+        let config = trunkline_messaging::MessageBrokerConfig::from_url(url).unwrap();
+        trunkline_manager::backends::open_broker(&config)
+    };
+    // librdkafka would refuse it: so it is never handed to it.
+    open("kafka://localhost?max_poll_records=7&batch_size=16384&linger_ms=10").unwrap();
+    let error = open("kafka://localhost?max.poll.records=7").unwrap_err();
+    assert_eq!(error.kind(), trunkline_core::ErrorKind::Config);
+    assert!(error.report().to_string().contains("max.poll.records"));
+}

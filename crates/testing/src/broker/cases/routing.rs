@@ -99,7 +99,7 @@ pub async fn new_topics_are_matched(broker: &AnyBroker, scope: &Scope) {
     }
 }
 
-/// A message that must find somebody and does not is refused, and kept for nobody.
+/// A message that must find somebody and does not is refused, and kept for nobody.
 pub async fn an_unroutable_mandatory_message_is_refused(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
     if !has(scope, capabilities.mandatory, "mandatory") {

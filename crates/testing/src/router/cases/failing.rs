@@ -21,7 +21,7 @@ fn able(broker: &AnyBroker, scope: &Scope) -> bool {
 }
 
 /// A handler that keeps failing is tried exactly so often, with the attempt told each time; then the message is a dead
-/// letter.
+/// letter.
 pub async fn a_failing_handler_is_tried_so_often_then_gives_up(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;
@@ -180,7 +180,7 @@ impl Drop for SetOnDrop {
     }
 }
 
-/// What cannot be read is a dead letter at once, and holds nothing up.
+/// What cannot be read is a dead letter at once, and holds nothing up.
 pub async fn an_unreadable_message_is_given_up_at_once(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;
@@ -264,7 +264,7 @@ pub async fn a_rejected_message_is_gone(broker: &AnyBroker, scope: &Scope) {
     end(&messaging).await;
 }
 
-/// Each handler has its own outcome: one that fails is tried again alone.
+/// Each handler has its own outcome: one that fails is tried again alone.
 pub async fn one_failing_handler_repeats_nothing_for_others(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;

@@ -50,7 +50,7 @@ pub async fn a_handler_gets_its_message(broker: &AnyBroker, scope: &Scope) {
     seen.stays(scope, 3).await;
 }
 
-/// A handler takes what it needs, in any order, and nothing else.
+/// A handler takes what it needs, in any order, and nothing else.
 pub async fn arguments_come_in_any_order(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;
@@ -150,7 +150,7 @@ pub async fn the_context_travels(broker: &AnyBroker, scope: &Scope) {
     end(&messaging).await;
 }
 
-/// Messages say who sent them and when, and carry the attributes of CloudEvents.
+/// Messages say who sent them and when, and carry the attributes of CloudEvents.
 pub async fn headers_say_who_sent_what(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;
@@ -173,7 +173,7 @@ pub async fn headers_say_who_sent_what(broker: &AnyBroker, scope: &Scope) {
     assert!(message.headers.contains("X-Correlation-ID"));
 }
 
-/// A header that the sender sets is not replaced.
+/// A header that the sender sets is not replaced.
 pub async fn a_header_of_the_sender_wins(broker: &AnyBroker, scope: &Scope) {
     if !able(broker, scope) {
         return;

@@ -210,7 +210,7 @@ pub async fn many_questions_at_once_do_not_mix(broker: &AnyBroker, scope: &Scope
     end(&messaging).await;
 }
 
-/// Handlers of the event bus get the data, whichever way an event is written.
+/// Handlers of the event bus get the data, whichever way an event is written.
 pub async fn the_event_bus_reads_both_envelopes(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
     if !has(
@@ -266,7 +266,7 @@ pub async fn the_event_bus_reads_both_envelopes(broker: &AnyBroker, scope: &Scop
     assert!(body["timestamp"].is_string());
 }
 
-/// Handlers of one service share its group, each with a copy of its own.
+/// Handlers of one service share its group, each with a copy of its own; what nobody handles is nobody's.
 pub async fn events_reach_every_handler(broker: &AnyBroker, scope: &Scope) {
     let capabilities = broker.capabilities();
     if !has(
@@ -307,6 +307,9 @@ pub async fn events_reach_every_handler(broker: &AnyBroker, scope: &Scope) {
     let mut all = seen.wait_for(scope, 3).await;
     all.sort_unstable();
     assert_eq!(all, ["exact", "second", "wild"]);
+    // Only what somebody handles is bound: the event of nobody reaches nobody, and is no error.
+    let unheard = scope.name("unheard");
+    bus.emit(&unheard, &json!({})).await.expect("published");
     seen.stays(scope, 3).await;
     end(&messaging).await;
 }
