@@ -96,6 +96,15 @@ pub(crate) enum Command {
     /// Print the circuits of a running service, or of a gateway that has `circuits: true`.
     #[command(after_help = "Example:\n  trunkline circuits http://127.0.0.1:8080")]
     Circuits(Target),
+    /// Print what a service says and hears, as a document of AsyncAPI 3.0.
+    ///
+    /// From the configuration: its brokers, topics and their schemas. Of a running service that has `server.asyncapi: true`,
+    /// its handlers and what it says that it publishes, as well.
+    #[command(
+        after_help = "Examples:\n  trunkline asyncapi -c communication.yaml > asyncapi.json\n  \
+        trunkline asyncapi http://127.0.0.1:8000"
+    )]
+    Asyncapi(AsyncApi),
     /// Print completions for a shell.
     #[command(
         after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline"
@@ -436,6 +445,18 @@ pub(crate) struct Register {
     /// How long it stays registered without a sign of life.
     #[arg(long, default_value = "10s", value_parser = span)]
     pub(crate) ttl: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AsyncApi {
+    /// Base URL of a running service; otherwise the configuration is described.
+    #[arg(conflicts_with = "config")]
+    pub(crate) url: Option<String>,
+    /// Time to wait for the answer.
+    #[arg(long, default_value = "5s", value_parser = span)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
 }
 
 #[derive(Debug, Args)]

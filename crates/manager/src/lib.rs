@@ -40,6 +40,7 @@
 #[cfg(feature = "cache")]
 mod answers;
 mod assemble;
+mod asyncapi;
 pub mod backends;
 mod brokers;
 mod builder;

@@ -45,8 +45,8 @@ impl CommunicationManager {
     /// [`run_app`](Self::run_app).
     ///
     /// # Errors
-    /// `Config` when the service has no name, or the router has a `/circuits` of its own although
-    /// `server.circuits` is on.
+    /// `Config` when the service has no name, or the router has a `/circuits` or an `/asyncapi.json` of its own although
+    /// `server.circuits` or `server.asyncapi` is on, or a schema of its topics cannot be read.
     pub fn microservice(&self, router: axum::Router) -> Result<MicroserviceAppBuilder> {
         let name = self.0.config.service.name.clone().ok_or_else(|| {
             Error::config("a service that serves needs a name: set service.name, or SERVICE_NAME")
@@ -125,6 +125,11 @@ impl CommunicationManager {
         } else {
             router
         };
+        let router = if server.asyncapi {
+            self.with_asyncapi(router)?
+        } else {
+            router
+        };
         // Who says where others reach it is believed.
         let registry = self.0.config.service_discovery.as_ref();
         let elsewhere = registry
@@ -175,13 +180,49 @@ impl CommunicationManager {
             let circuits = circuits::list(&registries);
             async move { trunkline_server::Json(circuits) }
         });
-        // axum offers no way to ask for a route, and panics at the second one of a path.
-        let adding = AssertUnwindSafe(|| router.route("/circuits", circuits));
-        catch_unwind(adding).map_err(|panic| {
-            Error::config("the router has `/circuits`, which shows the circuits of the process; choose another path, or set server.circuits to false")
-                .with_source(panic_error(panic.as_ref()))
-        })
+        add(
+            router,
+            "/circuits",
+            circuits,
+            "shows the circuits of the process",
+            "server.circuits",
+        )
     }
+
+    /// `GET /asyncapi.json`: what this service says and hears.
+    fn with_asyncapi(&self, router: axum::Router) -> Result<axum::Router> {
+        // Files are read once; handlers come and go.
+        let (manager, known) = (self.clone(), self.0.config.asyncapi()?);
+        let document = axum::routing::get(move || {
+            let document = manager.with_handlers(known.clone()).to_json();
+            async move { trunkline_server::Json(document) }
+        });
+        add(
+            router,
+            "/asyncapi.json",
+            document,
+            "describes its messages",
+            "server.asyncapi",
+        )
+    }
+}
+
+/// Adds a route of ours to those of the application.
+fn add(
+    router: axum::Router,
+    path: &str,
+    route: axum::routing::MethodRouter,
+    what: &str,
+    switch: &str,
+) -> Result<axum::Router> {
+    // axum offers no way to ask for a route, and panics at the second one of a path.
+    let adding = AssertUnwindSafe(|| router.route(path, route));
+    catch_unwind(adding).map_err(|panic| {
+        Error::config(format!(
+            "the router has `{path}`, which {what}; choose another path, or set {switch} to false"
+        ))
+        .with_source(panic_error(panic.as_ref()))
+    })
 }
 
 /// What goes on under idempotency keys although its clients are gone.

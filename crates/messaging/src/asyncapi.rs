@@ -40,24 +40,93 @@ pub struct AsyncApi {
     channels: BTreeMap<String, Value>,
     operations: BTreeMap<String, Value>,
     messages: BTreeMap<String, Value>,
+    /// The channels that are topics.
+    topics: BTreeMap<String, TopicPattern>,
+    /// What the payloads of topics keep.
+    promised: Vec<(TopicPattern, Value)>,
+}
+
+/// What a service says that it publishes.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    source: Source,
+    title: String,
+    schema: Value,
+}
+
+impl Sent {
+    pub(crate) fn new<T: JsonSchema>(to: Destination) -> Self {
+        let source = match to {
+            Destination::Topic(name) => Source::Topics(name.into()),
+            Destination::Queue(name) => Source::Queue(name),
+        };
+        let (title, schema) = schema_of::<T>();
+        Self {
+            source,
+            title,
+            schema,
+        }
+    }
 }
 
 impl AsyncApi {
-    pub(crate) fn of(messaging: &Messaging, version: &str) -> Self {
-        let around = messaging.publisher().around();
-        let mut document = Self {
-            title: around.sender().to_owned(),
-            version: version.to_owned(),
-            content_type: crate::codec::Codec::content_type(&around.codec),
+    /// A document that says nothing yet but the name of the service and its version.
+    #[must_use]
+    pub fn new(title: impl Into<String>, version: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            version: version.into(),
+            content_type: "application/json",
             servers: BTreeMap::new(),
             channels: BTreeMap::new(),
             operations: BTreeMap::new(),
             messages: BTreeMap::new(),
-        };
-        for handler in messaging.router().handlers() {
-            document.hears(handler.source(), handler.name(), handler.group());
+            topics: BTreeMap::new(),
+            promised: Vec::new(),
         }
-        document
+    }
+
+    pub(crate) fn of(messaging: &Messaging, version: &str) -> Self {
+        let around = messaging.publisher().around();
+        let mut document = Self::new(around.sender(), version);
+        document.content_type = crate::codec::Codec::content_type(&around.codec);
+        document.with_messaging(messaging)
+    }
+
+    /// Adds the handlers that were begun on a broker, and what is [said to be published](Messaging::publishes) there.
+    #[must_use]
+    pub fn with_messaging(mut self, messaging: &Messaging) -> Self {
+        for handler in messaging.router().handlers() {
+            self.hears(handler.source(), handler.name(), handler.group());
+        }
+        for sent in messaging.published() {
+            self.says(sent);
+        }
+        self
+    }
+
+    /// Says that the payloads of the topics under a pattern keep a JSON Schema. A channel whose payload has a type keeps to
+    /// that.
+    #[must_use]
+    pub fn with_topic(mut self, pattern: &TopicPattern, schema: Option<Value>) -> Self {
+        self.channel(&Source::Topics(pattern.clone()));
+        if let Some(mut schema) = schema {
+            if let Some(schema) = schema.as_object_mut() {
+                // References are within this document now.
+                schema.remove("$id");
+            }
+            self.promised.push((pattern.clone(), schema));
+        }
+        self
+    }
+
+    /// Says something about a server that was named by [`with_server`](Self::with_server).
+    #[must_use]
+    pub fn describe_server(mut self, name: &str, text: impl Into<String>) -> Self {
+        if let Some(server) = self.servers.get_mut(&identifier(name)) {
+            server["description"] = text.into().into();
+        }
+        self
     }
 
     /// Says where the broker is: its name here, host and protocol, such as `amqp`, `kafka`, `nats`, `redis`.
@@ -79,16 +148,7 @@ impl AsyncApi {
     /// # Errors
     /// `Invalid` when its name is wrong.
     pub fn sends<T: JsonSchema, D: To<T>>(mut self, to: D) -> Result<Self> {
-        let destination = to.destination()?;
-        let source = match destination {
-            Destination::Topic(name) => Source::Topics(name.into()),
-            Destination::Queue(name) => Source::Queue(name),
-        };
-        let channel = self.channel(&source);
-        self.describe::<T>(&channel);
-        let operation = json!({ "action": "send", "channel": reference("channels", &channel) });
-        let name = format!("send.{channel}");
-        self.operations.insert(name, operation);
+        self.says(Sent::new::<T>(to.destination()?));
         Ok(self)
     }
 
@@ -98,25 +158,71 @@ impl AsyncApi {
     /// `Invalid` when its name is wrong.
     pub fn payload<T: JsonSchema>(mut self, source: impl Listen) -> Result<Self> {
         let channel = self.channel(&source.source()?);
-        self.describe::<T>(&channel);
+        let (title, schema) = schema_of::<T>();
+        self.describe(&channel, title, schema);
         Ok(self)
     }
 
     /// The document.
     #[must_use]
     pub fn to_json(&self) -> Value {
+        let mut messages = self.messages.clone();
+        for (channel, topics) in &self.topics {
+            if let Some(message) = messages.get_mut(channel)
+                && message.get("payload").is_none()
+                && let Some(schema) = self.promised_of(topics)
+            {
+                message["payload"] = payload(channel, schema);
+            }
+        }
         let mut document = json!({
             "asyncapi": "3.0.0",
             "info": { "title": self.title, "version": self.version },
             "defaultContentType": self.content_type,
             "channels": self.channels,
             "operations": self.operations,
-            "components": { "messages": self.messages },
+            "components": { "messages": messages },
         });
         if !self.servers.is_empty() {
             document["servers"] = json!(self.servers);
         }
         document
+    }
+
+    /// What payloads of a channel keep: of one topic everything that it falls under, of several what all of them fall under.
+    fn promised_of(&self, topics: &TopicPattern) -> Option<Value> {
+        let topic = topics.as_topic();
+        let fits = |pattern: &TopicPattern| match &topic {
+            Some(topic) => pattern.matches(topic),
+            None => pattern == topics || pattern.as_str() == "#",
+        };
+        let promised = self.promised.iter().filter(|(pattern, _)| fits(pattern));
+        let mut schemas: Vec<Value> = promised.map(|(_, schema)| schema.clone()).collect();
+        match schemas.len() {
+            0 => None,
+            1 => schemas.pop(),
+            _ => {
+                // The draft of the first one is said of all together.
+                let mut draft = None;
+                for (index, schema) in schemas.iter_mut().enumerate() {
+                    rebase(schema, &format!("#/allOf/{index}"));
+                    let own = schema.as_object_mut().and_then(|own| own.remove("$schema"));
+                    draft = draft.or(own);
+                }
+                let mut all = json!({ "allOf": schemas });
+                if let Some(draft) = draft {
+                    all["$schema"] = draft;
+                }
+                Some(all)
+            }
+        }
+    }
+
+    fn says(&mut self, sent: Sent) {
+        let channel = self.channel(&sent.source);
+        self.describe(&channel, sent.title, sent.schema);
+        let operation = json!({ "action": "send", "channel": reference("channels", &channel) });
+        self.operations.insert(format!("send.{channel}"), operation);
     }
 
     fn hears(&mut self, source: &Source, handler: &str, group: Option<&str>) {
@@ -160,6 +266,9 @@ impl AsyncApi {
         if !parameters.is_empty() {
             channel["parameters"] = parameters.into();
         }
+        if let Source::Topics(pattern) = source {
+            self.topics.insert(name.clone(), pattern.clone());
+        }
         self.channels.entry(name.clone()).or_insert(channel);
         self.messages
             .entry(name.clone())
@@ -167,17 +276,64 @@ impl AsyncApi {
         name
     }
 
-    fn describe<T: JsonSchema>(&mut self, channel: &str) {
-        let settings = SchemaSettings::draft07();
-        let schema = settings.into_generator().into_root_schema_for::<T>();
+    fn describe(&mut self, channel: &str, title: String, schema: Value) {
         if let Some(message) = self.messages.get_mut(channel) {
-            message["title"] = T::schema_name().into_owned().into();
+            message["title"] = title.into();
             message["contentType"] = self.content_type.into();
-            message["payload"] = json!({
-                "schemaFormat": "application/schema+json;version=draft-07",
-                "schema": schema,
-            });
+            message["payload"] = payload(channel, schema);
         }
+    }
+}
+
+/// A type's name and schema.
+fn schema_of<T: JsonSchema>() -> (String, Value) {
+    let generator = SchemaSettings::draft07().into_generator();
+    let schema = generator.into_root_schema_for::<T>().to_value();
+    (T::schema_name().into_owned(), schema)
+}
+
+/// The payload of a channel's message.
+fn payload(channel: &str, mut schema: Value) -> Value {
+    let draft = schema.get("$schema").and_then(Value::as_str);
+    // A schema that names none is of the newest draft.
+    let version = match draft {
+        Some(draft) if draft.contains("draft-04") => "draft-04",
+        Some(draft) if draft.contains("draft-06") => "draft-06",
+        Some(draft) if draft.contains("draft-07") => "draft-07",
+        Some(draft) if draft.contains("2019-09") => "draft-2019-09",
+        _ => "draft-2020-12",
+    };
+    let place = format!("#/components/messages/{channel}/payload/schema");
+    rebase(&mut schema, &place);
+    json!({
+        "schemaFormat": format!("application/schema+json;version={version}"),
+        "schema": schema,
+    })
+}
+
+/// Makes references within a schema lead to where it stands in a document.
+fn rebase(schema: &mut Value, place: &str) {
+    match schema {
+        Value::Object(members) => {
+            for (key, value) in members {
+                match (key.as_str(), &mut *value) {
+                    ("$ref", Value::String(to)) if to == "#" || to.starts_with("#/") => {
+                        *to = format!("{place}{}", to.trim_start_matches('#'));
+                    }
+                    // Values, not schemas.
+                    ("const" | "enum" | "default" | "examples", _) => {}
+                    // Schemas by names, of which one may be a word of schemas.
+                    (
+                        "properties" | "patternProperties" | "definitions" | "$defs"
+                        | "dependentSchemas",
+                        Value::Object(named),
+                    ) => named.values_mut().for_each(|schema| rebase(schema, place)),
+                    (_, value) => rebase(value, place),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| rebase(value, place)),
+        _ => {}
     }
 }
 

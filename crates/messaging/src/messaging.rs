@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use trunkline_core::size::ByteSize;
 use trunkline_core::{Error, Health, Lifecycle, Propagation, Result, SharedClock};
 use trunkline_telemetry::Metrics;
 
-use crate::asyncapi::AsyncApi;
+use crate::asyncapi::{AsyncApi, Sent};
 use crate::broker::MessageBroker;
 use crate::claim::{AnyObjectStore, ClaimCheck, ClaimCheckConfig, FileStore, ObjectStore};
 use crate::cloudevents::CloudEventsMode;
@@ -45,6 +46,8 @@ struct Inner {
     publisher: Publisher,
     router: Router,
     requester: Requester,
+    /// What is said to be published.
+    published: Mutex<Vec<Sent>>,
 }
 
 impl fmt::Debug for Messaging {
@@ -107,8 +110,24 @@ impl Messaging {
         DeadLetters::new(self.broker().clone())
     }
 
-    /// Describes every handler that was begun, as a document of AsyncAPI 3.0 of this version of the service. What is published
-    /// and of which types messages are is added to it.
+    /// Says, for the [document](Self::asyncapi) of this service, that messages of a type are published to a topic or queue.
+    ///
+    /// # Errors
+    /// `Invalid` when its name is wrong.
+    pub fn publishes<T: JsonSchema, D: To<T>>(&self, to: D) -> Result<()> {
+        let sent = Sent::new::<T>(to.destination()?);
+        let published = self.0.published.lock();
+        published.unwrap_or_else(PoisonError::into_inner).push(sent);
+        Ok(())
+    }
+
+    pub(crate) fn published(&self) -> Vec<Sent> {
+        let published = self.0.published.lock();
+        published.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Describes every handler that was begun, and what is said to be [published](Self::publishes), as a document of
+    /// AsyncAPI 3.0 of this version of the service. Of which types messages are is added to it.
     #[must_use]
     pub fn asyncapi(&self, version: &str) -> AsyncApi {
         AsyncApi::of(self, version)
@@ -373,6 +392,7 @@ impl MessagingBuilder {
             publisher,
             router,
             requester,
+            published: Mutex::default(),
         }))
     }
 }

@@ -67,6 +67,9 @@ pub struct ServerConfig {
     /// Whether `GET /circuits` shows the circuits of the process, with the addresses of instances, where a manager runs
     /// the service. Default true.
     pub circuits: bool,
+    /// Whether `GET /asyncapi.json` describes the messages of the service, with its topics, groups and schemas, where a manager
+    /// runs the service. Default false.
+    pub asyncapi: bool,
     /// `POST /publish/{broker}/{topic}`. Default: off.
     pub publish: PublishRouteConfig,
     /// Repeated requests with an `Idempotency-Key`.
@@ -93,6 +96,7 @@ impl Default for ServerConfig {
             health_path: "/health".to_owned(),
             metrics_path: "/metrics".to_owned(),
             circuits: true,
+            asyncapi: false,
             publish: PublishRouteConfig::default(),
             idempotency: IdempotencyConfig::default(),
         }

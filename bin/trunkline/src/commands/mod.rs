@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod asyncapi;
 mod call;
 mod circuits;
 mod config;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> anyhow::Result<ExitCode> {
         Command::Services(command) => services::run(command, output).await,
         Command::Health(target) => health::run(target, output).await,
         Command::Circuits(target) => circuits::run(target, output).await,
+        Command::Asyncapi(args) => asyncapi::run(args, output).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trunkline", &mut script);

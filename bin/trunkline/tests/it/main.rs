@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 //! The `trunkline` command as its users meet it: the real binary, its streams and its exit codes.
 
+mod asyncapi;
 mod call;
 mod config;
 mod demo;
