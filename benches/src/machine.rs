@@ -4,6 +4,7 @@ use std::env::consts;
 use std::fs;
 use std::thread;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 /// The machine, as far as figures depend on it.
@@ -23,6 +24,16 @@ impl Machine {
             system: format!("{} {}", consts::OS, consts::ARCH),
         }
     }
+}
+
+/// What this process holds, in MiB.
+pub(crate) fn resident() -> Result<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .context("the kernel does not say VmRSS")?;
+    Ok(kibibytes.trim().parse::<f64>()? / 1024.0)
 }
 
 impl std::fmt::Display for Machine {

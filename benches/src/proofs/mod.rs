@@ -14,6 +14,7 @@ mod kill_anything;
 mod messaging_chaos;
 mod messaging_interop;
 mod messaging_late_start;
+mod messaging_soak;
 pub(crate) mod registries;
 mod retry_storm;
 pub(crate) mod scribe;
@@ -49,4 +50,5 @@ pub static ALL: &[&Entry] = &[
     &messaging_chaos::ON_NATS,
     &messaging_chaos::ON_RABBITMQ,
     &messaging_chaos::ON_KAFKA,
+    &messaging_soak::ENTRY,
 ];

@@ -1,6 +1,5 @@
 //! Finding and choosing: what a pick costs, when a change is known, what it all holds in memory.
 
-use std::fs;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use trunkline_discovery::{
 };
 
 use crate::entry::{Entry, Options};
+use crate::machine;
 use crate::proofs::registries::{self, Stage, Subject, Way};
 use crate::race::{Better, Race};
 use crate::report::{Report, Spread, Table, short};
@@ -229,7 +229,7 @@ async fn known_to_be(known: &Instances, count: usize) {
 fn memory(options: &Options, report: &mut Report) -> Result<()> {
     let (services, each) = (options.choose(10_000_u32, 500), 10_u32);
     let runtime = runtime()?;
-    let before = resident()?;
+    let before = machine::resident()?;
     let held = runtime.block_on(async {
         let mut cache = DiscoveryCacheConfig::default();
         cache.capacity = services;
@@ -246,7 +246,7 @@ fn memory(options: &Options, report: &mut Report) -> Result<()> {
         }
         anyhow::Ok((discovery, held))
     })?;
-    let mebibytes = (resident()? - before).max(0.001);
+    let mebibytes = (machine::resident()? - before).max(0.001);
     drop(held);
     let spread = |value: f64| Spread::of(&[value]).context("a size");
     let what = format!("memory of {services} services with {each} instances each");
@@ -258,14 +258,4 @@ fn memory(options: &Options, report: &mut Report) -> Result<()> {
         spread(bytes)?,
     );
     Ok(())
-}
-
-/// What this process holds, in MiB.
-fn resident() -> Result<f64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let kibibytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
-        .context("the kernel does not say VmRSS")?;
-    Ok(kibibytes.trim().parse::<f64>()? / 1024.0)
 }

@@ -3,6 +3,8 @@
 mod look;
 mod settle;
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result};
 use trunkline::messaging::{AnyBroker, MessageBrokerConfig};
 use trunkline_testing::faults::Relay;
@@ -78,7 +80,7 @@ pub(super) static ALL: &[&Subject] = &[&ON_RABBITMQ, &ON_KAFKA, &ON_REDIS, &ON_N
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) server: Server,
-    pub(super) link: Relay,
+    pub(super) link: Arc<Relay>,
     pub(super) url: String,
 }
 
@@ -91,6 +93,7 @@ impl Stage {
         let [direct, relayed] = [server.address(), link.address()].map(|at| at.to_string());
         (subject.relayed)(&mut server, &link)?;
         let url = server.url().replace(&direct, &relayed) + subject.options;
+        let link = Arc::new(link);
         Ok(Self { server, link, url })
     }
 
