@@ -93,3 +93,29 @@ pub(super) async fn until(
         }
     }
 }
+
+/// Leases to try with, each longer, until one could be kept: on a busy machine a renewal may come later than a short lease
+/// lasts, which says nothing about the registry.
+pub(super) fn ever_longer(ttl: Duration) -> [Duration; 3] {
+    [ttl, ttl * 2, ttl * 4]
+}
+
+/// None of them could be kept.
+pub(super) fn too_busy() -> ! {
+    panic!("this machine is too busy to keep a lease")
+}
+
+/// Looks until a list is as wanted.
+pub(super) async fn eventually(
+    scope: &Scope,
+    subject: &RegistryUnderTest<'_>,
+    service: &ServiceName,
+    wanted: &[&str],
+) {
+    let look = async {
+        while short_ids(&subject.list(service).await) != wanted {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    scope.within("the list as wanted", look).await;
+}

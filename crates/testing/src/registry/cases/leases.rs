@@ -10,7 +10,9 @@ use trunkline_discovery::{InstanceStatus, Registry};
 
 use crate::Scope;
 use crate::registry::RegistryUnderTest;
-use crate::registry::fixture::{LONG, assert_kind, instance, service, short_ids};
+use crate::registry::fixture::{
+    LONG, assert_kind, eventually, ever_longer, instance, service, short_ids, too_busy,
+};
 
 /// What is withdrawn is gone at once.
 pub async fn a_deregistered_instance_is_gone(subject: &RegistryUnderTest<'_>, scope: &Scope) {
@@ -43,6 +45,7 @@ pub async fn deregistering_again_does_nothing(subject: &RegistryUnderTest<'_>, s
 /// An instance that is not renewed disappears, from lists and from the names of services, and its siblings stay.
 pub async fn a_lease_that_is_not_renewed_runs_out(subject: &RegistryUnderTest<'_>, scope: &Scope) {
     let (users, orders) = (service(scope, "users"), service(scope, "orders"));
+    let began = Instant::now();
     subject
         .register(&instance(scope, &users, "gone"), subject.short)
         .await;
@@ -52,49 +55,103 @@ pub async fn a_lease_that_is_not_renewed_runs_out(subject: &RegistryUnderTest<'_
     subject
         .register(&instance(scope, &orders, "gone-too"), subject.short)
         .await;
-    assert_eq!(subject.list(&users).await.instances.len(), 2);
-    sleep(subject.surely_over).await;
-    assert_eq!(short_ids(&subject.list(&users).await), ["stays"]);
-    assert!(subject.list(&orders).await.instances.is_empty());
+    let before = subject.list(&users).await.instances.len();
+    // On a busy machine its time may be over before it is looked at.
+    assert!(before == 2 || began.elapsed() >= subject.short, "{before}");
+    eventually(scope, subject, &users, &["stays"]).await;
+    eventually(scope, subject, &orders, &[]).await;
     let names = trunkline_discovery::Resolver::services(&subject.resolver).await;
     assert!(!names.expect("services can be listed").contains(&orders));
 }
 
 /// A lease stands at least for its time.
 pub async fn a_lease_stands_for_its_time(subject: &RegistryUnderTest<'_>, scope: &Scope) {
+    for ttl in ever_longer(subject.short * 4) {
+        if stands_for(subject, scope, ttl).await {
+            return;
+        }
+    }
+    too_busy();
+}
+
+/// Says whether it came in time.
+async fn stands_for(subject: &RegistryUnderTest<'_>, scope: &Scope, ttl: Duration) -> bool {
     let service = service(scope, "users");
-    let ttl = subject.short * 4;
+    // The registry begins to count after this.
+    let began = Instant::now();
     subject.register(&instance(scope, &service, "a"), ttl).await;
-    // Counted from the answer, which is later than the registry's own beginning by little.
     sleep(ttl / 2).await;
-    assert_eq!(subject.list(&service).await.instances.len(), 1);
+    let known = subject.list(&service).await.instances.len();
+    assert!(known == 1 || began.elapsed() >= ttl, "{known}");
+    known == 1
 }
 
 /// Renewing keeps an announcement for several times its time.
 pub async fn a_renewed_lease_stands(subject: &RegistryUnderTest<'_>, scope: &Scope) {
+    for ttl in ever_longer(subject.short * 3) {
+        if stands_while_renewed(subject, scope, ttl).await {
+            return;
+        }
+    }
+    too_busy();
+}
+
+/// Says whether it came in time.
+async fn stands_while_renewed(
+    subject: &RegistryUnderTest<'_>,
+    scope: &Scope,
+    ttl: Duration,
+) -> bool {
     let service = service(scope, "users");
     let users = instance(scope, &service, "a");
-    let ttl = subject.short * 3;
+    let mut last = Instant::now();
     let lease = subject.register(&users, ttl).await;
     let until = Instant::now() + subject.surely_over + ttl * 3;
     while Instant::now() < until {
         sleep(ttl / 4).await;
-        subject.renew(&lease, &users).await;
-        assert_eq!(subject.list(&service).await.instances.len(), 1);
+        let asked = Instant::now();
+        let renewed = subject.registry.renew(&lease, &users).await;
+        if last.elapsed() >= ttl {
+            return false;
+        }
+        renewed.expect("a lease that stands is renewed");
+        last = asked;
+        let known = subject.list(&service).await.instances.len();
+        if last.elapsed() >= ttl {
+            return false;
+        }
+        assert_eq!(known, 1);
     }
+    true
 }
 
 /// A renewal is as long as the time that was asked for when registering, whatever was left.
 pub async fn a_renewal_counts_from_now(subject: &RegistryUnderTest<'_>, scope: &Scope) {
+    for ttl in ever_longer(subject.short * 4) {
+        if counts_from_now(subject, scope, ttl).await {
+            return;
+        }
+    }
+    too_busy();
+}
+
+/// Says whether it came in time.
+async fn counts_from_now(subject: &RegistryUnderTest<'_>, scope: &Scope, ttl: Duration) -> bool {
     let service = service(scope, "users");
     let users = instance(scope, &service, "a");
-    let ttl = subject.short * 4;
     let began = Instant::now();
     let lease = subject.register(&users, ttl).await;
     sleep_until(began + ttl / 2).await;
-    subject.renew(&lease, &users).await;
+    let asked = Instant::now();
+    let renewed = subject.registry.renew(&lease, &users).await;
+    if began.elapsed() >= ttl {
+        return false;
+    }
+    renewed.expect("a lease that stands is renewed");
     sleep_until(began + ttl + ttl / 8).await;
-    assert_eq!(subject.list(&service).await.instances.len(), 1);
+    let known = subject.list(&service).await.instances.len();
+    assert!(known == 1 || asked.elapsed() >= ttl, "{known}");
+    known == 1
 }
 
 /// What a renewal says takes the place of what was announced.
@@ -117,7 +174,7 @@ pub async fn a_lost_lease_is_not_found(subject: &RegistryUnderTest<'_>, scope: &
     let service = service(scope, "users");
     let users = instance(scope, &service, "a");
     let lease = subject.register(&users, subject.short).await;
-    sleep(subject.surely_over).await;
+    eventually(scope, subject, &service, &[]).await;
     let renewed = subject.registry.renew(&lease, &users).await;
     assert_kind(renewed, ErrorKind::NotFound, "renewing a lost lease");
     assert!(subject.list(&service).await.instances.is_empty());

@@ -1,13 +1,16 @@
 //! Watches begin with the list and miss nothing.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::time::timeout;
-use trunkline_discovery::{InstanceStatus, Resolver};
+use tokio::time::{Instant, timeout};
+use trunkline_discovery::{InstanceStatus, Registry, Resolver};
 
 use crate::Scope;
 use crate::registry::RegistryUnderTest;
-use crate::registry::fixture::{LONG, ids, instance, next, service, short_ids, until};
+use crate::registry::fixture::{
+    LONG, ever_longer, ids, instance, next, service, short_ids, too_busy, until,
+};
 
 /// The first list comes at once and is complete.
 pub async fn a_watch_begins_with_the_list(subject: &RegistryUnderTest<'_>, scope: &Scope) {
@@ -86,22 +89,50 @@ pub async fn a_renewed_instance_is_never_seen_to_go(
     subject: &RegistryUnderTest<'_>,
     scope: &Scope,
 ) {
+    for ttl in ever_longer(subject.short * 3) {
+        if never_goes(subject, scope, ttl).await {
+            return;
+        }
+    }
+    too_busy();
+}
+
+/// Says whether it came in time.
+async fn never_goes(subject: &RegistryUnderTest<'_>, scope: &Scope, ttl: Duration) -> bool {
     let service = service(scope, "users");
     let users = instance(scope, &service, "a");
-    let ttl = subject.short * 3;
+    let last = Mutex::new(Instant::now());
     let lease = subject.register(&users, ttl).await;
     let mut watch = subject.watch(&service).await;
-    next(scope, &mut watch).await;
+    let first = next(scope, &mut watch).await;
+    if since(&last) >= ttl {
+        return false;
+    }
+    assert_eq!(first.instances.len(), 1);
     let renewing = async {
         for _ in 0..12 {
             tokio::time::sleep(ttl / 4).await;
-            subject.renew(&lease, &users).await;
+            let asked = Instant::now();
+            let renewed = subject.registry.renew(&lease, &users).await;
+            if since(&last) >= ttl {
+                return false;
+            }
+            renewed.expect("a lease that stands is renewed");
+            *last.lock().expect("no panic") = asked;
         }
+        true
     };
     tokio::select! {
-        () = renewing => {}
-        list = watch.next() => panic!("nothing changed, and yet: {list:?}"),
+        came_in_time = renewing => came_in_time,
+        list = watch.next() => {
+            assert!(since(&last) >= ttl, "nothing changed, and yet: {list:?}");
+            false
+        }
     }
+}
+
+fn since(last: &Mutex<Instant>) -> Duration {
+    last.lock().expect("no panic").elapsed()
 }
 
 /// Several watches of one service all see every change.
