@@ -113,7 +113,8 @@ async fn x_37_an_instance_whose_endpoint_fails_gets_no_calls_until_it_is_well() 
     let all = discovery.all_service_health().await.unwrap();
     let of_orders = &all[&ServiceName::new("order-service").unwrap()];
     let said = &of_orders.instances[0].endpoints[SEARCH];
-    assert!(said.failures >= 3, "{said:?}");
+    // It says itself that it is not well: nothing has to be confirmed.
+    assert!(said.failures >= 1, "{said:?}");
     assert!(said.error.as_deref().unwrap().contains("503"), "{said:?}");
     assert!(of_orders.is_healthy(), "another one is");
     let asked = |server: &Server| {
