@@ -133,7 +133,8 @@ impl Subscription {
         state: watch::Receiver<SubscriptionState>,
     ) -> Self {
         Self {
-            deliveries: deliveries.boxed(),
+            // Several workers take from it: those who come after the end find the end, too.
+            deliveries: deliveries.fuse().boxed(),
             state,
         }
     }
@@ -166,5 +167,19 @@ impl fmt::Debug for Subscription {
         f.debug_struct("Subscription")
             .field("state", &*self.state.borrow())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_worker_finds_the_end() {
+        let ends = futures_util::stream::unfold((), async |()| None::<(Delivery, ())>);
+        let (_, state) = watch::channel(SubscriptionState::Closed);
+        let mut subscription = Subscription::new(ends, state);
+        assert!(subscription.next().await.is_none());
+        assert!(subscription.next().await.is_none());
     }
 }
