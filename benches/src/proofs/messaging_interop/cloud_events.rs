@@ -32,7 +32,7 @@ pub(super) fn exchange(meeting: &Meeting<'_>) -> Result<Vec<Row>> {
         for (mode, name) in MODES {
             // Ours look one way only.
             let theirs = match at {
-                0 => Outcome::of(read_by_them(meeting, binding, mode)?),
+                0 => Outcome::of(meeting.insist(|| read_by_them(meeting, binding, mode))?),
                 _ => Outcome::Lacking("written as the first binding says"),
             };
             rows.push(Row {

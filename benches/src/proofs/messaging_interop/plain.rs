@@ -13,7 +13,7 @@ pub(super) fn exchange(meeting: &Meeting<'_>) -> Result<Vec<Row>> {
     let (possible, lacking): (Vec<Case>, Vec<Case>) = cases::cases()
         .into_iter()
         .partition(|case| client.lacks(case.name).is_none());
-    let theirs = read_by_them(meeting, &possible)?;
+    let theirs = meeting.insist(|| read_by_them(meeting, &possible))?;
     let ours = read_by_us(meeting, &possible)?;
     let both = theirs.into_iter().zip(ours);
     let done = possible.iter().zip(both).map(|(case, (theirs, ours))| Row {
