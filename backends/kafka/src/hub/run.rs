@@ -35,6 +35,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_millis(500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// A consumer that gets no answer for so long, and is no member, is replaced if others get theirs: after a server has hung,
+/// the driver may wait on a connection that has been forgotten.
+const STUCK: Duration = Duration::from_secs(15);
+
 /// How long the driver may need to leave a group.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -165,6 +169,7 @@ impl Hub {
 
     fn consume(&self, consumer: &Consumer) -> Result<(), Reason> {
         let mut look_at = Instant::now();
+        let mut unanswered: Option<Instant> = None;
         let mut paused = false;
         let mut full_since: Option<Instant> = None;
         let most = usize::try_from(self.link.config().consumer_config.max_poll_records);
@@ -174,7 +179,7 @@ impl Hub {
                 return Ok(());
             }
             if Instant::now() >= look_at {
-                look_at = Instant::now() + self.look(consumer)?;
+                look_at = Instant::now() + self.look(consumer, &mut unanswered)?;
             }
             let (ended, behind) = {
                 let mut books = self.books();
@@ -258,15 +263,27 @@ impl Hub {
     }
 
     /// Sees which topics and partitions there are, and asks for them. Says when to look again.
-    fn look(&self, consumer: &Consumer) -> Result<Duration, Reason> {
+    fn look(
+        &self,
+        consumer: &Consumer,
+        unanswered: &mut Option<Instant>,
+    ) -> Result<Duration, Reason> {
         let usual = self.link.config().topic_refresh;
         match self.places(consumer) {
             Ok(places) => {
+                *unanswered = None;
                 self.want(consumer, places)?;
                 Ok(usual)
             }
             Err(error) => {
                 tracing::debug!(target: "trunkline", broker = "kafka", %error, "the topics are not known");
+                if self.link.now() != State::Up || self.roll().is_member {
+                    *unanswered = None;
+                } else if unanswered.get_or_insert_with(Instant::now).elapsed() >= STUCK {
+                    return Err(format!(
+                        "no answer, though the servers answer others: {error}"
+                    ));
+                }
                 self.link.doubt();
                 Ok(PAUSE.min(usual))
             }
