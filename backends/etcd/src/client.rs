@@ -1,12 +1,13 @@
 //! Requests to the members of a cluster: one after the other until one answers, logged in where that is needed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::{Context, Error, ErrorKind, Result};
@@ -58,6 +59,8 @@ pub(crate) struct Client {
     transport: Transport,
     /// The connections that watches hold, one each.
     watching: Transport,
+    watches: Arc<Semaphore>,
+    max_watches: usize,
     members: Vec<Origin>,
     /// The member that answered last.
     current: watch::Sender<usize>,
@@ -90,10 +93,14 @@ impl Client {
             return Err(Error::config("etcd needs at least one endpoint"));
         }
         let transport = Transport::new(&settings)?;
-        settings.max_connections = usize::try_from(config.max_watches).unwrap_or(usize::MAX);
+        let max_watches = usize::try_from(config.max_watches).unwrap_or(usize::MAX);
+        let max_watches = max_watches.min(Semaphore::MAX_PERMITS);
+        settings.max_connections = max_watches;
         Ok(Self {
             transport,
             watching: Transport::new(&settings)?,
+            watches: Arc::new(Semaphore::new(max_watches)),
+            max_watches,
             members,
             current: watch::Sender::new(0),
             login: Login::new(config),
@@ -119,6 +126,20 @@ impl Client {
             self.transport.shutdown(deadline),
             self.watching.shutdown(deadline)
         );
+    }
+
+    /// Leave to hold a watch open, also while it is opened anew.
+    ///
+    /// # Errors
+    /// `Rejected` while there are as many as there may be.
+    pub(crate) fn leave_to_watch(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.watches).try_acquire_owned().map_err(|_| {
+            let text = format!(
+                "{} services are watched, which is all that `max_watches` allows: this one is not kept current",
+                self.max_watches
+            );
+            Error::new(ErrorKind::Rejected, text)
+        })
     }
 
     /// Asks for something that may be asked again.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_core::{Error, Result};
 use trunkline_discovery::{InstanceList, InstanceWatch, ServiceName};
@@ -32,6 +33,8 @@ struct Watch {
     /// Nothing: the list must be asked for.
     known: Option<Known>,
     opened: Option<Opened>,
+    /// Held from one watch to the next.
+    leave: Option<OwnedSemaphorePermit>,
     /// Something may have changed since the last list was told.
     changed: bool,
     /// The next list is not told earlier.
@@ -47,6 +50,7 @@ pub(crate) fn watch(shared: &Arc<Shared>, service: &ServiceName) -> InstanceWatc
         service: service.clone(),
         known: None,
         opened: None,
+        leave: None,
         changed: false,
         not_before: Instant::now(),
         last: None,
@@ -78,6 +82,7 @@ impl Watch {
                     self.failures = (self.failures + 1).min(16);
                     // Another member, or another history, may answer next.
                     (self.known, self.opened, self.last) = (None, None, None);
+                    self.leave = None;
                     return Err(error.with_operation("watch"));
                 }
             }
@@ -113,6 +118,9 @@ impl Watch {
             return Ok(());
         };
         let Some(opened) = &mut self.opened else {
+            if self.leave.is_none() {
+                self.leave = Some(self.shared.client.leave_to_watch()?);
+            }
             self.opened = Some(open(&self.shared, &self.service, known.revision + 1).await?);
             return Ok(());
         };

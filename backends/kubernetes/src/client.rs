@@ -1,15 +1,17 @@
 //! Requests to the API server.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_core::{Context, Error, Result};
+use trunkline_core::{Context, Error, ErrorKind, Result};
 use trunkline_http::{Body, Limits, Origin, Transport, TransportConfig};
 
 use crate::access::Access;
@@ -20,8 +22,6 @@ use crate::lines::Lines;
 
 /// Longest answer that is read.
 const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
-/// Every watched service has a connection or a stream of its own in each namespace.
-const WATCHES: usize = 4096;
 /// For what is asked and answered: watches never take these.
 const CONNECTIONS: usize = 32;
 /// Longer than anything that is waited for: who opens a watch bounds its silence.
@@ -38,8 +38,10 @@ pub(crate) enum Opened {
 
 pub(crate) struct Client {
     transport: Transport,
-    /// The connections that watches hold.
+    /// The connections that watches hold: each has one, or a stream of one.
     watching: Transport,
+    watches: Arc<Semaphore>,
+    max_watches: usize,
     origin: Origin,
     access: Access,
     namespace: Option<String>,
@@ -89,10 +91,14 @@ impl Client {
             Access::new(found.token.as_ref(), found.token_file)?
         };
         let transport = Transport::new(&settings)?;
-        settings.max_connections = WATCHES;
+        let max_watches = usize::try_from(config.max_watches).unwrap_or(usize::MAX);
+        let max_watches = max_watches.min(Semaphore::MAX_PERMITS);
+        settings.max_connections = max_watches;
         Ok(Self {
             transport,
             watching: Transport::new(&settings)?,
+            watches: Arc::new(Semaphore::new(max_watches)),
+            max_watches,
             origin,
             access,
             namespace: found.namespace,
@@ -130,6 +136,20 @@ impl Client {
     /// How long the server is asked to keep a watch open.
     pub(crate) fn wait(&self) -> Duration {
         self.wait
+    }
+
+    /// Leave to hold a watch open, also while it is opened anew.
+    ///
+    /// # Errors
+    /// `Rejected` while there are as many as there may be.
+    pub(crate) fn leave_to_watch(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.watches).try_acquire_owned().map_err(|_| {
+            let text = format!(
+                "{} watches are open, which is all that `max_watches` allows: what this one is of is not kept current",
+                self.max_watches
+            );
+            Error::new(ErrorKind::Rejected, text)
+        })
     }
 
     /// Asks for something; nothing when a continuation is too old.

@@ -65,6 +65,9 @@ pub struct KubernetesConfig {
     pub annotations: bool,
     /// How long a watch lasts until it is opened anew where it was: by this a server that hangs is noticed. Default `30s`.
     pub wait: Duration,
+    /// Watches that may be open at a time, beside everything else: each service has one in every namespace, and another one where
+    /// annotations are read. What more are asked for is told that it is not kept current. Default 4096.
+    pub max_watches: u32,
     /// Time for one request. Default `5s`.
     pub request_timeout: Duration,
     /// The token of the account. Default: that of the pod or of the context.
@@ -155,6 +158,7 @@ impl KubernetesConfig {
             ip: IpFamily::Auto,
             annotations: false,
             wait: Duration::from_secs(30),
+            max_watches: 4096,
             request_timeout: Duration::from_secs(5),
             token: None,
             token_file: None,
@@ -180,6 +184,8 @@ impl KubernetesConfig {
         config.ip = options.choice("ip", &FAMILIES).unwrap_or_default();
         config.annotations = options.flag("annotations").unwrap_or_default();
         config.wait = options.duration("wait").unwrap_or(config.wait);
+        let watches = options.count("max_watches");
+        config.max_watches = watches.unwrap_or(config.max_watches);
         let timeout = options.duration("request_timeout");
         config.request_timeout = timeout.unwrap_or(config.request_timeout);
         config.token.clone_from(&connection.password);
@@ -202,6 +208,9 @@ impl KubernetesConfig {
         }
         if config.wait < Duration::from_secs(1) {
             options.problem("wait", "must be at least 1 s");
+        }
+        if config.max_watches == 0 {
+            options.problem("max_watches", "must be at least 1");
         }
         options.finish()?;
         Ok(config)
@@ -364,6 +373,9 @@ impl From<KubernetesConfig> for ServiceDiscoveryConfig {
         if config.annotations {
             options.insert("annotations".to_owned(), true.into());
         }
+        if config.max_watches != usual.max_watches {
+            options.insert("max_watches".to_owned(), config.max_watches.into());
+        }
         for (name, span, usual) in [
             ("wait", config.wait, usual.wait),
             (
@@ -418,7 +430,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let url = "kubernetes://user:x@a,b/Shop?token_file=t&client_key=k&wait=1ms&context=c&weit=1&protocol=ftp&account=x&ip=6&api_server=a";
+        let url = "kubernetes://user:x@a,b/Shop?token_file=t&client_key=k&wait=1ms&context=c&weit=1&protocol=ftp&account=x&ip=6&api_server=a&max_watches=0";
         let error = read(url).unwrap_err();
         for path in [
             "connection.host",
@@ -427,6 +439,7 @@ mod tests {
             "options.token_file",
             "options.client_key",
             "options.wait",
+            "options.max_watches",
             "options.context",
             "options.weit",
             "options.protocol",
@@ -483,6 +496,7 @@ mod tests {
         config.ip = IpFamily::V6;
         config.annotations = true;
         config.wait = Duration::from_secs(3);
+        config.max_watches = 100;
         config.request_timeout = Duration::from_secs(2);
         config.token_file = Some("token".into());
         config.ca_file = Some("ca".into());

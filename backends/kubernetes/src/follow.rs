@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use futures_util::stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep};
 use trunkline_core::{Error, ErrorKind, Result};
 
@@ -21,7 +22,7 @@ use crate::message::{Event, Kind, List, Status};
 const PART: usize = 500;
 /// The longest wait before a list is asked for again, and before a watch is that ended at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// The same where it is refused: somebody must change what is allowed.
+/// The same where it is refused, there or here: somebody must change what is allowed.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 
@@ -111,6 +112,8 @@ struct Following<T> {
     version: String,
     listed: bool,
     lines: Option<Lines>,
+    /// Held from one watch to the next.
+    leave: Option<OwnedSemaphorePermit>,
     opened: Option<Instant>,
     /// How long it is waited before the next list.
     wait: Duration,
@@ -130,8 +133,9 @@ pub(crate) fn snapshots<T: Kind>(
         if let Err(error) = &next {
             following.listed = false;
             following.lines = None;
+            following.leave = None;
             following.opened = None;
-            following.wait = match is_refusal(error) {
+            following.wait = match is_refusal(error) || error.kind() == ErrorKind::Rejected {
                 true => REFUSED_WAIT,
                 false => LONGEST_WAIT,
             };
@@ -150,6 +154,7 @@ impl<T: Kind> Following<T> {
             version: String::new(),
             listed: false,
             lines: None,
+            leave: None,
             opened: None,
             wait: Duration::ZERO,
             ended: false,
@@ -196,6 +201,9 @@ impl<T: Kind> Following<T> {
     }
 
     async fn open(&mut self) -> Result<()> {
+        if self.leave.is_none() {
+            self.leave = Some(self.client.leave_to_watch()?);
+        }
         let seconds = self.client.wait().as_secs().max(1).to_string();
         let path = self.collection.path(&[
             ("watch", "1"),

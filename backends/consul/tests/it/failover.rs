@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use trunkline_consul::{ConsulConfig, ConsulRegistry};
+use trunkline_core::ErrorKind;
 use trunkline_discovery::{
     InstanceWatch, Registry, Resolver, ServiceDiscoveryConfig, ServiceInstance,
 };
@@ -15,13 +16,14 @@ use crate::world::{SOON, name, until, with};
 
 const LONG: Duration = Duration::from_secs(600);
 
-async fn launched(datacenter: &str, wan: u16, join: u16) -> Option<Server> {
-    let arguments = vec![
+async fn launched(datacenter: &str, wan: u16, join: u16, more: &[&str]) -> Option<Server> {
+    let mut arguments: Vec<String> = more.iter().map(|&more| more.to_owned()).collect();
+    arguments.extend([
         format!("-datacenter={datacenter}"),
         format!("-serf-wan-port={wan}"),
         format!("-retry-join-wan=127.0.0.1:{join}"),
         "-retry-interval-wan=1s".to_owned(),
-    ];
+    ]);
     let launched = tokio::task::spawn_blocking(move || {
         servers::own_launched(Launch::new(&CONSUL).arguments(arguments))
     });
@@ -34,10 +36,13 @@ fn ports() -> [u16; 2] {
     taken.map(|listener| listener.local_addr().unwrap().port())
 }
 
-/// Two datacentres that know each other.
-async fn two() -> Option<(Server, Server)> {
+/// Two datacentres that know each other; the second one has more arguments.
+async fn two(of_west: &[&str]) -> Option<(Server, Server)> {
     let [one, two] = ports();
-    let (east, west) = tokio::join!(launched("east", one, two), launched("west", two, one));
+    let (east, west) = tokio::join!(
+        launched("east", one, two, &[]),
+        launched("west", two, one, of_west)
+    );
     let (east, west) = (east?, west?);
     let knows = |address: SocketAddr, path: &str| get(address, path).is_ok();
     let (at, back) = (east.address(), west.address());
@@ -80,7 +85,7 @@ async fn told(watch: &mut InstanceWatch, wanted: &[u16]) -> BTreeSet<Option<Stri
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_another_datacentre_are_taken_while_the_own_has_none() {
-    let Some((east, west)) = two().await else {
+    let Some((east, west)) = two(&[]).await else {
         return;
     };
     let own = registry(&east, "&failover=west");
@@ -137,5 +142,45 @@ async fn instances_of_another_datacentre_are_taken_while_the_own_has_none() {
     let error = tokio::time::timeout(SOON, told).await.unwrap();
     assert!(error.message().contains("cannot be asked"), "{error}");
     own.resolve(&name("users")).await.unwrap_err();
+    drop((east, west));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_datacentre_judges_the_token_itself_and_a_refusal_is_no_empty_service() {
+    let acl = "-hcl=acl { enabled = true default_policy = \"allow\" tokens { master = \"of-the-west\" } }";
+    let Some((east, west)) = two(&[acl]).await else {
+        return;
+    };
+    let there = registry(&west, "&token=of-the-west");
+    there.register(instance(1), LONG).await.unwrap();
+    let allowed = registry(&east, "&failover=west&token=of-the-west");
+    let list = allowed.resolve(&name("users")).await.unwrap();
+    assert_eq!(list.instances.len(), 1);
+
+    // The own datacentre takes any token here, so it is the other one that refuses.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "11111111-2222-3333-4444-555555555555").unwrap();
+    let refused = registry(
+        &east,
+        &format!("&failover=west&token_file={}", file.display()),
+    );
+    let error = refused.resolve(&name("users")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    let report = error.report().to_string();
+    assert!(report.contains("datacentre west"), "{report}");
+    assert!(!report.contains("1111"), "{report}");
+    // Nobody needs the other one while the own has somebody.
+    let lease = refused.register(instance(2), LONG).await.unwrap();
+    let list = refused.resolve(&name("users")).await.unwrap();
+    assert_eq!(list.instances[0].port, 2);
+    refused.deregister(&lease).await.unwrap();
+    // A watch tells the refusal, and goes on by itself once the file has a token that is taken.
+    let mut watch = refused.watch(&name("users")).await.unwrap();
+    let error = watch.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    std::fs::write(&file, "of-the-west").unwrap();
+    let elsewhere = BTreeSet::from([Some("west".to_owned())]);
+    assert_eq!(told(&mut watch, &[1]).await, elsewhere);
     drop((east, west));
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use trunkline_core::ErrorKind;
 use trunkline_discovery::{Registry, Resolver, ServiceInstance};
 use trunkline_etcd::{EtcdConfig, EtcdRegistry};
 use trunkline_testing::faults::Relay;
@@ -199,7 +200,9 @@ async fn watches_leave_connections_for_the_rest() {
     // One more is told that it is not kept current, instead of saying nothing.
     let mut more = registry.watch(&name("c")).await.unwrap();
     more.next().await.unwrap().unwrap();
-    more.next().await.unwrap().unwrap_err();
+    let told = more.next().await.unwrap().unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::Rejected);
+    assert!(told.message().contains("`max_watches`"), "{told}");
     // Everything else goes on.
     let instance = ServiceInstance::new(name("c"), "127.0.0.1", 1);
     let lease = registry.register(instance.clone(), Duration::from_secs(60));
@@ -210,6 +213,20 @@ async fn watches_leave_connections_for_the_rest() {
         registry.resolve(&name("c")).await.unwrap().instances.len(),
         1
     );
+    // What it missed comes nevertheless, and it takes the place of one that ends.
+    watches.pop();
+    let told = async {
+        loop {
+            match more.next().await.unwrap() {
+                Ok(list) if list.instances.len() == 1 => return,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(SOON, told).await.expect("it is told");
+    registry.deregister(&lease).await.unwrap();
+    let told = tokio::time::timeout(SOON, more.next()).await.unwrap();
+    assert!(told.unwrap().unwrap().instances.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

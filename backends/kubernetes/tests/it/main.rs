@@ -5,4 +5,5 @@ mod access;
 mod conformance;
 mod outages;
 mod slices;
+mod watches;
 mod world;
