@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, Weak};
+use std::time::Duration;
 
 use arc_swap::Guard;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Pool;
@@ -16,7 +17,11 @@ use crate::check::Checks;
 use crate::set::InstanceSet;
 
 /// Tables for more instances than this are made on a thread for blocking work: those of hashes take milliseconds.
-const MANY: usize = 1024;
+pub(super) const MANY: usize = 1024;
+
+/// Tables for so many are made this long after the last ones at the soonest: whoever leaves meanwhile is left out of the next
+/// ones together with the others.
+const GATHERED: Duration = Duration::from_millis(20);
 
 /// What is to be worked out anew for one service.
 #[derive(Debug, Default)]
@@ -57,7 +62,14 @@ struct AtIt {
 impl AtIt {
     async fn run(mut self, stop: CancellationToken) {
         while let Some(pool) = self.pool.upgrade().filter(|_| self.still) {
+            let many = pool.set.load().len() > MANY;
             let readmit_at = settled(pool).await;
+            if many {
+                tokio::select! {
+                    () = sleep(GATHERED) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
             match readmit_at {
                 Some(at) => tokio::select! {
                     () = sleep_until(at) => {}
@@ -269,9 +281,12 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use tokio::time::sleep;
+    use tokio_util::sync::CancellationToken;
     use trunkline_resilience::Outcome;
 
     use crate::balance::{PickRequest, Picked};
+    use crate::check::{Results, Running};
     use crate::instance::{ServiceInstance, ServiceName};
     use crate::instances::Instances;
 
@@ -356,6 +371,39 @@ mod tests {
         }
         assert_eq!(instances.pool().peek().generation(), before);
         assert!(half_is_in());
+    }
+
+    /// A network goes away: all checks fail within moments.
+    #[tokio::test(start_paused = true)]
+    async fn tables_of_very_many_are_made_once_for_all_whose_checks_fail() {
+        let instances = instances(3_000);
+        let pool = instances.pool();
+        let results = Results::default();
+        pool.begin_checks(Running {
+            stop: CancellationToken::new(),
+            results: results.clone(),
+        });
+        let before = pool.peek().generation();
+        let generations = || pool.peek().generation() - before;
+        let in_rotation = || pool.peek().in_rotation().len();
+        for n in 0..2_000 {
+            assert!(pool.checked(&results, &format!("i{n:05}"), false));
+            if n % 500 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        while in_rotation() > 1_000 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(generations() <= 4, "made {} times", generations());
+        assert!(!pool.can_spare("i02999"), "half of them are out");
+        for n in 0..2_000 {
+            assert!(pool.checked(&results, &format!("i{n:05}"), true));
+        }
+        while in_rotation() < 3_000 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(generations() <= 8, "made {} times", generations());
     }
 
     #[test]

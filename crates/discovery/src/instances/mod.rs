@@ -31,7 +31,7 @@ use crate::departures::Departures;
 use crate::instance::{ServiceInstance, ServiceName};
 use crate::onlooker::Onlooker;
 use crate::set::{Freshness, InstanceSet, Standing, Vanished};
-use arranging::Todo;
+use arranging::{MANY, Todo};
 use ejecting::SHORTEST_INTERVAL;
 
 /// Of the instances that a registry no longer lists, so many are remembered.
@@ -668,8 +668,20 @@ impl Pool {
         let Some(member) = set.member(id) else {
             return false;
         };
-        let changed = member.load.set_passing(check, passes);
-        if changed {
+        let changed = {
+            let _leaving = self.leaving();
+            let was_sound = member.is_sound();
+            let changed = member.load.set_passing(check, passes);
+            if was_sound && !member.is_sound() {
+                set.standing.goes(false, true);
+            }
+            changed
+        };
+        if changed && set.len() > MANY {
+            // When a network fails, all of them fail within moments: not each has tables made.
+            drop(replacing);
+            self.rearrange();
+        } else if changed {
             let next = self.arrange(InstanceSet::clone(&set));
             self.replace(next, &replacing);
         }
