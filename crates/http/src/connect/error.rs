@@ -44,7 +44,8 @@ pub struct ConnectFailed {
     pub stage: ConnectStage,
     /// The limit that ended it, if one did.
     pub timeout: Option<Duration>,
-    /// Whether the reason lies here, such as too many open files, and not at the other side.
+    /// Whether the reason lies on this side, such as too many open files or a proxy that cannot be reached or does not take who
+    /// asks: it says nothing about the other side.
     pub is_local: bool,
     /// The cause as text: what a system or TLS error says cannot be copied.
     cause: String,
@@ -76,6 +77,21 @@ impl ConnectFailed {
             timeout: None,
             is_local: is_local(cause.as_ref()),
             cause: chain(cause.as_ref()),
+        };
+        failed.into_error()
+    }
+
+    /// The error of a connection that a proxy let nobody ask for: there is no way to it, or it does not take who asks.
+    pub(crate) fn before_the_proxy(
+        authority: impl fmt::Display,
+        cause: impl Into<BoxError>,
+    ) -> Error {
+        let failed = Self {
+            authority: authority.to_string(),
+            stage: ConnectStage::Proxy,
+            timeout: None,
+            is_local: true,
+            cause: chain(cause.into().as_ref()),
         };
         failed.into_error()
     }

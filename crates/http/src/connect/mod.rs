@@ -146,7 +146,10 @@ impl Connector {
             let socket = dial::tcp(host, port, self.public_only).await?;
             return Ok((socket, None));
         };
-        let dial_proxy = || dial::tcp(proxy.host(), proxy.port(), false);
+        let dial_proxy = || async {
+            let dialled = dial::tcp(proxy.host(), proxy.port(), false).await;
+            dialled.map_err(|error| ConnectFailed::before_the_proxy(origin.authority(), error))
+        };
         // Who may dial public addresses alone tells the proxy an address, which only a tunnel takes.
         let forward = (!tls && !self.prior_knowledge && !self.public_only)
             .then(|| proxy.forward())
@@ -173,10 +176,10 @@ impl Connector {
                 Err(cause) => refused = cause,
             }
         }
-        Err(ConnectFailed::error(
-            origin.authority(),
-            ConnectStage::Proxy,
-            refused,
-        ))
+        let at = origin.authority();
+        Err(match refused.is_of_who_asks() {
+            true => ConnectFailed::before_the_proxy(at, refused),
+            false => ConnectFailed::error(at, ConnectStage::Proxy, refused),
+        })
     }
 }

@@ -442,6 +442,11 @@ impl Refused {
     pub(super) const fn is_of_tunnels(&self) -> bool {
         matches!(self, Self::Status(400 | 403 | 404 | 405 | 501))
     }
+
+    /// Whether it is who asks that the proxy refuses, wherever to.
+    pub(super) const fn is_of_who_asks(&self) -> bool {
+        matches!(self, Self::Status(407) | Self::Credentials)
+    }
 }
 
 /// RFC 4648, with padding.

@@ -1,13 +1,16 @@
 //! Connections through proxies, and those that are not made at all.
 
+use std::time::Duration;
+
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use trunkline_core::{ErrorKind, Retry, Secret};
+use trunkline_discovery::{Instances, Probe, ServiceInstance, ServiceName};
 use trunkline_http::{
-    AddressDenied, ConnectFailed, ConnectStage, EnhancedHttpClient, HttpClientConfig, Origin,
-    Transport, TransportConfig,
+    AddressDenied, ConnectFailed, ConnectStage, EnhancedHttpClient, HttpClientConfig, HttpProbe,
+    Origin, Transport, TransportConfig,
 };
 
 use crate::rig::{Server, fetch, get, in_time, spawn, text};
@@ -260,6 +263,44 @@ async fn a_proxy_that_refuses_is_said_to_and_nothing_was_sent() {
         let failed = error.find::<ConnectFailed>().unwrap();
         assert_eq!(failed.stage, ConnectStage::Proxy);
         assert!(failed.to_string().contains(why), "{failed}");
+    }
+}
+
+/// A port that nobody listens on.
+async fn nobody() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn no_instance_is_blamed_for_a_proxy_that_is_away_or_knows_nobody() {
+    let (suspicious, _asked) = proxy(false, true).await;
+    let name = ServiceName::new("users").unwrap();
+    for port in [nobody().await, suspicious] {
+        let all = ["one.invalid", "two.invalid", "three.invalid"];
+        let all = all.map(|host| ServiceInstance::new(name.clone(), host, 80));
+        let instances = Instances::fixed(name.clone(), all.to_vec());
+        let mut config = HttpClientConfig::default();
+        config.proxy = Some(format!("http://127.0.0.1:{port}"));
+        config.retry.delay = Some(Duration::from_millis(1));
+        let client = EnhancedHttpClient::builder()
+            .config(config)
+            .instances(instances.clone())
+            .build()
+            .unwrap();
+        // All its attempts together would take out all but one.
+        let error = in_time(client.get("/").send()).await.unwrap_err();
+        let error = trunkline_core::Error::from(error);
+        let failed = error.find::<ConnectFailed>().unwrap();
+        assert_eq!((failed.stage, failed.is_local), (ConnectStage::Proxy, true));
+        assert_eq!(instances.snapshot().in_rotation().count(), 3);
+
+        // Nor does a health check take it for the word of one.
+        let url = format!("http://127.0.0.1:{port}");
+        let probe = HttpProbe::new(Transport::new(&through(&url)).unwrap());
+        let asked = instances.snapshot().instances().next().unwrap().clone();
+        let error = in_time(probe.probe(&asked)).await.unwrap_err();
+        assert_eq!(error.origin(), trunkline_core::Origin::Local);
     }
 }
 
