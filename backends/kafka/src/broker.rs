@@ -16,10 +16,11 @@ use trunkline_messaging::{
 use crate::browse::Browser;
 use crate::catalog::Catalog;
 use crate::config::KafkaConfig;
+use crate::delays::Delays;
 use crate::error::closed;
 use crate::hub::Hub;
 use crate::link::{Link, State};
-use crate::names::Names;
+use crate::names::{Names, is_delayed};
 use crate::publish::Publisher;
 
 const KIND: &str = "kafka";
@@ -66,6 +67,7 @@ struct Parts {
     catalog: Arc<Catalog>,
     publisher: Arc<Publisher>,
     browser: Arc<Browser>,
+    delays: Arc<Delays>,
 }
 
 /// The groups that have subscriptions here, and the subscribers without one.
@@ -100,6 +102,7 @@ impl KafkaBroker {
         let names = Names {
             topics: config.topic_prefix.clone(),
             queues: config.queue_prefix.clone(),
+            delays: config.delays(),
         };
         Ok(Self {
             link: Link::new(config),
@@ -147,6 +150,7 @@ impl KafkaBroker {
     fn start(&self, hub: &Arc<Hub>) {
         if let Some(parts) = self.parts.get() {
             hub.start_once(&parts.catalog, &self.groups);
+            parts.delays.look();
         }
     }
 
@@ -164,6 +168,9 @@ impl Drop for KafkaBroker {
         self.link.close();
         for hub in self.ends() {
             hub.end();
+        }
+        if let Some(parts) = self.parts.get() {
+            parts.delays.stop();
         }
         self.groups.stop();
         self.keeper.stop();
@@ -183,6 +190,8 @@ impl MessageBroker for KafkaBroker {
         capabilities.wildcards = true;
         capabilities.queues = true;
         capabilities.redelivery = true;
+        capabilities.delayed_redelivery = true;
+        capabilities.delayed_publish = true;
         capabilities.expiry = true;
         capabilities.replay = true;
         capabilities.lease_extension = true;
@@ -202,14 +211,22 @@ impl MessageBroker for KafkaBroker {
                 Arc::clone(&catalog),
                 self.names.clone(),
             );
+            let publisher = Arc::new(publisher);
+            let delays = Delays::new(
+                Arc::clone(&self.link),
+                self.names.clone(),
+                Arc::clone(&catalog),
+                Arc::clone(&publisher),
+            );
             let browser = Browser::new(Arc::clone(&self.link), self.names.clone());
             // The first answer is this call's; the keeper asks on.
             let keep = Arc::clone(&self.link).keep(scout, self.keeper.token());
             self.keeper.spawn("kafka link", keep);
             Ok::<_, Error>(Parts {
                 catalog,
-                publisher: Arc::new(publisher),
+                publisher,
                 browser: Arc::new(browser),
+                delays,
             })
         });
         let parts = parts.await?;
@@ -227,6 +244,11 @@ impl MessageBroker for KafkaBroker {
         for hub in self.ends() {
             hub.end();
         }
+        // What is on its way where it is due to arrives first.
+        let moved = match self.parts.get() {
+            Some(parts) => parts.delays.end(deadline).await,
+            None => 0,
+        };
         let flushed = match self.parts.get() {
             Some(parts) => parts.publisher.close(deadline).await,
             None => Ok(()),
@@ -240,8 +262,8 @@ impl MessageBroker for KafkaBroker {
             parts.catalog.close().await;
         }
         flushed?;
-        if left + kept > 0 {
-            let text = format!("{} parts did not end in time", left + kept);
+        if left + kept + moved > 0 {
+            let text = format!("{} parts did not end in time", left + kept + moved);
             return Err(Error::timeout(text));
         }
         Ok(())
@@ -258,7 +280,11 @@ impl MessageBroker for KafkaBroker {
     async fn publish(&self, publish: Publish) -> Result<Receipt> {
         let deadline = self.link.deadline();
         let parts = self.parts(deadline).await?;
+        let is_delayed = publish.delay.is_some();
         let sent = parts.publisher.send(publish, deadline).await?;
+        if is_delayed {
+            parts.delays.begin();
+        }
         parts.publisher.confirmed(sent, deadline).await
     }
 
@@ -268,7 +294,11 @@ impl MessageBroker for KafkaBroker {
         for publish in batch {
             let outcome = async {
                 let parts = self.parts(deadline).await?;
+                let is_delayed = publish.delay.is_some();
                 let sent = parts.publisher.send(publish, deadline).await?;
+                if is_delayed {
+                    parts.delays.begin();
+                }
                 Ok::<_, Error>((parts, sent))
             };
             sent.push(outcome.await);
@@ -320,6 +350,10 @@ impl MessageBroker for KafkaBroker {
     async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription> {
         self.check_open()?;
         match (&subscribe.source, &subscribe.group) {
+            (Source::Queue(queue), _) if is_delayed(queue) => {
+                let text = format!("the queue `{queue}` is the broker's own");
+                return Err(Error::invalid(text));
+            }
             (Source::Queue(_), Some(_)) => return Err(Error::invalid("a queue has no groups")),
             (_, Some(group)) => {
                 TopicName::new(group)?;

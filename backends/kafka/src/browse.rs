@@ -26,7 +26,7 @@ use crate::hub::ledger::Place;
 use crate::hub::positions::committed;
 use crate::hub::{Hub, list};
 use crate::link::{Link, Reports, of_client, retire};
-use crate::names::{Names, place_of, position};
+use crate::names::{Names, is_delayed, place_of, position};
 use crate::note::{self, Note, Ranges};
 
 /// One question may take so long, whatever the deadline.
@@ -174,7 +174,7 @@ impl Browser {
             let all = all.map_err(|error| of_question("asking for the queues", &error))?;
             let topics = all.topics().iter().filter(|topic| topic.error().is_none());
             let found = topics.filter_map(|topic| match names.destination(topic.name()) {
-                Some(Destination::Queue(queue)) => Some(queue),
+                Some(Destination::Queue(queue)) if !is_delayed(&queue) => Some(queue),
                 _ => None,
             });
             let mut found: Vec<TopicName> = found.collect();

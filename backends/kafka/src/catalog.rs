@@ -19,6 +19,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The pause before a question that may have another answer soon.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How a topic is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape {
+    /// Default: as configured.
+    pub(crate) partitions: Option<u32>,
+    /// How long messages are kept. Default: as the servers say.
+    pub(crate) kept_for: Option<Duration>,
+}
+
 /// The topics that are known to be there.
 pub(crate) struct Catalog {
     link: Arc<Link>,
@@ -112,11 +121,21 @@ impl Catalog {
 
     /// Makes a topic unless it is there.
     pub(crate) async fn ensure(&self, topic: &str, deadline: Instant) -> Result<()> {
+        self.ensure_as(topic, Shape::default(), deadline).await
+    }
+
+    /// Makes a topic in this way unless it is there, however it was made.
+    pub(crate) async fn ensure_as(
+        &self,
+        topic: &str,
+        shape: Shape,
+        deadline: Instant,
+    ) -> Result<()> {
         loop {
             if self.exists(topic, deadline).await? {
                 return Ok(());
             }
-            match self.create(topic, deadline).await? {
+            match self.create(topic, shape, deadline).await? {
                 Ok(()) | Err(Code::TopicAlreadyExists) => {
                     // The servers learn of it one after the other.
                     while !self.exists(topic, deadline).await? {
@@ -137,6 +156,7 @@ impl Catalog {
     async fn create(
         &self,
         topic: &str,
+        shape: Shape,
         deadline: Instant,
     ) -> Result<std::result::Result<(), Code>> {
         let mut admin = self.admin.lock().await;
@@ -151,16 +171,24 @@ impl Catalog {
             }
         };
         let config = self.link.config();
-        let partitions = config
+        let partitions = shape
             .partitions
+            .or(config.partitions)
             .and_then(|number| i32::try_from(number).ok());
         let copies = config.replication.map(i32::from);
         // Less than one is: as the servers say.
-        let new = NewTopic::new(
+        let kept_for = shape.kept_for.map(|span| span.as_millis().to_string());
+        let mut new = NewTopic::new(
             topic,
             partitions.unwrap_or(-1),
             TopicReplication::Fixed(copies.unwrap_or(-1)),
         );
+        if let Some(kept_for) = &kept_for {
+            new = new.set("cleanup.policy", "delete");
+            new = new
+                .set("retention.ms", kept_for)
+                .set("retention.bytes", "-1");
+        }
         let within = deadline
             .saturating_duration_since(Instant::now())
             .min(ANSWER_WITHIN);

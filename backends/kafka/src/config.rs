@@ -132,6 +132,11 @@ pub struct KafkaConfig {
     pub topic_prefix: Option<String>,
     /// First part of the names of topics that are queues. Default `queues`.
     pub queue_prefix: String,
+    /// Topic of messages that wait for their time, made when it is first needed. Whoever subscribes or publishes for later moves
+    /// what is due in it, also for others that share it, and needs the right to publish where they do. Default: `delayed` behind
+    /// `topic_prefix` and a hyphen; without one behind `queue_prefix`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_topic: Option<String>,
     /// How often a subscription with wildcards, or without a group, looks for new topics and partitions. Default `5s`.
     #[serde(with = "trunkline_core::duration")]
     #[schemars(with = "trunkline_core::duration::Text")]
@@ -225,6 +230,7 @@ impl Default for KafkaConfig {
             replication: None,
             topic_prefix: None,
             queue_prefix: "queues".to_owned(),
+            delay_topic: None,
             topic_refresh: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
             settings: BTreeMap::new(),
@@ -352,6 +358,7 @@ impl KafkaConfig {
         for (name, prefix) in [
             ("topic_prefix", self.topic_prefix.as_deref()),
             ("queue_prefix", Some(self.queue_prefix.as_str())),
+            ("delay_topic", self.delay_topic.as_deref()),
         ] {
             if let Some(prefix) = prefix
                 && TopicName::new(prefix).is_err()
@@ -400,6 +407,13 @@ impl KafkaConfig {
             );
         }
         problems
+    }
+
+    /// The topic of messages that wait for their time.
+    pub(crate) fn delays(&self) -> String {
+        let prefix = self.topic_prefix.as_ref().unwrap_or(&self.queue_prefix);
+        let own = || format!("{prefix}-delayed");
+        self.delay_topic.clone().unwrap_or_else(own)
     }
 
     /// The servers as the driver takes them: each with its port.

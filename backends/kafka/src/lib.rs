@@ -14,6 +14,7 @@ mod broker;
 mod browse;
 mod catalog;
 mod config;
+mod delays;
 mod error;
 mod hub;
 mod link;

@@ -11,6 +11,24 @@ use trunkline_messaging::{Destination, Source, TopicName};
 pub(crate) struct Names {
     pub(crate) topics: Option<String>,
     pub(crate) queues: String,
+    /// Kafka's topic of messages that wait for their time.
+    pub(crate) delays: String,
+}
+
+/// The queue of messages that wait for their time, as all parts but the names know it.
+const DELAYED: &str = "trunkline.delayed";
+
+/// That queue.
+///
+/// # Errors
+/// None.
+pub(crate) fn delayed() -> Result<TopicName> {
+    TopicName::new(DELAYED)
+}
+
+/// Whether it is that queue, which is nobody's but the broker's.
+pub(crate) fn is_delayed(queue: &TopicName) -> bool {
+    queue.as_str() == DELAYED
 }
 
 impl Names {
@@ -30,10 +48,19 @@ impl Names {
                     let text = format!("the topic `{topic}` lies among the queues (`{queues}.…`)");
                     return Err(Error::invalid(text));
                 }
+                if self.is_delays(&name) {
+                    let text = format!("the topic `{topic}` is that of delayed messages");
+                    return Err(Error::invalid(text));
+                }
                 Ok(name)
             }
+            Destination::Queue(queue) if is_delayed(queue) => Ok(self.delays.clone()),
             Destination::Queue(queue) => Ok(format!("{}.{queue}", self.queues)),
         }
+    }
+
+    pub(crate) fn is_delays(&self, topic: &str) -> bool {
+        topic == self.delays
     }
 
     /// What one of Kafka's topics is, if it is one of ours.
@@ -41,6 +68,9 @@ impl Names {
         // Kafka's own, such as `__consumer_offsets`.
         if topic.starts_with("__") {
             return None;
+        }
+        if self.is_delays(topic) {
+            return delayed().ok().map(Destination::Queue);
         }
         if let Some(queue) = under(topic, &self.queues) {
             return TopicName::new(queue).ok().map(Destination::Queue);
@@ -60,6 +90,7 @@ impl Names {
         };
         match source {
             Source::Topics(pattern) => format!("{prefix}{group}@{}", pattern.as_str()),
+            Source::Queue(queue) if is_delayed(queue) => self.delays.clone(),
             Source::Queue(queue) => format!("{}.{queue}", self.queues),
         }
     }
@@ -103,7 +134,16 @@ mod tests {
         Names {
             topics: topics.map(str::to_owned),
             queues: "queues".to_owned(),
+            delays: "delayed".to_owned(),
         }
+    }
+
+    #[test]
+    fn delayed_messages_are_in_no_topic_of_users() {
+        let (names, own) = (names(None), Destination::Queue(delayed().unwrap()));
+        assert_eq!(names.topic(&own).unwrap(), "delayed");
+        assert_eq!(names.destination("delayed"), Some(own));
+        assert!(names.topic(&topic("delayed")).is_err());
     }
 
     fn topic(name: &str) -> Destination {

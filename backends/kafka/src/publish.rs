@@ -15,10 +15,11 @@ use trunkline_core::{Clock as _, Error, Result, Retry, SystemClock};
 use trunkline_messaging::{Destination, Publish, Receipt, Routed};
 
 use crate::catalog::Catalog;
+use crate::delays;
 use crate::error::{closed, of_publish};
 use crate::link::{self, Link, Reports, of_client};
-use crate::names::{Names, position};
-use crate::wire;
+use crate::names::{Names, is_delayed, position};
+use crate::wire::{self, Delayed};
 
 /// The outcome of a publish: partition and offset.
 type Outcome = std::result::Result<(i32, i64), KafkaError>;
@@ -131,9 +132,6 @@ impl Publisher {
         }
         let unsupported =
             |what: &str| Error::unsupported(format!("the kafka broker cannot do this: {what}"));
-        if publish.delay.is_some() {
-            return Err(unsupported("delays"));
-        }
         let is_queue = matches!(publish.destination, Destination::Queue(_));
         if publish.mandatory && !is_queue {
             return Err(unsupported("mandatory messages"));
@@ -143,6 +141,13 @@ impl Publisher {
         if size > largest {
             let text = format!("the message has {size} bytes, more than {largest}");
             return Err(Error::invalid(text));
+        }
+        if let Destination::Queue(queue) = &publish.destination
+            && is_delayed(queue)
+        {
+            return Err(Error::invalid(format!(
+                "the queue `{queue}` is the broker's own"
+            )));
         }
         if publish.message.id.contains('\0') {
             return Err(Error::invalid("a message's id must be without NUL"));
@@ -156,6 +161,11 @@ impl Publisher {
         } else {
             self.catalog.ensure(&topic, deadline).await?;
         }
+        if publish.delay.is_some_and(|delay| !delay.is_zero()) {
+            let shape = delays::shape();
+            let made = self.catalog.ensure_as(&self.names.delays, shape, deadline);
+            made.await?;
+        }
         self.link.ready(deadline).await?;
         let place = tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned());
         let place = match place.await {
@@ -166,10 +176,22 @@ impl Publisher {
                 return Err(Error::exhausted(text).with_retry(Retry::Safe));
             }
         };
+        let delay = publish.delay.filter(|delay| !delay.is_zero());
+        let tier = delay.map(delays::tier).transpose()?;
         let now = SystemClock.now();
         let expires = publish.expires_in.map(|span| now.after(span).unix_millis());
         let message = publish.message;
         let (tell, outcome) = oneshot::channel();
+        // Where it waits, and then its own topic.
+        let delayed = delay.map(|delay| Delayed {
+            // Rounded up: never too early.
+            due: now.after(delay).unix_millis().saturating_add(1),
+            to: publish.destination,
+        });
+        let topic = match tier {
+            Some(_) => self.names.delays.clone(),
+            None => topic,
+        };
         let mut record = BaseRecord::with_opaque_to(
             &topic,
             Box::new(Waiting {
@@ -178,10 +200,13 @@ impl Publisher {
             }),
         )
         .payload(&message.payload[..])
-        .headers(wire::encode(&message, expires))
+        .headers(wire::encode(&message, expires, delayed.as_ref()))
         .timestamp(now.unix_millis());
         if let Some(key) = &message.key {
             record = record.key(&key[..]);
+        }
+        if let Some(tier) = tier {
+            record = record.partition(tier);
         }
         self.producer()?
             .send(record)
@@ -199,7 +224,9 @@ impl Publisher {
         match tokio::time::timeout_at(deadline, outcome).await {
             Ok(Ok(Ok((partition, offset)))) => {
                 let receipt = Receipt::new(id, Routed::Unknown);
-                Ok(match position(partition, offset) {
+                // Where a message waits is not its place.
+                let place = (topic != self.names.delays).then(|| position(partition, offset));
+                Ok(match place.flatten() {
                     Some(position) => receipt.at(position),
                     None => receipt,
                 })

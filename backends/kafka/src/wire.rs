@@ -6,6 +6,7 @@
 //! | `content-type` | the body's media type |
 //! | `trunkline-time` | when it was first published, microseconds since 1970, where that is not the record's time |
 //! | `trunkline-expires` | when it expires, milliseconds since 1970 |
+//! | `trunkline-due`, `trunkline-to` | of a message that waits among the delayed ones: when it goes on, milliseconds since 1970, and where to |
 //! | `ce_…` | `ce-…` of the message: the names that CloudEvents has on Kafka |
 //! | any other | a header of the message |
 //!
@@ -15,13 +16,24 @@
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 use trunkline_core::{Metadata, Timestamp};
-use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
+use trunkline_messaging::{Destination, Message, TopicName};
 
 const ID: &str = "trunkline-id";
 const CONTENT_TYPE: &str = "content-type";
 const TIME: &str = "trunkline-time";
 const EXPIRES: &str = "trunkline-expires";
+const DUE: &str = "trunkline-due";
+const TO: &str = "trunkline-to";
+
+/// What a message waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Delayed {
+    /// Milliseconds since 1970.
+    pub(crate) due: i64,
+    /// Where it goes then.
+    pub(crate) to: Destination,
+}
 
 /// What arrived.
 #[derive(Debug)]
@@ -29,11 +41,20 @@ pub(crate) struct Arrived {
     pub(crate) message: Message,
     /// Milliseconds since 1970.
     pub(crate) expires: Option<i64>,
+    pub(crate) delayed: Option<Delayed>,
 }
 
 /// The headers of a message.
-pub(crate) fn encode(message: &Message, expires: Option<i64>) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 4);
+pub(crate) fn encode(
+    message: &Message,
+    expires: Option<i64>,
+    delayed: Option<&Delayed>,
+) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 6);
+    if let Some(delayed) = delayed {
+        headers = put(headers, DUE, delayed.due.to_string().as_bytes());
+        headers = put(headers, TO, delayed.to.to_string().as_bytes());
+    }
     headers = put(headers, ID, message.id.as_bytes());
     if let Some(content_type) = &message.content_type {
         headers = put(headers, CONTENT_TYPE, content_type.as_bytes());
@@ -83,6 +104,7 @@ pub(crate) fn decode(
     message.key = key.map(Bytes::copy_from_slice);
     message.published_at = time;
     let (mut given, mut expires) = (None, None);
+    let (mut due, mut to) = (None, None);
     let mut own = Metadata::new();
     for header in headers.into_iter().flat_map(Headers::iter) {
         let value = header.value.unwrap_or_default();
@@ -97,6 +119,12 @@ pub(crate) fn decode(
                 message.published_at = micros.map(Timestamp::from_unix_micros).or(time);
             }
             (EXPIRES, Some(text)) if text.parse::<i64>().is_ok() => expires = text.parse().ok(),
+            (DUE, Some(text)) if due.is_none() && text.parse::<i64>().is_ok() => {
+                due = text.parse().ok();
+            }
+            (TO, Some(text)) if to.is_none() && destination(text).is_some() => {
+                to = destination(text);
+            }
             (name, _) => {
                 let bytes = Bytes::copy_from_slice(value);
                 match name.strip_prefix("ce_") {
@@ -108,7 +136,22 @@ pub(crate) fn decode(
     }
     message.id = given.or_else(|| message_id(&own)).unwrap_or_else(id);
     message.headers = own;
-    Arrived { message, expires }
+    Arrived {
+        message,
+        expires,
+        delayed: due.zip(to).map(|(due, to)| Delayed { due, to }),
+    }
+}
+
+/// Reads what a destination is written as: `topic order.created`, `queue work`.
+fn destination(text: &str) -> Option<Destination> {
+    let (kind, name) = text.split_once(' ')?;
+    let name = TopicName::new(name).ok()?;
+    match kind {
+        "topic" => Some(Destination::Topic(name)),
+        "queue" => Some(Destination::Queue(name)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -118,7 +161,9 @@ mod tests {
     use super::*;
 
     fn there_and_back(message: &Message) -> Message {
-        let headers = encode(message, Some(7));
+        let to = Destination::Queue(TopicName::new("work").unwrap());
+        let delayed = Some(Delayed { due: 9, to });
+        let headers = encode(message, Some(7), delayed.as_ref());
         let arrived = decode(
             Some(&headers),
             Some(&message.payload),
@@ -126,7 +171,7 @@ mod tests {
             || "none".to_owned(),
             None,
         );
-        assert_eq!(arrived.expires, Some(7));
+        assert_eq!((arrived.expires, arrived.delayed), (Some(7), delayed));
         arrived.message
     }
 
@@ -152,7 +197,7 @@ mod tests {
     #[test]
     fn attributes_of_cloudevents_have_their_names_on_kafka() {
         let message = Message::new("p").with_header("ce-type", "order.created");
-        let headers = encode(&message, None);
+        let headers = encode(&message, None, None);
         assert!(headers.iter().any(|header| header.key == "ce_type"));
         assert_eq!(
             there_and_back(&message).headers.get("ce-type"),

@@ -64,6 +64,9 @@ pub struct DeliveryInfo {
     /// perhaps when another consumer had fetched it without handing it out.
     /// Counted is every delivery that was handed out, whatever became of it: given back, dropped, or its lease run out.
     pub attempt: u32,
+    /// How often a settlement has given it back, as far as is known here: for a broker that knows that, and does not count
+    /// attempts for good.
+    pub returns: Option<u32>,
     /// Its place in the broker's log, where there is one.
     pub position: Option<u64>,
 }
@@ -76,6 +79,7 @@ impl DeliveryInfo {
             destination,
             group: None,
             attempt: 1,
+            returns: None,
             position: None,
         }
     }
@@ -91,6 +95,13 @@ impl DeliveryInfo {
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
+        self
+    }
+
+    /// Says how often a settlement has given it back.
+    #[must_use]
+    pub fn with_returns(mut self, returns: u32) -> Self {
+        self.returns = Some(returns);
         self
     }
 

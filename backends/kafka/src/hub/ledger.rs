@@ -24,20 +24,31 @@ struct Entry {
     destination: Destination,
     /// Milliseconds since 1970.
     expires: Option<i64>,
+    /// Milliseconds since 1970; 0 for what is due at once.
+    due: i64,
     /// Milliseconds since 1970, as the log has it.
     time: i64,
     /// How often it was handed out.
     attempts: u32,
+    /// How often a holder gave it back by a settlement.
+    returned: u32,
     /// Its number in the hands of somebody.
     holder: Option<u64>,
+    /// It is not handed out before, and its key waits with it or not.
+    waits: Option<(Wait, bool)>,
 }
+
+/// When something is due, and a number of its own.
+type Wait = (Instant, u64);
 
 /// One partition.
 #[derive(Debug)]
 struct Part {
     pending: BTreeMap<i64, Entry>,
-    /// Those of them that nobody holds.
-    ready: BTreeSet<i64>,
+    /// Those of them that nobody holds, and that are due: by when they were, those that always were first.
+    ready: BTreeSet<(i64, i64)>,
+    /// How many of them are not due, and of how many bytes.
+    waiting: (usize, usize),
     /// Keys in the hands of somebody.
     busy: HashSet<Bytes>,
     /// Behind the last that was fetched.
@@ -67,19 +78,49 @@ impl Part {
 
     /// The first that may be handed out.
     fn candidate(&self) -> Option<i64> {
-        self.ready.iter().copied().find(|offset| {
+        let ready = self.ready.iter().map(|(_, offset)| *offset);
+        let mut ready = ready.filter(|offset| {
             let key = self
                 .pending
                 .get(offset)
                 .and_then(|entry| entry.message.key.as_ref());
             key.is_none_or(|key| !self.busy.contains(key))
-        })
+        });
+        ready.next()
     }
 
     fn remove(&mut self, offset: i64) {
-        self.pending.remove(&offset);
-        self.ready.remove(&offset);
+        if let Some(entry) = self.pending.remove(&offset) {
+            self.ready.remove(&(entry.due, offset));
+        }
         self.changes += 1;
+    }
+
+    /// It is not handed out before it is due.
+    fn wait(&mut self, offset: i64, wait: Wait, with_key: bool) {
+        let Some(entry) = self.pending.get_mut(&offset) else {
+            return;
+        };
+        entry.waits = Some((wait, with_key));
+        self.waiting.0 += 1;
+        self.waiting.1 += entry.message.size();
+        if let (true, Some(key)) = (with_key, &entry.message.key) {
+            self.busy.insert(key.clone());
+        }
+        self.ready.remove(&(entry.due, offset));
+    }
+
+    /// It waits no more; for what it has waited, if it has.
+    fn wake(&mut self, offset: i64) -> Option<Wait> {
+        let entry = self.pending.get_mut(&offset)?;
+        let (wait, with_key) = entry.waits.take()?;
+        self.waiting.0 -= 1;
+        self.waiting.1 -= entry.message.size();
+        if let (true, Some(key)) = (with_key, &entry.message.key) {
+            self.busy.remove(key);
+        }
+        self.ready.insert((entry.due, offset));
+        Some(wait)
     }
 
     /// What is done behind the position.
@@ -144,6 +185,8 @@ pub(crate) struct Record {
     pub(crate) destination: Destination,
     pub(crate) message: Arc<Message>,
     pub(crate) expires: Option<i64>,
+    /// When it may be handed out, milliseconds since 1970.
+    pub(crate) due: Option<i64>,
     pub(crate) time: i64,
 }
 
@@ -155,7 +198,10 @@ pub(crate) struct Handed {
     pub(crate) destination: Destination,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
+    pub(crate) expires: Option<i64>,
     pub(crate) attempt: u32,
+    /// How often a holder gave it back by a settlement.
+    pub(crate) returned: u32,
 }
 
 /// Something is done: the servers know when they know of so many changes of the partition.
@@ -180,6 +226,8 @@ pub(crate) struct Ledger {
     parts: HashMap<Place, Part>,
     held: HashMap<u64, Held>,
     timers: BTreeSet<(Instant, u64)>,
+    /// What is not due.
+    later: BTreeMap<Wait, (Place, i64)>,
     members: HashMap<u64, Member>,
     numbers: u64,
     /// How many are not done.
@@ -214,8 +262,38 @@ impl Ledger {
     }
 
     /// Messages that are not done.
-    pub(crate) fn pending(&self) -> usize {
+    #[cfg(test)]
+    fn pending(&self) -> usize {
         self.pending
+    }
+
+    /// Messages that are not done, and due: what waits for its time is bounded by itself.
+    pub(crate) fn load(&self) -> usize {
+        self.pending - self.later.len()
+    }
+
+    /// When the next message is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.later.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Partitions of which so many messages, or bytes, wait for their time that no more are wanted; one that was crowded
+    /// stays so until half of that is left.
+    pub(crate) fn crowded(
+        &self,
+        before: &BTreeSet<Place>,
+        most: usize,
+        bytes: usize,
+    ) -> BTreeSet<Place> {
+        if self.later.is_empty() {
+            return BTreeSet::new();
+        }
+        let parts = self.parts.iter();
+        let crowded = parts.filter(|(place, part)| {
+            let half = 1 + usize::from(before.contains(*place));
+            part.waiting.0 >= most / half || part.waiting.1 >= bytes / half
+        });
+        crowded.map(|(place, _)| place.clone()).collect()
     }
 
     pub(crate) fn places(&self) -> Vec<Place> {
@@ -236,6 +314,7 @@ impl Ledger {
         let part = Part {
             pending: BTreeMap::new(),
             ready: BTreeSet::new(),
+            waiting: (0, 0),
             busy: HashSet::new(),
             next: position,
             committed: position,
@@ -251,6 +330,7 @@ impl Ledger {
 
     /// A message was fetched. What is not of an own partition, or was fetched already, is left out.
     pub(crate) fn take_in(&mut self, record: Record, now: i64) -> bool {
+        let number = self.number();
         let Some(part) = self.parts.get_mut(&record.place) else {
             return false;
         };
@@ -267,13 +347,23 @@ impl Ledger {
             message: record.message,
             destination: record.destination,
             expires: record.expires,
-            time: record.time,
+            due: record.due.unwrap_or(0),
+            time: record.due.unwrap_or(record.time),
             attempts: u32::from(record.offset < part.handed),
+            returned: 0,
             holder: None,
+            waits: None,
         };
+        let due = entry.due;
         part.pending.insert(record.offset, entry);
-        part.ready.insert(record.offset);
+        part.ready.insert((due, record.offset));
         self.pending += 1;
+        let early = record.due.map_or(0, |due| due.saturating_sub(now));
+        if let Ok(early @ 1..) = u64::try_from(early) {
+            let wait = (far(Duration::from_millis(early)), number);
+            part.wait(record.offset, wait, false);
+            self.later.insert(wait, (record.place, record.offset));
+        }
         true
     }
 
@@ -311,12 +401,14 @@ impl Ledger {
                 destination: entry.destination.clone(),
                 partition: place.1,
                 offset,
+                expires: entry.expires,
                 attempt: entry.attempts,
+                returned: entry.returned,
             };
             if let Some(key) = &entry.message.key {
                 part.busy.insert(key.clone());
             }
-            part.ready.remove(&offset);
+            part.ready.remove(&(entry.due, offset));
             part.handed = part.handed.max(offset + 1);
             let until = Instant::now() + lease;
             self.timers.insert((until, number));
@@ -408,6 +500,9 @@ impl Ledger {
             }
             let part = self.parts.get_mut(place)?;
             if part.pending.contains_key(offset) {
+                if let Some(wait) = part.wake(*offset) {
+                    self.later.remove(&wait);
+                }
                 self.pending -= 1;
             } else {
                 part.ahead.insert(*offset, offset + 1);
@@ -426,10 +521,54 @@ impl Ledger {
         let Some(held) = self.let_go(number) else {
             return false;
         };
-        if let Some(part) = self.parts.get_mut(&held.place) {
-            part.ready.insert(held.offset);
+        if let Some(part) = self.parts.get_mut(&held.place)
+            && let Some(entry) = part.pending.get(&held.offset)
+        {
+            part.ready.insert((entry.due, held.offset));
         }
         true
+    }
+
+    /// It comes again because its holder says so, after a delay or at once; its key waits with it. False when it is not its
+    /// holder's any more.
+    pub(crate) fn put_off(&mut self, number: u64, delay: Duration, now: i64) -> bool {
+        let Some(held) = self.let_go(number) else {
+            return false;
+        };
+        let wait = self.number();
+        let Some(part) = self.parts.get_mut(&held.place) else {
+            return true;
+        };
+        let Some(entry) = part.pending.get_mut(&held.offset) else {
+            return true;
+        };
+        part.ready.insert((entry.due, held.offset));
+        entry.returned = entry.returned.saturating_add(1);
+        // What expires meanwhile does not keep its key until then.
+        let left = entry.expires.map(|expires| expires.saturating_sub(now));
+        let left = left.map(|left| Duration::from_millis(u64::try_from(left).unwrap_or_default()));
+        let delay = left.map_or(delay, |left| delay.min(left));
+        if !delay.is_zero() {
+            let wait = (far(delay), wait);
+            part.wait(held.offset, wait, true);
+            self.later.insert(wait, (held.place, held.offset));
+        }
+        true
+    }
+
+    /// What is due may be handed out; whether there was something.
+    pub(crate) fn wake(&mut self) -> bool {
+        let (now, mut any) = (Instant::now(), false);
+        while let Some(next) = self.later.first_entry() {
+            if next.key().0 > now {
+                break;
+            }
+            let (place, offset) = next.remove();
+            if let Some(part) = self.parts.get_mut(&place) {
+                any |= part.wake(offset).is_some();
+            }
+        }
+        any
     }
 
     /// Keeps it for longer. False when it is not its holder's any more.
@@ -524,10 +663,23 @@ impl Ledger {
         for place in places {
             if let Some(part) = self.parts.remove(place) {
                 self.pending -= part.pending.len();
+                let waits = part.pending.values().filter_map(|entry| entry.waits);
+                for (wait, _) in waits {
+                    self.later.remove(&wait);
+                }
             }
         }
     }
 }
+
+/// So far from now; what is further than clocks go is never.
+fn far(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + FOR_EVER)
+}
+
+/// Longer than any process runs.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 fn part_entry<'a>(
     parts: &'a HashMap<Place, Part>,

@@ -30,7 +30,7 @@ use crate::error::{closed, lease_lost};
 use crate::link::Link;
 use crate::names::{self, Names};
 use crate::note;
-use ledger::{Done, Ledger, Place, Removed};
+use ledger::{Done, Handed, Ledger, Place, Removed};
 use rebalance::Events;
 
 type Consumer = BaseConsumer<Events>;
@@ -193,6 +193,12 @@ impl Hub {
 
     /// The next delivery of a member; `None` after the end. Cancel safe.
     pub(crate) async fn take(self: &Arc<Self>, member: u64) -> Option<Delivery> {
+        let handed = self.take_handed(member).await?;
+        Some(self.delivery(handed))
+    }
+
+    /// The next message of a member as the books have it; `None` after the end. Cancel safe. Whoever takes it settles it.
+    pub(crate) async fn take_handed(&self, member: u64) -> Option<Handed> {
         loop {
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
@@ -201,14 +207,14 @@ impl Hub {
             if self.is_stopping() {
                 return None;
             }
-            if let Some(delivery) = self.hand_out(member) {
-                return Some(delivery);
+            if let Some(handed) = self.next_of(member) {
+                return Some(handed);
             }
             arrived.await;
         }
     }
 
-    fn hand_out(self: &Arc<Self>, member: u64) -> Option<Delivery> {
+    fn next_of(&self, member: u64) -> Option<Handed> {
         let mut books = self.books();
         if let Some(until) = books.patient_until {
             if books.ledger.is_behind() && Instant::now() < until {
@@ -216,13 +222,16 @@ impl Hub {
             }
             books.patient_until = None;
         }
-        let handed = books
+        books
             .ledger
-            .hand_out(member, SystemClock.now().unix_millis())?;
-        drop(books);
+            .hand_out(member, SystemClock.now().unix_millis())
+    }
+
+    fn delivery(self: &Arc<Self>, handed: Handed) -> Delivery {
         let mut info = DeliveryInfo::new(handed.destination)
             .with_group(self.label.clone())
-            .with_attempt(handed.attempt);
+            .with_attempt(handed.attempt)
+            .with_returns(handed.returned);
         if let Some(position) = names::position(handed.partition, handed.offset) {
             info = info.at(position);
         }
@@ -230,7 +239,7 @@ impl Hub {
             hub: Arc::clone(self),
             number: handed.number,
         };
-        Some(Delivery::new(handed.message, info, token))
+        Delivery::new(handed.message, info, token)
     }
 
     /// The subscription is gone; what it had handed out stays with its owner.
@@ -271,8 +280,19 @@ impl Hub {
         changed.ok_or_else(|| self.gone())
     }
 
+    /// It comes again, as if it had not been handed out.
+    fn give_back(&self, number: u64) -> Result<()> {
+        self.settle(|ledger| ledger.give_back(number).then_some(()))
+    }
+
+    /// It comes again, at once or after a delay.
+    pub(crate) fn put_off(&self, number: u64, delay: Option<Duration>) -> Result<()> {
+        let (delay, now) = (delay.unwrap_or_default(), SystemClock.now().unix_millis());
+        self.settle(|ledger| ledger.put_off(number, delay, now).then_some(()))
+    }
+
     /// It is done; waits until the servers know, where that is wanted.
-    async fn done(&self, number: u64) -> Result<()> {
+    pub(crate) async fn done(&self, number: u64) -> Result<()> {
         let done = self.settle(|ledger| ledger.done(number))?;
         if self.group.is_none() {
             return Ok(());
@@ -389,25 +409,21 @@ struct Token {
 impl Settle for Token {
     fn settle(self: Box<Self>, settlement: Settlement) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            let back = |ledger: &mut Ledger| ledger.give_back(self.number).then_some(());
-            let refused = match settlement {
-                Settlement::Ack | Settlement::Reject => return self.hub.done(self.number).await,
-                Settlement::Requeue { delay: None } => return self.hub.settle(back),
-                Settlement::Requeue { .. } => "a delayed redelivery",
-                _ => "acknowledging and publishing in one step",
-            };
-            self.hub.settle(back)?;
-            let text = format!("the kafka broker cannot do this: {refused}");
-            Err(Error::unsupported(text))
+            match settlement {
+                Settlement::Ack | Settlement::Reject => self.hub.done(self.number).await,
+                Settlement::Requeue { delay } => self.hub.put_off(self.number, delay),
+                _ => {
+                    self.hub.give_back(self.number)?;
+                    let text = "the kafka broker cannot acknowledge and publish in one step";
+                    Err(Error::unsupported(text))
+                }
+            }
         })
     }
 
     fn abandon(self: Box<Self>) {
         // Too late is as good.
-        drop(
-            self.hub
-                .settle(|ledger| ledger.give_back(self.number).then_some(())),
-        );
+        drop(self.hub.give_back(self.number));
     }
 
     fn extend(&self, lease: Duration) -> BoxFuture<'_, Result<()>> {

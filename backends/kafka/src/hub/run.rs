@@ -39,6 +39,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// the driver may wait on a connection that has been forgotten.
 const STUCK: Duration = Duration::from_secs(15);
 
+/// So many messages of a partition may wait here for their time, and so many bytes; then the rest of it waits at the servers.
+const MOST_WAITING: usize = 2000;
+const MOST_BYTES_WAITING: usize = 16 << 20;
+
 /// How long the driver may need to leave a group.
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -171,6 +175,7 @@ impl Hub {
         let mut look_at = Instant::now();
         let mut unanswered: Option<Instant> = None;
         let mut paused = false;
+        let mut crowded = BTreeSet::new();
         let mut full_since: Option<Instant> = None;
         let most = usize::try_from(self.link.config().consumer_config.max_poll_records);
         let most = most.unwrap_or(usize::MAX);
@@ -181,20 +186,24 @@ impl Hub {
             if Instant::now() >= look_at {
                 look_at = Instant::now() + self.look(consumer, &mut unanswered)?;
             }
-            let (ended, behind) = {
+            let (ended, behind, due) = {
                 let mut books = self.books();
-                (books.ledger.end_leases(), books.patient_until.is_some())
+                let ended = books.ledger.end_leases() | books.ledger.wake();
+                let behind = books.patient_until.is_some();
+                (ended, behind, books.ledger.next_due())
             };
             if ended || behind {
                 self.arrived.notify_waiters();
             }
             self.commit();
             self.refresh();
-            if self.books().ledger.pending() < most {
+            if self.books().ledger.load() < most {
                 full_since = None;
                 if paused {
                     paused = !self.fetching(consumer, true);
+                    crowded.clear();
                 }
+                self.make_room(consumer, &mut crowded);
             } else if !paused {
                 let since = *full_since.get_or_insert_with(Instant::now);
                 if since.elapsed() < STALLED {
@@ -204,13 +213,14 @@ impl Hub {
                 paused = self.fetching(consumer, false);
             }
             let mut taken = false;
-            let mut within = TICK;
+            let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let mut within = due.map_or(TICK, |due| due.min(TICK));
             while let Some(polled) = consumer.poll(within) {
                 match polled {
                     Ok(message) => taken |= self.take_in(&message),
                     Err(error) => self.failed(&error)?,
                 }
-                if self.books().ledger.pending() >= most {
+                if self.books().ledger.load() >= most {
                     break;
                 }
                 within = Duration::ZERO;
@@ -244,12 +254,51 @@ impl Hub {
         changed.is_ok()
     }
 
+    /// Fetches no more of partitions of which too much waits for its time, so that memory is bounded and the others go on.
+    fn make_room(&self, consumer: &Consumer, crowded: &mut BTreeSet<Place>) {
+        let now = self
+            .books()
+            .ledger
+            .crowded(crowded, MOST_WAITING, MOST_BYTES_WAITING);
+        if now == *crowded {
+            return;
+        }
+        let list = |places: &mut dyn Iterator<Item = &Place>| {
+            let mut list = TopicPartitionList::new();
+            for (topic, partition) in places {
+                list.add_partition(topic, *partition);
+            }
+            list
+        };
+        let owned = self.books().ledger.places();
+        let full = list(&mut now.difference(crowded));
+        let free = list(
+            &mut crowded
+                .difference(&now)
+                .filter(|place| owned.contains(place)),
+        );
+        let changed = consumer.pause(&full).and_then(|()| consumer.resume(&free));
+        match changed {
+            Ok(()) => *crowded = now,
+            // Tried again.
+            Err(error) => {
+                tracing::debug!(target: "trunkline", broker = "kafka", %error, "fetching was not changed")
+            }
+        }
+    }
+
     fn take_in(&self, message: &BorrowedMessage<'_>) -> bool {
         let Some(destination) = self.names.destination(message.topic()) else {
             return false;
         };
         let now = SystemClock.now().unix_millis();
-        let (arrived, time) = wire::read(message, now);
+        let (mut arrived, time) = wire::read(message, now);
+        let delayed = arrived.delayed.take();
+        let (destination, due) = match delayed.filter(|_| self.names.is_delays(message.topic())) {
+            // Where it goes then.
+            Some(delayed) => (delayed.to, Some(delayed.due)),
+            None => (destination, None),
+        };
         let (partition, offset) = (message.partition(), message.offset());
         let record = Record {
             place: (Arc::from(message.topic()), partition),
@@ -257,6 +306,7 @@ impl Hub {
             destination,
             message: Arc::new(arrived.message),
             expires: arrived.expires,
+            due,
             time,
         };
         self.books().ledger.take_in(record, now)

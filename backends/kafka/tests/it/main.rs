@@ -4,6 +4,7 @@
 mod access;
 mod conformance;
 mod crashes;
+mod delays;
 mod place;
 mod recovery;
 mod removing;

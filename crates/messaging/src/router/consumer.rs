@@ -99,11 +99,11 @@ impl Consumer {
         let (message, info) = (Wire::unfold(&delivery.shared_message()), delivery.info());
         let mut destination = info.destination.clone();
         let mut attempt = info.attempt;
-        // Who counts the failures: the broker with all deliveries, or the copies alone. Then what comes again without being
-        // a copy of its own was in the hands of somebody who ended with it, or gave it back.
+        // Who counts the failures: the broker with all deliveries, or the copies and what was given back by a settlement. Then
+        // what comes again without being either was in the hands of somebody who ended with it.
         let mut failures = match self.around.capabilities.attempts {
             true => attempt.saturating_sub(1),
-            false => 0,
+            false => info.returns.unwrap_or(0),
         };
         let is_copy = self.is_copy(&destination);
         // A dead letter says how often somebody else tried: who handles dead letters begins anew.
@@ -215,6 +215,7 @@ impl Consumer {
                 &self.settings,
                 &self.around.capabilities,
                 self.place_of_copies(&incoming),
+                delivery.info().returns.is_some(),
             );
             self.metrics.processed(outcome(verdict), began.elapsed());
             match verdict {

@@ -56,13 +56,15 @@ pub(super) enum Way {
 }
 
 /// Decides. The broker's own redelivery is used where it counts attempts, so that a cap holds across crashes; where it
-/// does not count, a copy carries the count; where there is no place for a copy, this process counts.
+/// does not count, a copy carries the count; where there is no place for a copy, this process counts: the backend, if it
+/// can wait without a worker, else the worker that waits.
 pub(super) fn decide(
     error: &HandlerError,
     attempt: u32,
     settings: &ConsumeSettings,
     capabilities: &Capabilities,
     has_retry_queue: bool,
+    counts_returns: bool,
 ) -> Verdict {
     let asked = match error {
         HandlerError::Undecodable { .. } => return Verdict::DeadLetter(Reason::Undecodable),
@@ -79,7 +81,8 @@ pub(super) fn decide(
     // What the broker cannot delay is held here.
     let held = held(delay, settings, capabilities);
     let (now, later) = (Duration::ZERO, held);
-    if capabilities.redelivery && capabilities.attempts {
+    let waits = counts_returns && capabilities.delayed_redelivery;
+    if capabilities.redelivery && (capabilities.attempts || waits && !has_retry_queue) {
         let (hold, delay) = match capabilities.delayed_redelivery {
             true => (now, delay),
             false => (later, None),
@@ -139,7 +142,14 @@ mod tests {
 
     fn after(attempt: u32, capabilities: &Capabilities, retry_queue: bool) -> Verdict {
         let error = HandlerError::retry("failed");
-        decide(&error, attempt, &settings(), capabilities, retry_queue)
+        decide(
+            &error,
+            attempt,
+            &settings(),
+            capabilities,
+            retry_queue,
+            false,
+        )
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -206,19 +216,40 @@ mod tests {
     }
 
     #[test]
+    fn where_no_copy_may_go_the_broker_waits_if_it_counts_meanwhile() {
+        let mut capabilities = able();
+        capabilities.attempts = false;
+        let error = HandlerError::retry("failed");
+        let decided = |copies, counts| {
+            let settings = settings();
+            match decide(&error, 2, &settings, &capabilities, copies, counts) {
+                Verdict::Again { hold, way } => (hold, way),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (now, later) = (Duration::ZERO, Some(SECOND * 2));
+        assert_eq!(decided(false, true), (now, Way::Requeue(later)));
+        assert_eq!(decided(true, true), (now, Way::Copy(later)));
+        assert_eq!(decided(false, false), (SECOND * 2, Way::Here));
+    }
+
+    #[test]
     fn a_handler_may_ask_for_another_wait_and_for_the_end() {
         let asked = HandlerError::retry_after("later", SECOND * 9);
         let expected = Verdict::Again {
             hold: Duration::ZERO,
             way: Way::Requeue(Some(SECOND * 9)),
         };
-        assert_eq!(decide(&asked, 1, &settings(), &able(), true), expected);
+        assert_eq!(
+            decide(&asked, 1, &settings(), &able(), true, false),
+            expected
+        );
         let now = HandlerError::retry_after("now", Duration::ZERO);
         let expected = Verdict::Again {
             hold: Duration::ZERO,
             way: Way::Requeue(None),
         };
-        assert_eq!(decide(&now, 1, &settings(), &able(), true), expected);
+        assert_eq!(decide(&now, 1, &settings(), &able(), true, false), expected);
         for (error, expected) in [
             (HandlerError::reject("no"), Verdict::Reject),
             (
@@ -226,7 +257,10 @@ mod tests {
                 Verdict::DeadLetter(Reason::Handler),
             ),
         ] {
-            assert_eq!(decide(&error, 1, &settings(), &able(), true), expected);
+            assert_eq!(
+                decide(&error, 1, &settings(), &able(), true, false),
+                expected
+            );
         }
     }
 }

@@ -22,6 +22,7 @@ fn record(partition: i32, offset: i64, key: &str) -> Record {
         destination: Destination::Topic(TopicName::new("orders").unwrap()),
         message: Arc::new(message),
         expires: None,
+        due: None,
         time: offset,
     }
 }
@@ -212,12 +213,132 @@ async fn what_has_expired_is_done() {
     assert_eq!(committed(&mut ledger), [(1, ranges(&[]))]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_later_keeps_its_key_waiting_and_nothing_else() {
+    let mut ledger = ledger(1);
+    for (offset, key) in [(0, "a"), (1, "a"), (2, "b"), (3, "")] {
+        ledger.take_in(record(0, offset, key), 0);
+    }
+    let member = ledger.join(1, LEASE);
+    let first = ledger.hand_out(member, 0).unwrap();
+    assert_eq!((first.offset, first.returned), (0, 0));
+    assert!(ledger.put_off(first.number, LEASE, 0));
+    assert_eq!((ledger.pending(), ledger.load()), (4, 3));
+    assert!(!ledger.put_off(first.number, LEASE, 0));
+    // It takes no room of its member's, and the position stays before it.
+    for expected in [2, 3] {
+        let other = ledger.hand_out(member, 0).unwrap();
+        assert_eq!(other.offset, expected);
+        ledger.done(other.number).unwrap();
+    }
+    assert!(ledger.hand_out(member, 0).is_none());
+    assert_eq!(committed(&mut ledger), [(0, ranges(&[2, 3]))]);
+    tokio::time::advance(LEASE / 2).await;
+    assert!(!ledger.wake());
+    assert_eq!(ledger.next_due(), Some(Instant::now() + LEASE / 2));
+    tokio::time::advance(LEASE / 2).await;
+    assert!(ledger.wake());
+    assert_eq!(ledger.load(), 2);
+    let again = ledger.hand_out(member, 0).unwrap();
+    assert_eq!((again.offset, again.attempt, again.returned), (0, 2, 1));
+    ledger.done(again.number).unwrap();
+    assert_eq!(ledger.hand_out(member, 0).unwrap().offset, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_due_is_not_handed_out_and_does_not_hold_its_key() {
+    let mut ledger = ledger(1);
+    for (offset, due) in [(0, Some(300)), (1, Some(100)), (2, None)] {
+        let mut record = record(0, offset, "a");
+        record.due = due;
+        ledger.take_in(record, 0);
+    }
+    let member = ledger.join(10, LEASE);
+    let mut offsets = Vec::new();
+    for _ in 0..3 {
+        while let Some(handed) = ledger.hand_out(member, 0) {
+            offsets.push(handed.offset);
+            ledger.done(handed.number).unwrap();
+        }
+        tokio::time::advance(Duration::from_millis(150)).await;
+        ledger.wake();
+    }
+    assert_eq!(offsets, [2, 1, 0]);
+    assert_eq!((ledger.pending(), ledger.next_due()), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_overdue_goes_by_when_it_was_due() {
+    let mut ledger = ledger(2);
+    for (partition, offset, due) in [(0, 0, 300), (0, 1, 100), (1, 0, 200)] {
+        let mut record = record(partition, offset, "");
+        record.due = Some(due);
+        ledger.take_in(record, if due == 300 { 0 } else { 1000 });
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(ledger.wake());
+    let member = ledger.join(10, LEASE);
+    let next = || Some(ledger.hand_out(member, 1000)?.offset);
+    let offsets: Vec<i64> = std::iter::from_fn(next).collect();
+    assert_eq!(offsets, [1, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_can_be_removed_expire_and_go() {
+    let mut ledger = ledger(2);
+    let mut expiring = record(0, 0, "a");
+    expiring.expires = Some(10);
+    for record in [expiring, record(0, 1, "a"), record(1, 0, "b")] {
+        ledger.take_in(record, 0);
+    }
+    let member = ledger.join(10, LEASE);
+    for _ in 0..2 {
+        let handed = ledger.hand_out(member, 0).unwrap();
+        assert!(ledger.put_off(handed.number, LEASE, 0));
+    }
+    let none = BTreeSet::new();
+    assert_eq!(ledger.crowded(&none, 1, 1000).len(), 2);
+    // At the time when it expires, not when it would come again.
+    tokio::time::advance(Duration::from_millis(10)).await;
+    assert!(ledger.wake());
+    let next = ledger.hand_out(member, 10).unwrap();
+    assert_eq!(next.offset, 1);
+    assert!(ledger.put_off(next.number, LEASE, 0));
+    assert!(ledger.remove(&place(0), &[1], 2, 100).is_some());
+    assert_eq!(ledger.crowded(&none, 1, 1000), [place(1)].into());
+    ledger.revoke(&[place(1)]);
+    assert_eq!((ledger.pending(), ledger.load()), (0, 0));
+    assert_eq!(ledger.next_due(), None);
+    assert!(ledger.crowded(&none, 1, 1000).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_is_one_until_half_of_it_is_gone() {
+    let mut ledger = ledger(1);
+    for offset in 0..4 {
+        let mut record = record(0, offset, "");
+        record.due = Some(100 * (offset + 1));
+        ledger.take_in(record, 0);
+    }
+    let mut before = BTreeSet::new();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        before = ledger.crowded(&before, 4, 1000);
+        seen.push(!before.is_empty());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(ledger.wake());
+    }
+    assert_eq!(seen, [true, true, true, false]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Arrive(i32, u8),
     Take,
     Done(usize),
     Back(usize),
+    Later(usize),
+    Wake,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -226,6 +347,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Take),
         (0..8_usize).prop_map(Step::Done),
         (0..8_usize).prop_map(Step::Back),
+        (0..8_usize).prop_map(Step::Later),
+        Just(Step::Wake),
     ]
 }
 
@@ -266,7 +389,13 @@ proptest! {
                     let (number, ..) = holding.swap_remove(which);
                     prop_assert!(ledger.give_back(number));
                 }
-                Step::Done(_) | Step::Back(_) => {}
+                // So short that waking ends it whenever that comes.
+                Step::Later(which) if which < holding.len() => {
+                    let (number, ..) = holding.swap_remove(which);
+                    prop_assert!(ledger.put_off(number, Duration::from_nanos(1), 0));
+                }
+                Step::Wake => drop(ledger.wake()),
+                Step::Done(_) | Step::Back(_) | Step::Later(_) => {}
             }
             for standing in ledger.uncommitted() {
                 let at = usize::try_from(standing.place.1).unwrap();

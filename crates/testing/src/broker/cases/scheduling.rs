@@ -51,6 +51,10 @@ pub async fn delayed_messages_come_when_due(broker: &AnyBroker, scope: &Scope) {
     }
     let name = topic(scope, "work");
     let mut consumer = subscribe(broker, scope, Subscribe::queue(name.clone())).await;
+    // What a broker sets up for its first message for later is no part of the delays.
+    let begin = to_queue(&name, "begin").with_delay(Duration::from_millis(1));
+    send(broker, scope, begin).await;
+    assert_eq!(take(scope, &mut consumer, 1).await, ["begin"]);
     for (payload, millis) in [("third", 700), ("first", 100), ("second", 400)] {
         let later = to_queue(&name, payload).with_delay(Duration::from_millis(millis));
         send(broker, scope, later).await;
