@@ -159,7 +159,7 @@ impl From<RetryExhausted<Self>> for Error {
         for attempt in &exhausted.earlier {
             let text = match attempt.delay {
                 Some(delay) => {
-                    let delay = duration::format(delay);
+                    let delay = duration::format(legible(delay));
                     format!("{}, then waited {delay}", attempt.failure)
                 }
                 None => format!("{}, while another was under way", attempt.failure),
@@ -167,6 +167,14 @@ impl From<RetryExhausted<Self>> for Error {
             error = error.with_context(ordinal(attempt.number), text);
         }
         error.with_source(exhausted)
+    }
+}
+
+/// Whole milliseconds where there are any: jitter makes delays of nine digits.
+fn legible(span: Duration) -> Duration {
+    match u64::try_from(span.as_millis()) {
+        Ok(millis @ 1..) => Duration::from_millis(millis),
+        _ => span,
     }
 }
 
@@ -178,5 +186,22 @@ const fn ordinal(number: u32) -> &'static str {
         3 => "attempt_3",
         4 => "attempt_4",
         _ => "attempt_later",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_told_in_whole_milliseconds() {
+        for (nanos, told) in [
+            (0, "0s"),
+            (999_999, "999999ns"),
+            (727_767_583, "727ms"),
+            (2_000_000_000, "2s"),
+        ] {
+            assert_eq!(duration::format(legible(Duration::from_nanos(nanos))), told);
+        }
     }
 }
