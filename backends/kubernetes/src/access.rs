@@ -1,4 +1,4 @@
-//! The token that requests carry, which may stand in a file that others write.
+//! The token that requests carry, which may stand in a file that others write, or be what a program says.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 use trunkline_core::{Error, Result, Secret};
+
+use crate::plugin::Plugin;
 
 /// The file is not read more often than this; Kubernetes writes it anew an hour before its token ends.
 const READ_AGAIN: Duration = Duration::from_secs(10);
@@ -18,6 +20,7 @@ pub(crate) enum Access {
     None,
     Fixed(HeaderValue),
     File(TokenFile),
+    Plugin(Box<Plugin>),
 }
 
 pub(crate) struct TokenFile {
@@ -43,14 +46,20 @@ impl Access {
             Self::None => Ok(None),
             Self::Fixed(token) => Ok(Some(token.clone())),
             Self::File(file) => file.current(READ_AGAIN).await.map(Some),
+            Self::Plugin(plugin) => plugin.current().await.map(Some),
         }
     }
 
-    /// Another token than the one that was refused, if the file has one by now.
+    /// Another token than the one that was refused, if there is one by now.
     pub(crate) async fn instead_of(&self, refused: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let Self::File(file) = self else { return None };
-        let newer = file.current(Duration::ZERO).await.ok()?;
-        (Some(&newer) != refused).then_some(newer)
+        match self {
+            Self::None | Self::Fixed(_) => None,
+            Self::File(file) => {
+                let newer = file.current(Duration::ZERO).await.ok()?;
+                (Some(&newer) != refused).then_some(newer)
+            }
+            Self::Plugin(plugin) => plugin.instead_of(refused).await,
+        }
     }
 }
 
@@ -87,7 +96,7 @@ impl TokenFile {
     }
 }
 
-fn header(token: &str) -> Result<HeaderValue> {
+pub(crate) fn header(token: &str) -> Result<HeaderValue> {
     let sound = !token.is_empty() && token.len() <= LONGEST;
     let value = HeaderValue::from_str(&format!("Bearer {token}"))
         .ok()

@@ -85,10 +85,10 @@ impl Client {
             None => (found.client_certificate, found.client_key),
         };
         let given = config.token.is_some() || config.token_file.is_some();
-        let access = if given {
-            Access::new(config.token.as_ref(), config.token_file.clone())?
-        } else {
-            Access::new(found.token.as_ref(), found.token_file)?
+        let access = match found.plugin {
+            _ if given => Access::new(config.token.as_ref(), config.token_file.clone())?,
+            Some(plugin) => Access::Plugin(Box::new(plugin)),
+            None => Access::new(found.token.as_ref(), found.token_file)?,
         };
         let transport = Transport::new(&settings)?;
         let max_watches = usize::try_from(config.max_watches).unwrap_or(usize::MAX);

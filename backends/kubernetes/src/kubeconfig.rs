@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use trunkline_core::{Error, Result, Secret};
 
+use crate::plugin::Plugin;
 use crate::yaml;
 
 /// The longest file that is one.
@@ -26,6 +27,8 @@ pub(crate) struct Found {
     pub(crate) client_key: Option<PathBuf>,
     pub(crate) token: Option<Secret<String>>,
     pub(crate) token_file: Option<PathBuf>,
+    /// What says by which token, where none is written.
+    pub(crate) plugin: Option<Plugin>,
     /// Holds what stood in the file itself; gone with this.
     pub(crate) unpacked: Option<TempDir>,
 }
@@ -72,10 +75,10 @@ impl Reader<'_> {
         found.ca_file = self.file_or_data(cluster, "certificate-authority", &mut found.unpacked)?;
         if let Some(user) = text(context, "user") {
             let user = self.entry("users", "user", user)?;
-            for unknown in ["exec", "auth-provider", "username", "password"] {
+            for unknown in ["auth-provider", "username", "password"] {
                 if user.get(unknown).is_some_and(|value| !value.is_null()) {
                     return Err(format!(
-                        "`{unknown}` is not understood; use a token, `tokenFile` or a client certificate"
+                        "`{unknown}` is not understood; use a token, `tokenFile`, `exec` or a client certificate"
                     ));
                 }
             }
@@ -85,6 +88,12 @@ impl Reader<'_> {
             found.token_file = text(user, "tokenFile").map(|file| self.beside.join(file));
             let token = text(user, "token").filter(|_| found.token_file.is_none());
             found.token = token.map(|token| Secret::new(token.to_owned()));
+            let exec = user.get("exec").filter(|exec| !exec.is_null());
+            // As kubectl has it: what is written comes first.
+            if let (Some(exec), None, None) = (exec, &found.token, &found.token_file) {
+                let told = told_of(server, found.ca_file.as_deref())?;
+                found.plugin = Some(Plugin::read(exec, self.beside, &told)?);
+            }
         }
         Ok(found)
     }
@@ -125,6 +134,17 @@ impl Reader<'_> {
     }
 }
 
+/// What a credential plugin that asks for it is told of the cluster.
+fn told_of(server: &str, ca_file: Option<&Path>) -> Result<Value, String> {
+    let mut told = json!({"server": server});
+    if let Some(file) = ca_file {
+        let unreadable = |error| format!("{} cannot be read: {error}", file.display());
+        let read = fs::read(file).map_err(unreadable)?;
+        told["certificate-authority-data"] = STANDARD.encode(read).into();
+    }
+    Ok(told)
+}
+
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     let text = value.get(key)?.as_str()?;
     (!text.is_empty()).then_some(text)
@@ -150,7 +170,9 @@ contexts:
 - name: two
   context: { cluster: d, user: v }
 - name: three
-  context: { cluster: d, user: w }
+  context: { cluster: c, user: w }
+- name: plugin
+  context: { cluster: c, user: x }
 - name: four
   context: { cluster: unsafe }
 users:
@@ -160,6 +182,8 @@ users:
   user: { tokenFile: token, token: not-this }
 - name: w
   user: { exec: { command: aws } }
+- name: x
+  user: { exec: { apiVersion: client.authentication.k8s.io/v1, command: ./x, provideClusterInfo: true } }
 ";
 
     #[test]
@@ -185,7 +209,12 @@ users:
         assert_eq!(two.token_file, Some(directory.path().join("token")));
         assert_eq!(two.ca_file, Some(directory.path().join("ca.crt")));
         assert!(two.token.is_none());
-        for (context, part) in [("three", "exec"), ("four", "insecure"), ("five", "`five`")] {
+        assert!(read(&path, Some("plugin")).unwrap().plugin.is_some());
+        for (context, part) in [
+            ("three", "apiVersion"),
+            ("four", "insecure"),
+            ("five", "`five`"),
+        ] {
             let error = read(&path, Some(context)).unwrap_err();
             assert!(error.message().contains(part), "{error}");
         }

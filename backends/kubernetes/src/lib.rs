@@ -42,6 +42,7 @@ mod gaps;
 mod kubeconfig;
 mod lines;
 mod message;
+mod plugin;
 mod registry;
 mod watch;
 mod yaml;

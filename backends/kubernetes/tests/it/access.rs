@@ -1,6 +1,7 @@
 //! Who may ask, and how that is known.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use trunkline_core::{ErrorKind, Health, Status};
@@ -213,4 +214,117 @@ async fn a_kubeconfig_and_an_account_directory_say_where_to_go() {
     let outside = KubernetesRegistry::new(&KubernetesConfig::from_neutral(&neutral).unwrap());
     let error = outside.unwrap_err();
     assert!(error.message().contains("outside a cluster"), "{error}");
+}
+
+/// A kubeconfig whose user is what a program says.
+fn with_plugin(url: &str, directory: &Path, command: &str, arguments: &[&str]) -> PathBuf {
+    let neutral = ServiceDiscoveryConfig::from_url(url).unwrap();
+    let ca = neutral.options["ca_file"].as_str().unwrap();
+    let (host, port) = (
+        neutral.connection.host.unwrap(),
+        neutral.connection.port.unwrap(),
+    );
+    let file = directory.join("config");
+    let text = json!({
+        "current-context": "test",
+        "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("https://{host}:{port}"), "certificate-authority": ca}}],
+        "users": [{"name": "u", "user": {"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": command,
+            "args": arguments,
+            "env": [{"name": "WHO", "value": "us"}],
+            "provideClusterInfo": true,
+            "installHint": "ask the admins",
+        }}}],
+    });
+    fs::write(&file, text.to_string()).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_says_by_which_token_to_ask_and_is_run_when_that_is_over() {
+    let Some(url) = shared().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("runs");
+    let answer = directory.path().join("answer");
+    let script = format!(
+        "echo \"$1 $2 $WHO $KUBERNETES_EXEC_INFO\" >> {}\ncat {}",
+        runs.display(),
+        answer.display()
+    );
+    let says = |token: &str, until: &str| {
+        let said = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+            "status": {"token": token, "expirationTimestamp": until}});
+        fs::write(&answer, said.to_string()).unwrap();
+    };
+    let count = || fs::read_to_string(&runs).unwrap().lines().count();
+    let arguments = ["-c", &script, "plugin", "one", "two"];
+    let file = with_plugin(&url, directory.path(), "sh", &arguments);
+    says(ADMIN, "2999-01-01T00:00:00Z");
+    let registry = KubernetesRegistry::new(&KubernetesConfig::kubeconfig(&file)).unwrap();
+    let asking = (0..8).map(|_| registry.health_check());
+    for answer in futures_util::future::join_all(asking).await {
+        answer.unwrap();
+    }
+    registry.health_check().await.unwrap();
+    assert_eq!(count(), 1, "all of them are content with one run");
+    let told = fs::read_to_string(&runs).unwrap();
+    assert!(told.starts_with("one two us {"), "{told}");
+    for part in ["ExecCredential", "https://", "certificate-authority-data"] {
+        assert!(told.contains(part), "{told}");
+    }
+
+    // One that is over is asked for anew, each time.
+    says(ADMIN, "2001-01-01T00:00:00Z");
+    let registry = KubernetesRegistry::new(&KubernetesConfig::kubeconfig(&file)).unwrap();
+    registry.health_check().await.unwrap();
+    registry.health_check().await.unwrap();
+    assert_eq!(count(), 3);
+
+    // One that is refused is not believed for as long as it says.
+    says("revoked", "2999-01-01T00:00:00Z");
+    let registry = KubernetesRegistry::new(&KubernetesConfig::kubeconfig(&file)).unwrap();
+    let refused = registry.health_check().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unauthenticated);
+    says(ADMIN, "2999-01-01T00:00:00Z");
+    until("the new token is used", async || {
+        registry.health_check().await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_fails_says_why_and_nothing_secret() {
+    let Some(url) = shared().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    for (script, kind, words) in [
+        (
+            "echo no session >&2; exit 3",
+            ErrorKind::Unavailable,
+            "no session",
+        ),
+        (
+            "echo '{\"token\": \"s3cret\"}'",
+            ErrorKind::Unavailable,
+            "no ExecCredential",
+        ),
+        (
+            "echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"status\": {\"clientCertificateData\": \"s3cret\"}}'",
+            ErrorKind::Unavailable,
+            "only tokens",
+        ),
+    ] {
+        let file = with_plugin(&url, directory.path(), "sh", &["-c", script]);
+        let registry = KubernetesRegistry::new(&KubernetesConfig::kubeconfig(&file)).unwrap();
+        let error = registry.health_check().await.unwrap_err();
+        let told = error.report().to_string();
+        assert_eq!(error.kind(), kind, "{told}");
+        assert!(told.contains(words) && !told.contains("s3cret"), "{told}");
+    }
+    let file = with_plugin(&url, directory.path(), "./absent", &[]);
+    let registry = KubernetesRegistry::new(&KubernetesConfig::kubeconfig(&file)).unwrap();
+    let error = registry.health_check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("ask the admins"), "{error}");
 }
