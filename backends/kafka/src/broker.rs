@@ -1,5 +1,6 @@
 //! The broker: what the parts are put together to.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,11 +18,12 @@ use crate::browse::Browser;
 use crate::catalog::Catalog;
 use crate::config::KafkaConfig;
 use crate::delays::Delays;
-use crate::error::closed;
+use crate::error::{closed, no_topic};
 use crate::hub::Hub;
 use crate::link::{Link, State};
 use crate::names::{Names, is_delayed};
 use crate::publish::Publisher;
+use crate::topics::{TopicDescription, TopicPlan};
 
 const KIND: &str = "kafka";
 
@@ -120,6 +122,108 @@ impl KafkaBroker {
     /// `Config` when they are wrong.
     pub fn from_config(config: &MessageBrokerConfig) -> Result<Self> {
         Self::new(KafkaConfig::from_neutral(config)?)
+    }
+
+    /// Makes the topic of a topic or queue with these properties, unless it is there with them. What the plan leaves open is as
+    /// configured, or as the servers say, and is not compared.
+    ///
+    /// # Errors
+    /// `Conflict` when it is there with other properties; `Invalid` for a setting or a number that the servers refuse, `Denied`,
+    /// `Unavailable`, `Timeout`, `Cancelled`.
+    ///
+    /// # Cancel safety
+    /// It may be made or not.
+    pub async fn declare_topic(&self, destination: Destination, plan: TopicPlan) -> Result<()> {
+        let (catalog, topic, deadline) = self.administered(&destination).await?;
+        catalog.forget(&topic);
+        if catalog.ensure_as(&topic, &plan, deadline).await? {
+            return Ok(());
+        }
+        match catalog.describe(&topic, deadline).await? {
+            Some(found) => plan.compare(&found),
+            None => Err(no_topic(&topic)),
+        }
+    }
+
+    /// How the topic of a topic or queue is.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied`, `Unavailable`, `Timeout`, `Cancelled`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn describe_topic(&self, destination: Destination) -> Result<TopicDescription> {
+        let (catalog, topic, deadline) = self.administered(&destination).await?;
+        let found = catalog.describe(&topic, deadline).await?;
+        found.ok_or_else(|| no_topic(&topic))
+    }
+
+    /// Gives a topic so many partitions in all. Those who subscribe find them within `topic_refresh`. From then on most keys
+    /// are in other partitions than before: the order of a key does not hold between what is in the old one and what comes.
+    ///
+    /// # Errors
+    /// `Invalid` for fewer than there are; `NotFound`, `Denied`, `Unavailable`, `Timeout`, `Cancelled`.
+    ///
+    /// # Cancel safety
+    /// They may be added or not.
+    pub async fn add_partitions(&self, destination: Destination, in_all: u32) -> Result<()> {
+        let (catalog, topic, deadline) = self.administered(&destination).await?;
+        let found = catalog.describe(&topic, deadline).await?;
+        let found = found.ok_or_else(|| no_topic(&topic))?;
+        match in_all.cmp(&found.partitions) {
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => catalog.grow(&topic, in_all, deadline).await,
+            Ordering::Less => {
+                let there = found.partitions;
+                let text =
+                    format!("the topic `{topic}` has {there} partitions, and none can be removed");
+                Err(Error::invalid(text))
+            }
+        }
+    }
+
+    /// Changes settings of a topic by Kafka's own names, such as `retention.ms`; without a value it is again as the servers
+    /// say. The other ones stay, unless somebody else changes them at the same moment.
+    ///
+    /// # Errors
+    /// `Invalid` for a setting that the servers refuse; `Denied` also where they do not say why they did not take it; `NotFound`,
+    /// `Unavailable`, `Timeout`, `Cancelled`.
+    ///
+    /// # Cancel safety
+    /// They may be changed or not.
+    pub async fn configure_topic<N: Into<String>>(
+        &self,
+        destination: Destination,
+        changes: impl IntoIterator<Item = (N, Option<String>)>,
+    ) -> Result<()> {
+        let (catalog, topic, deadline) = self.administered(&destination).await?;
+        let changes = changes.into_iter();
+        let changes = changes.map(|(name, value)| (name.into(), value)).collect();
+        catalog.configure(&topic, &changes, deadline).await
+    }
+
+    /// Deletes the topic of a topic or queue, with all that is in it. Whoever subscribes to it by its name makes it again.
+    ///
+    /// # Errors
+    /// `NotFound`, also when a first attempt whose answer was lost has deleted it; `Denied`, `Unavailable`, `Timeout`,
+    /// `Cancelled`.
+    ///
+    /// # Cancel safety
+    /// It may be deleted or not.
+    pub async fn delete_topic(&self, destination: Destination) -> Result<()> {
+        let (catalog, topic, deadline) = self.administered(&destination).await?;
+        catalog.delete(&topic, deadline).await
+    }
+
+    async fn administered(
+        &self,
+        destination: &Destination,
+    ) -> Result<(Arc<Catalog>, String, Instant)> {
+        self.check_open()?;
+        let topic = self.names.topic(destination)?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        Ok((parts.catalog, topic, deadline))
     }
 
     fn hubs(&self) -> MutexGuard<'_, Hubs> {

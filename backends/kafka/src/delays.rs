@@ -17,12 +17,13 @@ use trunkline_core::task::Scope;
 use trunkline_core::{Clock as _, Error, ErrorKind, Result, SystemClock};
 use trunkline_messaging::{Publish, Subscribe};
 
-use crate::catalog::{Catalog, Shape};
+use crate::catalog::Catalog;
 use crate::hub::Hub;
 use crate::hub::ledger::Handed;
 use crate::link::Link;
 use crate::names::{Names, delayed};
 use crate::publish::Publisher;
+use crate::topics::TopicPlan;
 
 /// The longest delay of the first partition; each further one takes delays that are four times as long.
 const FIRST: Duration = Duration::from_secs(1);
@@ -59,11 +60,12 @@ pub(crate) fn tier(delay: Duration) -> Result<i32> {
 }
 
 /// How the topic is made.
-pub(crate) fn shape() -> Shape {
-    Shape {
-        partitions: Some(PARTITIONS),
-        kept_for: Some(longest() + GRACE),
-    }
+pub(crate) fn plan() -> TopicPlan {
+    TopicPlan::default()
+        .with_partitions(PARTITIONS)
+        .with_config("cleanup.policy", "delete")
+        .with_config("retention.ms", (longest() + GRACE).as_millis().to_string())
+        .with_config("retention.bytes", "-1")
 }
 
 /// What moves messages that are due.

@@ -102,6 +102,11 @@ pub(crate) fn no_queue(queue: &TopicName) -> Error {
     Error::not_found(format!("there is no queue `{queue}`"))
 }
 
+/// Kafka's topic is not there.
+pub(crate) fn no_topic(topic: &str) -> Error {
+    Error::not_found(format!("there is no topic `{topic}`"))
+}
+
 /// After `disconnect`.
 pub(crate) fn closed() -> Error {
     Error::cancelled("the broker was disconnected")

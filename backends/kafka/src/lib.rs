@@ -21,7 +21,9 @@ mod link;
 mod names;
 mod note;
 mod publish;
+mod topics;
 mod wire;
 
 pub use broker::KafkaBroker;
 pub use config::{ConsumerConfig, KafkaConfig, ProducerConfig};
+pub use topics::{TopicDescription, TopicPlan};

@@ -162,8 +162,8 @@ impl Publisher {
             self.catalog.ensure(&topic, deadline).await?;
         }
         if publish.delay.is_some_and(|delay| !delay.is_zero()) {
-            let shape = delays::shape();
-            let made = self.catalog.ensure_as(&self.names.delays, shape, deadline);
+            let (topic, plan) = (&self.names.delays, delays::plan());
+            let made = self.catalog.ensure_as(topic, &plan, deadline);
             made.await?;
         }
         self.link.ready(deadline).await?;
