@@ -360,7 +360,8 @@ impl Link {
         }
     }
 
-    fn answered(&self, error: RedisError) -> Failure {
+    /// What an error of the server means for this connection.
+    pub(crate) fn answered(&self, error: RedisError) -> Failure {
         if is_elsewhere(&error) {
             self.0.elsewhere.cancel();
         }

@@ -3,6 +3,7 @@
 mod browse;
 mod consume;
 mod desk;
+mod lane;
 mod place;
 mod publish;
 mod settle;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_core::task::Scope;
-use trunkline_core::{Error, Result};
+use trunkline_core::{Context, Error, Result};
 use trunkline_messaging::supervisor::LinkState;
 use trunkline_messaging::{
     Browse, BrowsePage, Capabilities, Destination, MessageBroker, OrderingGuarantee, Publish,
@@ -27,6 +28,7 @@ use crate::link::{Failure, Line, Link, Listeners, NOTICE, line, millis};
 use crate::script::Script;
 
 use desk::{Deliveries, Desk};
+use lane::{Lane, Waiting};
 use place::Place;
 use settle::{Queue, Settler};
 
@@ -86,8 +88,9 @@ struct Core {
     scope: Scope,
     closed: CancellationToken,
     settler: Settler,
-    /// Taken by the task that works it off, when it begins.
-    queue: Mutex<Option<Queue>>,
+    lane: Lane,
+    /// Taken by the tasks that work them off, when they begin.
+    queues: Mutex<Option<(Queue, Waiting)>>,
     desks: Mutex<Vec<Weak<Desk>>>,
     begun: OnceLock<()>,
 }
@@ -155,14 +158,18 @@ impl Core {
     /// Starts the tasks of the whole broker, once.
     fn begin(self: &Arc<Self>) {
         self.begun.get_or_init(|| {
-            let queue = self
-                .queue
+            let queues = self
+                .queues
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
-            if let Some(queue) = queue {
+            if let Some((queue, waiting)) = queues {
                 self.scope
                     .spawn("redis settlements", settle::work(Arc::clone(self), queue));
+                // It serves everybody: the context of whoever came first is not its own.
+                let publishing = lane::work(Arc::clone(self), waiting);
+                self.scope
+                    .spawn("redis publishing", Context::new().scope(publishing));
             }
             self.scope
                 .spawn("redis places", consume::sweep(Arc::clone(self)));
@@ -186,6 +193,7 @@ impl RedisBroker {
         let line = line(&config, Arc::clone(&listeners));
         let settings = Settings { config };
         let (settler, queue) = Settler::new(&settings, closed.clone());
+        let (lane, waiting) = Lane::new();
         Ok(Self(Arc::new(Core {
             settings,
             line,
@@ -193,7 +201,8 @@ impl RedisBroker {
             scope: Scope::new(),
             closed,
             settler,
-            queue: Mutex::new(Some(queue)),
+            lane,
+            queues: Mutex::new(Some((queue, waiting))),
             desks: Mutex::default(),
             begun: OnceLock::new(),
         })))
@@ -283,10 +292,7 @@ impl MessageBroker for RedisBroker {
     }
 
     async fn publish(&self, publish: Publish) -> Result<Receipt> {
-        let mut outcomes = publish::all(&self.0, vec![publish]).await;
-        outcomes
-            .pop()
-            .unwrap_or_else(|| Err(crate::error::unexpected("a publish")))
+        publish::one(&self.0, publish).await
     }
 
     async fn publish_batch(&self, batch: Vec<Publish>) -> Vec<Result<Receipt>> {

@@ -10,13 +10,14 @@ use trunkline_core::{Clock, Error, Result, Retry, SystemClock};
 use trunkline_messaging::{Destination, Publish, Receipt, Routed};
 
 use super::Core;
-use crate::link::millis;
+use super::lane::refused;
+use crate::link::{Link, millis};
 use crate::script::Script;
 use crate::wire;
 
 /// Messages, and bytes, that are published in one step.
-const AT_ONCE: usize = 200;
-const BYTES_AT_ONCE: usize = 1024 * 1024;
+pub(super) const AT_ONCE: usize = 200;
+pub(super) const BYTES_AT_ONCE: usize = 1024 * 1024;
 
 /// How long a publisher waits before it looks again whether there is room, at first and at most.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
@@ -54,6 +55,10 @@ impl Outgoing {
         })
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Adds it to a command, as `read_message` of the scripts reads it.
     pub(super) fn add(&self, command: &mut Cmd) {
         let kind = match self.destination {
@@ -68,6 +73,33 @@ impl Outgoing {
             .arg(self.fields.len());
         for field in &self.fields {
             command.arg(field.as_ref());
+        }
+    }
+}
+
+/// What became of a message, in a word of the script, and its id.
+pub(super) type Stored = (String, String);
+
+/// Publishes one, with others that are published at the same time.
+pub(super) async fn one(core: &Core, publish: Publish) -> Result<Receipt> {
+    let largest = core.settings.config.max_message_size.as_usize();
+    let deadline = crate::link::deadline(core.settings.config.request_timeout);
+    let message = Arc::new(Outgoing::new(publish, largest)?);
+    let mut pause = FIRST_LOOK;
+    loop {
+        let (word, id) = core.lane.send(core, &message, deadline).await?;
+        if word != "FULL" {
+            return receipt(&message, &word, &id);
+        }
+        let look = Instant::now() + pause;
+        pause = (pause * 2).min(LAST_LOOK);
+        if look >= deadline {
+            tokio::time::sleep_until(deadline).await;
+            return Err(full(core, &message));
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(look) => {}
+            () = core.closed.cancelled() => {}
         }
     }
 }
@@ -91,7 +123,7 @@ pub(super) async fn all(core: &Core, batch: Vec<Publish>) -> Vec<Result<Receipt>
     let mut pause = FIRST_LOOK;
     while !rest.is_empty() {
         let (some, _) = rest.split_at(fitting(rest));
-        match once(core, some, deadline).await {
+        match together(core, some, deadline).await {
             Ok(answers) => {
                 let mut stored = 0;
                 for ((place, message), (word, id)) in some.iter().zip(answers) {
@@ -124,18 +156,13 @@ pub(super) async fn all(core: &Core, batch: Vec<Publish>) -> Vec<Result<Receipt>
             Err(error) => {
                 // What was sent may be there; what was not sent yet is not.
                 let (sent, unsent) = rest.split_at(some.len());
-                let error = Arc::new(error);
-                let again = |retry| {
-                    Error::new(error.kind(), error.message().to_owned())
-                        .with_retry(retry)
-                        .with_source(Arc::clone(&error))
-                };
                 let retry = match error.retry() {
                     Retry::IfIdempotent => Retry::Safe,
                     other => other,
                 };
-                fail(&mut outcomes, sent, |_| again(error.retry()));
-                fail(&mut outcomes, unsent, |_| again(retry));
+                let again = duplicates(error);
+                fail(&mut outcomes, sent, |_| again(None));
+                fail(&mut outcomes, unsent, |_| again(Some(retry)));
                 break;
             }
         }
@@ -168,18 +195,42 @@ fn fitting(rest: &[(usize, Outgoing)]) -> usize {
     many.count().max(1)
 }
 
-async fn once(
+/// The same error for several, each with another word on whether a retry is safe, where one is given.
+pub(super) fn duplicates(error: Error) -> impl Fn(Option<Retry>) -> Error {
+    let error = Arc::new(error);
+    move |retry| {
+        Error::new(error.kind(), error.message().to_owned())
+            .with_retry(retry.unwrap_or(error.retry()))
+            .with_source(Arc::clone(&error))
+    }
+}
+
+async fn together(
     core: &Core,
     some: &[(usize, Outgoing)],
     deadline: Instant,
-) -> Result<Vec<(String, String)>> {
+) -> Result<Vec<Stored>> {
     let link = core.connection().await?;
+    let messages: Vec<&Outgoing> = some.iter().map(|(_, message)| message).collect();
+    let stored = once(core, &link, &messages, true, deadline).await?;
+    stored.into_iter().collect()
+}
+
+/// Stores messages in one step. With `in_order` one that finds no room stops those behind it, and one that is refused fails
+/// them all.
+pub(super) async fn once(
+    core: &Core,
+    link: &Link,
+    messages: &[&Outgoing],
+    in_order: bool,
+    deadline: Instant,
+) -> Result<Vec<Result<Stored>>> {
     let settings = &core.settings;
     let answer = link
         .run(Script::Publish, settings.prefix(), deadline, |command| {
             settings.limits(command);
-            command.arg(some.len());
-            for (_, message) in some {
+            command.arg(u8::from(in_order)).arg(messages.len());
+            for message in messages {
                 message.add(command);
             }
         })
@@ -188,9 +239,13 @@ async fn once(
     let answers = wire::list(answer)?.into_iter().map(|answer| {
         let mut parts = wire::list(answer)?.into_iter();
         let mut part = || wire::text(parts.next().unwrap_or(Value::Nil));
-        Ok((part()?, part()?))
+        let (word, id) = (part()?, part()?);
+        if word == "ERR" {
+            return Err(core.explain(link.answered(refused(id))));
+        }
+        Ok((word, id))
     });
-    answers.collect()
+    Ok(answers.collect())
 }
 
 fn receipt(message: &Outgoing, word: &str, id: &str) -> Result<Receipt> {

@@ -6,6 +6,7 @@ mod conformance;
 mod groups;
 mod inbox;
 mod place;
+mod publishing;
 mod pubsub;
 mod reaching;
 mod recovery;

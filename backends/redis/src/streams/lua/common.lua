@@ -30,8 +30,13 @@ local function is_topic(S)
   return string.sub(S, 1, #P + 6) == P .. 'topic:'
 end
 
--- Wakes those who found nothing in a stream.
+-- Wakes those who found nothing in a stream; once in a script, as nobody waits anew before its end.
+local rung = {}
 local function ring(S)
+  if rung[S] then
+    return
+  end
+  rung[S] = true
   if redis.call('DEL', S .. ':wait') == 1 then
     redis.call('PUBLISH', S .. ':bell', '')
   end
@@ -209,29 +214,51 @@ local function make_queue(name)
   return S
 end
 
+-- What does not change while a script runs, but by what is published here: which queues there are and how long they are, and
+-- where topics go.
+local queues, lengths, routes = {}, {}, {}
+
+local function route_of(name, S)
+  if not routes[name] then
+    local wild = bound(name)
+    local routed = #wild > 0 or redis.call('EXISTS', P .. 'groups:' .. name) == 1
+    if not routed then
+      -- Groups of other clients are known to the stream alone.
+      local groups = redis.pcall('XINFO', 'GROUPS', S)
+      routed = not groups.err and #groups > 0
+    end
+    routes[name] = { wild = wild, routed = routed }
+  end
+  return routes[name].wild, routes[name].routed
+end
+
 -- Stores a message where it belongs. Answers what became of it, and its id.
 local function publish(message, limits)
   if message.kind == 'q' then
     local S = P .. 'queue:' .. message.name
-    if redis.call('EXISTS', S) == 0 then
-      if not message.create then
-        return 'NOQUEUE', ''
+    if not queues[S] then
+      if redis.call('EXISTS', S) == 0 then
+        if not message.create then
+          return 'NOQUEUE', ''
+        end
+        make_queue(message.name)
       end
-      make_queue(message.name)
+      queues[S] = true
     end
-    if limits and not has_room(S, limits) then
-      return 'FULL', ''
+    if limits then
+      lengths[S] = lengths[S] or redis.call('XLEN', S)
+      if lengths[S] >= limits.max then
+        return 'FULL', ''
+      end
     end
-    return 'Y', append(S, next_id(), message.fields)
+    local stored = append(S, next_id(), message.fields)
+    if lengths[S] then
+      lengths[S] = lengths[S] + 1
+    end
+    return 'Y', stored
   end
   local S = P .. 'topic:' .. message.name
-  local wild = bound(message.name)
-  local routed = #wild > 0 or redis.call('EXISTS', P .. 'groups:' .. message.name) == 1
-  if not routed then
-    -- Groups of other clients are known to the stream alone.
-    local groups = redis.pcall('XINFO', 'GROUPS', S)
-    routed = not groups.err and #groups > 0
-  end
+  local wild, routed = route_of(message.name, S)
   if message.mandatory and not routed then
     return 'NOROUTE', ''
   end
@@ -296,33 +323,44 @@ local function move_due()
   end
 end
 
--- An entry is done for its group: what is known about it goes, and the next of its key may come.
-local function done(S, G, id)
-  local B = S .. '/' .. G
-  redis.call('XACK', S, G, id)
-  redis.call('ZREM', B .. ':leases', id)
-  redis.call('HDEL', B .. ':held', id)
-  redis.call('HDEL', B .. ':tries', id)
-  local key = redis.call('HGET', B .. ':keys', id)
-  if key then
-    redis.call('HDEL', B .. ':keys', id)
-    if redis.call('HGET', B .. ':lanes', key) == id then
-      local after = redis.call('LPOP', B .. ':lane:' .. key)
-      if after then
-        redis.call('HSET', B .. ':lanes', key, after)
-        redis.call('ZADD', B .. ':leases', rank(after), after)
-        redis.call('DECR', B .. ':parked')
-        ring(S)
-      else
-        redis.call('HDEL', B .. ':lanes', key)
-      end
-    elseif redis.call('LREM', B .. ':lane:' .. key, 1, id) == 1 then
+-- The next of a key may come, as one of it is done.
+local function free(S, B, id, key)
+  redis.call('HDEL', B .. ':keys', id)
+  if redis.call('HGET', B .. ':lanes', key) == id then
+    local after = redis.call('LPOP', B .. ':lane:' .. key)
+    if after then
+      redis.call('HSET', B .. ':lanes', key, after)
+      redis.call('ZADD', B .. ':leases', rank(after), after)
       redis.call('DECR', B .. ':parked')
+      ring(S)
+    else
+      redis.call('HDEL', B .. ':lanes', key)
+    end
+  elseif redis.call('LREM', B .. ':lane:' .. key, 1, id) == 1 then
+    redis.call('DECR', B .. ':parked')
+  end
+end
+
+-- Entries are done for their group: what is known about them goes, and the next of their keys may come.
+local function all_done(S, G, ids)
+  local B = S .. '/' .. G
+  redis.call('XACK', S, G, unpack(ids))
+  redis.call('ZREM', B .. ':leases', unpack(ids))
+  redis.call('HDEL', B .. ':held', unpack(ids))
+  redis.call('HDEL', B .. ':tries', unpack(ids))
+  local keys = redis.call('HMGET', B .. ':keys', unpack(ids))
+  for i, id in ipairs(ids) do
+    if keys[i] then
+      free(S, B, id, keys[i])
     end
   end
   if not is_topic(S) then
-    redis.call('XDEL', S, id)
+    redis.call('XDEL', S, unpack(ids))
   end
+end
+
+local function done(S, G, id)
+  all_done(S, G, { id })
 end
 
 -- What is known about a group beside the group itself.

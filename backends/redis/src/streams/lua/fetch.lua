@@ -18,15 +18,37 @@ local function look(fields)
   return key, expires ~= nil and expires <= NOW
 end
 
+-- What is handed out and has no key: noted in one go.
+local plain, entries = {}, {}
+
 local function hand(id, key, fields)
+  if not key then
+    plain[#plain + 1] = id
+    entries[#entries + 1] = { id, 1, fields }
+    out[#out + 1] = entries[#entries]
+    return
+  end
   local tries = tonumber(redis.call('HGET', B .. ':tries', id) or '0')
   redis.call('HSET', B .. ':held', id, token)
   redis.call('ZADD', B .. ':leases', whole(NOW + lease), id)
-  if key then
-    redis.call('HSET', B .. ':lanes', key, id)
-    redis.call('HSET', B .. ':keys', id, key)
-  end
+  redis.call('HSET', B .. ':lanes', key, id)
+  redis.call('HSET', B .. ':keys', id, key)
   out[#out + 1] = { id, tries + 1, fields }
+end
+
+local function note_plain()
+  if #plain == 0 then
+    return
+  end
+  local tries = redis.call('HMGET', B .. ':tries', unpack(plain))
+  local held, leases, till = {}, {}, whole(NOW + lease)
+  for i, id in ipairs(plain) do
+    entries[i][2] = tonumber(tries[i] or '0') + 1
+    held[#held + 1], held[#held + 2] = id, token
+    leases[#leases + 1], leases[#leases + 2] = till, id
+  end
+  redis.call('HSET', B .. ':held', unpack(held))
+  redis.call('ZADD', B .. ':leases', unpack(leases))
 end
 
 local due = redis.call('ZRANGEBYSCORE', B .. ':leases', '-inf', NOW, 'LIMIT', 0, want + 32)
@@ -78,6 +100,8 @@ while #out < want and parked < PARKED and not drained do
     end
   end
 end
+
+note_plain()
 
 -- How long there is nothing to come, in milliseconds; -1 if that is not known.
 local wait = -1

@@ -1,8 +1,19 @@
 -- Settles deliveries, each only by the one who holds it.
 local limits = read_limits()
 local outcomes = {}
+-- What was acknowledged one after the other in one group is done in one go.
+local acked, acked_in = {}, nil
+local function flush()
+  if #acked > 0 then
+    all_done(acked_in.S, acked_in.G, acked)
+    acked, acked_in = {}, nil
+  end
+end
 for i = 1, tonumber(argument()) do
   local S, G, id, token, action, number = argument(), argument(), argument(), argument(), argument(), tonumber(argument())
+  if acked_in and not (action == 'a' and acked_in.S == S and acked_in.G == G and not acked_in[id]) then
+    flush()
+  end
   local message, delay
   if action == 'f' then
     message, delay = read_message()
@@ -20,7 +31,9 @@ for i = 1, tonumber(argument()) do
   if redis.call('HGET', B .. ':held', id) ~= token then
     outcome = 'CONFLICT'
   elseif action == 'a' then
-    done(S, G, id)
+    acked_in = acked_in or { S = S, G = G }
+    acked_in[id] = true
+    acked[#acked + 1] = id
   elseif action == 'n' then
     give_back(true, number)
   elseif action == 'b' then
@@ -38,5 +51,6 @@ for i = 1, tonumber(argument()) do
   end
   outcomes[i] = outcome
 end
+flush()
 keep_clock()
 return outcomes
