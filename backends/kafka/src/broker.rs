@@ -127,6 +127,20 @@ impl KafkaBroker {
     /// Makes the topic of a topic or queue with these properties, unless it is there with them. What the plan leaves open is as
     /// configured, or as the servers say, and is not compared.
     ///
+    /// ```no_run
+    /// # use trunkline_kafka::{KafkaBroker, TopicPlan};
+    /// # use trunkline_messaging::{Destination, TopicName};
+    /// # async fn run(broker: &KafkaBroker) -> trunkline_core::Result<()> {
+    /// let orders = Destination::Topic(TopicName::new("order.created")?);
+    /// let plan = TopicPlan::default().with_partitions(12).with_config("retention.ms", "604800000");
+    /// broker.declare_topic(orders.clone(), plan).await?;
+    /// broker.add_partitions(orders.clone(), 24).await?;
+    /// broker.configure_topic(orders.clone(), [("cleanup.policy", Some("compact".to_owned()))]).await?;
+    /// println!("{:?}", broker.describe_topic(orders.clone()).await?);
+    /// broker.delete_topic(orders).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `Conflict` when it is there with other properties; `Invalid` for a setting or a number that the servers refuse, `Denied`,
     /// `Unavailable`, `Timeout`, `Cancelled`.

@@ -22,8 +22,10 @@ use super::ledger::{Place, Record};
 use super::rebalance::Events;
 use super::{Consumer, Hub};
 use crate::catalog::Catalog;
+use crate::delays;
 use crate::error::kind_of;
 use crate::link::{State, is_login};
+use crate::topics::TopicPlan;
 use crate::wire;
 
 /// How long the driver is waited for; leases end and commits are repeated at this pace.
@@ -67,7 +69,14 @@ pub(super) fn start(hub: Arc<Hub>, catalog: Arc<Catalog>, scope: &Scope) {
                         return true;
                     };
                     let made = match topic {
-                        Ok(topic) => catalog.ensure(&topic, Instant::now() + PAUSE * 20).await,
+                        Ok(topic) => {
+                            let plan = match hub.names.is_delays(&topic) {
+                                true => delays::plan(),
+                                false => TopicPlan::default(),
+                            };
+                            let until = Instant::now() + PAUSE * 20;
+                            catalog.ensure_as(&topic, &plan, until).await.map(drop)
+                        }
                         Err(error) => Err(error),
                     };
                     match made {

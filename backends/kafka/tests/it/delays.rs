@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use trunkline_core::Context;
 use trunkline_kafka::KafkaBroker;
 use trunkline_messaging::{
     Attempt, Delivery, Destination, HandlerError, LetterFilter, MessageBroker, Messaging, Publish,
     Subscribe, Topic,
 };
 
-use crate::place::{Place, attached, close, eventually, insist, settled, soon, to_topic, topic};
+use crate::place::{
+    Place, attached, close, eventually, insist, settled, soon, take_all, to_topic, topic,
+};
 
 const ORDERS: Topic<String> = Topic::new("order.created");
 const HOUR: Duration = Duration::from_secs(3600);
@@ -219,6 +222,32 @@ async fn more_messages_wait_than_are_held_and_each_comes_once() {
     close(&broker).await;
 }
 
+/// What waits is lost with the topic, and nothing else: what is published for later afterwards comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_of_delayed_messages_that_is_deleted_is_made_again_as_it_was() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let broker = connected(&place).await;
+    let wanted = Subscribe::topics(topic("order.created")).with_group("mail");
+    let mut subscription = broker.subscribe(wanted).await.unwrap();
+    attached(&subscription).await;
+    insist(&broker, later("before", Duration::from_millis(10))).await;
+    take_all(&mut subscription, &BTreeSet::from(["before".to_owned()])).await;
+    let waiting = Destination::Queue(topic("trunkline.delayed"));
+    broker.delete_topic(waiting.clone()).await.unwrap();
+    eventually("the topic is made again", async || {
+        let publish = later("after", Duration::from_secs(2));
+        let context = Context::new().with_timeout(Duration::from_secs(5));
+        context.scope(broker.publish(publish)).await.ok()
+    })
+    .await;
+    let found = broker.describe_topic(waiting).await.unwrap();
+    assert_eq!(found.partitions, 11);
+    take_all(&mut subscription, &BTreeSet::from(["after".to_owned()])).await;
+    close(&broker).await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_delayed_is_refused() {
     let Some(place) = Place::new() else {
@@ -238,4 +267,45 @@ async fn what_cannot_be_delayed_is_refused() {
     insist(&broker, later("soon", Duration::from_millis(10))).await;
     assert!(broker.queues().await.unwrap().is_empty());
     close(&broker).await;
+}
+
+/// One is gone without a farewell, one comes and leaves in good order: whoever is left moves everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_moves_what_is_due_comes_and_goes_and_nothing_is_lost() {
+    const MESSAGES: u64 = 400;
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let (first, second) = (connected(&place).await, connected(&place).await);
+    let wanted = || Subscribe::topics(topic("order.created"));
+    let mut subscription = second.subscribe(wanted().with_group("mail")).await.unwrap();
+    attached(&subscription).await;
+    let batch = (0..MESSAGES).map(|number| {
+        let delay = Duration::from_millis(20 * number);
+        later(&number.to_string(), delay)
+    });
+    let sent = soon("the confirms", first.publish_batch(batch.collect())).await;
+    assert!(sent.iter().all(Result::is_ok));
+    let mut missing: BTreeSet<String> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    let half = missing.len() / 2;
+    let mut first = Some(first);
+    let mut third = None;
+    while !missing.is_empty() {
+        let delivery = soon("a delivery", subscription.next()).await.unwrap();
+        missing.remove(&text(&delivery));
+        settled(delivery.ack().await);
+        if missing.len() <= half * 3 / 2 && first.is_some() {
+            first = None;
+            let broker = connected(&place).await;
+            let other = broker.subscribe(Subscribe::topics(topic("other"))).await;
+            third = Some((broker, other.unwrap()));
+        }
+        if missing.len() <= half
+            && let Some((broker, other)) = third.take()
+        {
+            drop(other);
+            close(&broker).await;
+        }
+    }
+    close(&second).await;
 }
