@@ -22,7 +22,7 @@ use crate::error::{self, Moved};
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
 use crate::pool::{self, Connection, Lease, Pool, PoolStats, StreamLease};
-use crate::wire::{Answered, Exchange, Writing, head_within};
+use crate::wire::{Answered, Exchange, Writing, back, head_within, outward};
 
 /// Requests that may wait for a connection, for each connection allowed.
 const WAITING_PER_CONNECTION: usize = 100;
@@ -278,11 +278,13 @@ impl Transport {
         limits: &Limits,
     ) -> Result<Response<Body>> {
         let target = Target::of(origin, &mut request, limits);
-        match self.once(&target, request, limits.now).await {
-            Sent::Answered(response) => Ok(response),
-            Sent::Failed(error) => Err(error),
-            Sent::Unsent(request) => Box::pin(self.again(&target, request)).await,
-        }
+        // Not awaited from within the match: what is matched on would be kept for as long.
+        let unsent = match self.once(&target, request, limits.now).await {
+            Sent::Answered(response) => return Ok(response),
+            Sent::Failed(error) => return Err(error),
+            Sent::Unsent(request) => request,
+        };
+        Box::pin(self.again(&target, unsent)).await
     }
 
     /// Ends: each round uses up a connection that the other side had closed, and they are bounded.
@@ -324,12 +326,12 @@ impl Transport {
                 let answered = match limits.first_byte {
                     // Nothing around it: an exchange is large, and was moved once more by whatever stands there.
                     None => {
-                        let answer = connection.start(*request);
+                        let answer = connection.start(outward(*request));
                         Exchange::new(connection, answer, origin, limits).await
                     }
                     Some(limit) => {
                         let meter = Arc::clone(connection.meter());
-                        let answer = connection.start(*request);
+                        let answer = connection.start(outward(*request));
                         let exchange = Exchange::new(connection, answer, origin, limits);
                         Box::pin(target.answered_within(limit, exchange, Some(&*meter))).await
                     }
@@ -435,8 +437,11 @@ impl<'a> Target<'a> {
             // One that came back unsent by a proxy may go through a tunnel now.
             request.headers_mut().remove(PROXY_AUTHORIZATION);
         }
-        let host = self.host();
-        request.headers_mut().insert(HOST, host.clone());
+        // One that the request brought stands there.
+        if self.host.is_none() {
+            let host = self.origin.host_header();
+            request.headers_mut().insert(HOST, host.clone());
+        }
         if let Some(forward) = forward {
             self.for_proxy(request, forward);
         }
@@ -473,6 +478,16 @@ impl<'a> Target<'a> {
     }
 }
 
+impl Target<'_> {
+    /// A request that a shared connection gives back, with the host that it brought.
+    fn as_brought(&self, mut request: Box<Request<Body>>) -> Box<Request<Body>> {
+        if let Some(host) = &self.host {
+            request.headers_mut().insert(HOST, host.clone());
+        }
+        request
+    }
+}
+
 fn path_of(uri: &Uri) -> PathAndQuery {
     let path = uri.path_and_query().cloned();
     path.unwrap_or_else(|| PathAndQuery::from_static("/"))
@@ -492,7 +507,7 @@ fn own_answer(mut lease: Lease, answer: Answered, before: (u64, u64), target: &T
                 received: received != before.1,
             };
             return match failed.take_message() {
-                Some(request) if moved.reused => Sent::Unsent(Box::new(request)),
+                Some(request) if moved.reused => Sent::Unsent(back(request)),
                 _ => Sent::Failed(error::no_answer(origin, moved, failed.into_error())),
             };
         }
@@ -534,7 +549,7 @@ async fn send_shared(
     }
     let mut handle = lease.handle().clone();
     lease.begin(limits.given_up.into_iter().chain(limits.deadline).min());
-    let answer = handle.start(*request);
+    let answer = handle.start(outward(*request));
     let exchange = Exchange::new(&mut handle, answer, origin, limits);
     let answered = match limits.first_byte {
         None => exchange.await,
@@ -550,7 +565,7 @@ async fn send_shared(
             return match failed.take_message() {
                 Some(request) => {
                     lease.mark_broken();
-                    Sent::Unsent(Box::new(request))
+                    Sent::Unsent(target.as_brought(back(request)))
                 }
                 None => Sent::Failed(error::no_stream_answer(origin, failed.into_error())),
             };
@@ -619,6 +634,35 @@ async fn while_it_moves(driven: impl Future<Output = ()>, meter: &Meter, silence
         let quiet = timeout_at(after(Instant::now(), silence), driven.as_mut()).await;
         if quiet.is_ok() || meter.moved() == seen {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a shared connection gave back unsent may go on one of its own: the other side may speak something else by now.
+    #[test]
+    fn a_host_that_was_brought_survives_a_shared_connection() {
+        let origin = Origin::http("users.example", 8080).unwrap();
+        let limits = Limits::default();
+        for (brought, expected) in [
+            (Some("other.example"), "other.example"),
+            (None, "users.example:8080"),
+        ] {
+            let mut request = Box::new(Request::new(Body::empty()));
+            if let Some(host) = brought {
+                let host = HeaderValue::from_static(host);
+                request.headers_mut().insert(HOST, host);
+            }
+            let target = Target::of(&origin, &mut request, &limits);
+            target.for_shared(&mut request).unwrap();
+            assert!(!request.headers().contains_key(HOST));
+            let mut request = target.as_brought(back(outward(*request)));
+            target.for_own(&mut request, None);
+            assert_eq!(request.headers()[HOST], expected);
+            assert_eq!(request.uri(), "/");
         }
     }
 }

@@ -95,7 +95,8 @@ pub use declared::Declared;
 pub use failure::{Classify, Fallible, Outcome, RetriedBelow, RetryAfter, Standard, retry_after};
 pub use observe::{CircuitChange, Observer, Refusal};
 pub use policy::{
-    EffectivePolicy, Explained, Explanation, Layer, Policy, PolicyError, PolicyLayers, Scope,
+    Current, EffectivePolicy, Explained, Explanation, Layer, Policy, PolicyError, PolicyLayers,
+    Scope,
 };
 pub use ratelimit::RateLimited;
 pub use registry::{

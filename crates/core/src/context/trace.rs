@@ -9,7 +9,17 @@ const LONGEST_STATE: usize = 512;
 /// The sampled bit of the trace flags.
 const SAMPLED: u8 = 0x01;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Both digits of each byte.
+static HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < all.len() {
+        all[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    all
+};
 
 /// Sixteen bytes, not all zero, that name a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,8 +89,7 @@ hex_id!(SpanId, 8);
 fn put_hex<'a>(text: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
     let (own, rest) = text.split_at_mut(2 * bytes.len());
     for (pair, byte) in own.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
+        pair.copy_from_slice(&HEX[usize::from(*byte)]);
     }
     rest
 }
@@ -166,6 +175,13 @@ impl TraceContext {
     /// The header `traceparent`.
     #[must_use]
     pub fn traceparent(&self) -> String {
+        let header = self.to_traceparent();
+        std::str::from_utf8(&header).unwrap_or_default().to_owned()
+    }
+
+    /// [`TraceContext::traceparent`] as bytes of ASCII, for headers that take them.
+    #[must_use]
+    pub fn to_traceparent(&self) -> [u8; 55] {
         // Written with every request and message: into its place, not through the formatting machinery.
         let mut header = [b'-'; 55];
         let (version, rest) = header.split_at_mut(3);
@@ -173,7 +189,7 @@ impl TraceContext {
         let rest = put_hex(rest, &self.trace_id.0);
         let rest = put_hex(&mut rest[1..], &self.span_id.0);
         put_hex(&mut rest[1..], &[self.flags]);
-        std::str::from_utf8(&header).unwrap_or_default().to_owned()
+        header
     }
 
     /// The header `tracestate`, if there is one to hand on.

@@ -200,6 +200,11 @@ impl Body {
         }
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self.0, Kind::Empty)
+    }
+
     /// Whether all of it is in this process already, so that nothing of it can fail to come.
     pub(crate) fn is_here(&self) -> bool {
         matches!(self.0, Kind::Empty | Kind::Bytes(_) | Kind::Arrived(..))

@@ -42,19 +42,19 @@ impl Core {
     ) -> Result<Response<Body>> {
         match plan {
             Plan::Change => {
-                let result = self.forward(trip, call).await;
+                let result = self.forward(trip, &call).await;
                 let paths = self.changed_by(trip, &result);
                 self.changed(paths).await;
                 result
             }
             Plan::Watch => {
                 let since = self.cache.moment();
-                let result = self.forward(trip, call).await;
+                let result = self.forward(trip, &call).await;
                 self.watched(trip, call, result, since).await
             }
             Plan::Look(look) => match self.cache.memory() {
                 Some(cache) => Visit::new(self, cache, look, trip, call).run().await,
-                None => self.forward(trip, call).await,
+                None => self.forward(trip, &call).await,
             },
         }
     }
@@ -324,11 +324,11 @@ impl<'a> Visit<'a> {
         let result = match validators {
             Some(validators) => {
                 outgoing.ask_whether(Some(validators));
-                let result = self.core.forward(self.trip, self.call).await;
+                let result = self.core.forward(self.trip, &self.call).await;
                 outgoing.ask_whether(None);
                 result
             }
-            None => self.core.forward(self.trip, self.call).await,
+            None => self.core.forward(self.trip, &self.call).await,
         };
         let answered = self.cache.now();
         (result, Times { sent, answered })

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use http::Response;
 use tokio::time::Instant;
-use trunkline_core::{Error, Result};
+use trunkline_core::{BoxFuture, Error, Result};
 use trunkline_discovery::{Picked, ServiceInstance};
 use trunkline_resilience::{Attempt, Classify, Outcome, Policy, Standard};
 
@@ -48,122 +48,135 @@ impl Allowance<'_> {
     }
 }
 
+type Answered = Result<Response<Body>>;
+
+/// A place, and what it said.
+type Reached = (Arc<Peer>, Answered);
+
+type Following<'a> = BoxFuture<'a, Answered>;
+
+/// One attempt on its way: what is sent, what its call knows, and within which limits. Handed on by reference: whatever a
+/// future takes as a value it keeps twice, and each layer would once more.
+pub(super) struct Way<'a> {
+    pub(super) outgoing: &'a Outgoing<'a>,
+    pub(super) tried: &'a Tried,
+    pub(super) attempt: Attempt,
+    pub(super) limits: Limits,
+    pub(super) allowance: Allowance<'a>,
+}
+
 impl Core {
     /// Makes one attempt.
     pub(super) async fn attempt(
         &self,
         destination: &Destination,
-        outgoing: &Outgoing<'_>,
-        tried: &Tried,
-        attempt: Attempt,
-        (limits, allowance): (Limits, Allowance<'_>),
+        way: &mut Way<'_>,
     ) -> Result<Response<Body>> {
-        let (balanced, peer, result);
         match destination {
-            Destination::Fixed(fixed) => {
-                let asked = Asked::begin(fixed, None, tried, attempt);
-                let sent = self.send(fixed, outgoing, tried, attempt, (limits, allowance));
-                result = asked.ended(self.read_if_asked(outgoing, sent.await).await);
-                peer = fixed;
-            }
-            Destination::Balanced(instances) => {
-                (balanced, result) = self
-                    .send_to_one(instances, outgoing, tried, attempt, (limits, allowance))
-                    .await?;
-                peer = &balanced;
-            }
+            Destination::Fixed(fixed) => self.send_to(fixed, way).await,
+            Destination::Balanced(instances) => self.send_to_one(instances, way).await,
         }
+    }
+
+    /// Sends it to the one place there is.
+    async fn send_to(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Response<Body>> {
+        let asked = Asked::begin(peer, None, way.tried, way.attempt);
+        let sent = self.send(peer, way).await;
+        match self.followed(peer, way, asked.ended(sent)) {
+            Ok(result) => result,
+            Err(following) => following.await,
+        }
+    }
+
+    /// The result of an attempt; in place of an answer that leads on, the way there. No `async fn`: what such a one has
+    /// looked at it keeps for as long as it waits.
+    fn followed<'a>(
+        &'a self,
+        peer: &'a Peer,
+        way: &'a Way<'_>,
+        result: Result<Response<Body>>,
+    ) -> Result<Answered, Following<'a>> {
         match (&self.redirects, result) {
             (Some(settings), Ok(answer)) if leads_on(&answer) => {
-                let origin = &peer.origin;
-                self.follow(settings, origin, outgoing, attempt, limits, answer)
-                    .await
+                Err(self.follow(settings, &peer.origin, way, answer))
             }
-            (_, result) => result,
+            (_, result) => Ok(result),
         }
     }
 
     /// Sends it to an instance that can be connected to. One that cannot was sent nothing, so asking the next is not to
     /// repeat anything: it belongs to the same attempt, and is done where nothing is retried as well.
-    async fn send_to_one(
-        &self,
-        balanced: &Balanced,
-        outgoing: &Outgoing<'_>,
-        tried: &Tried,
-        mut attempt: Attempt,
-        (mut limits, allowance): (Limits, Allowance<'_>),
-    ) -> Result<(Arc<Peer>, Result<Response<Body>>)> {
+    async fn send_to_one(&self, balanced: &Balanced, way: &mut Way<'_>) -> Result<Response<Body>> {
         // A call with a key has its place, which has not failed by closing a connection.
-        let allowance = Allowance {
-            elsewhere: !tried.has_key(),
-            ..allowance
-        };
+        way.allowance.elsewhere = !way.tried.has_key();
         let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
-        let mut last = None;
-        loop {
+        // In a box: few attempts have one, and all would be as large.
+        let mut last: Option<Box<Reached>> = None;
+        let (peer, result) = loop {
             let found = balanced
-                .pick(tried, attempt.deadline, &mut limits.now)
+                .pick(way.tried, way.attempt.deadline, &mut way.limits.now)
                 .await;
-            let (picked, peer) = match (found, last) {
+            let (picked, peer) = match (found, last.take()) {
                 (Ok((picked, _)), Some(last)) if is_among(&unreached, picked.instance()) => {
-                    return Ok(last);
+                    break *last;
                 }
                 (Ok(picked), _) => picked,
-                (Err(_), Some(last)) => return Ok(last),
+                (Err(_), Some(last)) => break *last,
                 (Err(none), None) => return Err(none),
             };
-            let instance = Arc::clone(picked.instance());
-            let asked = Asked::begin(&peer, Some(picked), tried, attempt);
-            let sent = self.send(&peer, outgoing, tried, attempt, (limits, allowance));
-            let sent = sent.await;
-            if allowance.elsewhere && may_resend(&sent, outgoing, tried, attempt, allowance) {
+            let asked = Asked::begin(&peer, Some(picked), way.tried, way.attempt);
+            let sent = self.send(&peer, way).await;
+            if way.allowance.elsewhere && way.may_resend(&sent) {
                 asked.passed_by();
-                attempt.began = Instant::now();
-                limits.now = Some(attempt.began);
-                last = Some((peer, sent));
+                way.begin_again();
+                last = Some(Box::new((peer, sent)));
                 continue;
             }
-            let result = asked.ended(self.read_if_asked(outgoing, sent).await);
+            if !is_unreachable(&sent) {
+                let result = asked.ended(sent);
+                break (peer, result);
+            }
+            let instance = asked.instance();
+            let result = asked.ended(sent);
             let most = match is_fault_of_ours(&result) {
                 true => MOST_UNREACHED_FROM_HERE,
                 false => MOST_UNREACHED,
             };
-            if !is_unreachable(&result) || unreached.len() >= most {
-                return Ok((peer, result));
+            if unreached.len() >= most {
+                break (peer, result);
             }
-            attempt.began = Instant::now();
-            limits.now = Some(attempt.began);
-            if attempt.began >= attempt.deadline {
-                return Ok((peer, result));
+            way.begin_again();
+            if way.attempt.began >= way.attempt.deadline {
+                break (peer, result);
             }
-            unreached.push(instance);
-            last = Some((peer, result));
+            unreached.extend(instance);
+            last = Some(Box::new((peer, result)));
+        };
+        match self.followed(&peer, way, result) {
+            Ok(result) => result,
+            Err(following) => following.await,
         }
     }
 
-    async fn send(
-        &self,
-        peer: &Peer,
-        outgoing: &Outgoing<'_>,
-        tried: &Tried,
-        attempt: Attempt,
-        (mut limits, allowance): (Limits, Allowance<'_>),
-    ) -> Result<Response<Body>> {
-        limits.given_up = Some(attempt.deadline);
+    /// Sends it to one place, and reads the answer where its reader wants all of it or nothing: one that breaks off has failed
+    /// like one that does not come, and nobody has seen any of it.
+    async fn send(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Response<Body>> {
+        let outgoing = way.outgoing;
+        way.limits.given_up = Some(way.attempt.deadline);
         // Middleware may take its time before it sends: it is not told.
-        let mut now = limits.now.take().unwrap_or_else(Instant::now);
+        let mut now = way.limits.now.take().unwrap_or_else(Instant::now);
         if let Some(sent) = &outgoing.options().sent {
             sent.fetch_add(1, Ordering::Relaxed);
         }
         loop {
-            let left = attempt.deadline.saturating_duration_since(now);
-            let request = outgoing.request(&self.injector, Some(left))?;
+            let left = way.attempt.deadline.saturating_duration_since(now);
             let sent = match &outgoing.options().around {
                 None => {
-                    limits.now = Some(now);
+                    let request = outgoing.request_to(&self.injector, left, &peer.origin)?;
+                    way.limits.now = Some(now);
                     let sent = self
                         .transport
-                        .send_boxed(&peer.origin, request, &limits)
+                        .send_boxed(&peer.origin, request, &way.limits)
                         .await;
                     if outgoing.decodes {
                         sent.and_then(coding::decode)
@@ -172,53 +185,46 @@ impl Core {
                     }
                 }
                 Some(hooks) => {
-                    let about = self.about(outgoing, attempt);
+                    let request = outgoing.request(&self.injector, Some(left))?;
+                    let about = self.about(outgoing, way.attempt);
                     let sent = hooks.send(
                         about,
                         &self.transport,
                         &peer.origin,
                         (*request, outgoing.decodes),
-                        limits,
+                        way.limits,
                     );
                     // In a box of its own: without middleware no call is as large.
                     Box::pin(sent).await
                 }
             };
-            if allowance.elsewhere || !may_resend(&sent, outgoing, tried, attempt, allowance) {
+            if is_to_read(outgoing, &sent) {
+                // In a box of its own: else every call would be as large.
+                return Box::pin(self.read(sent)).await;
+            }
+            if way.allowance.elsewhere || !way.may_resend(&sent) {
                 return sent;
             }
             now = Instant::now();
+            // Middleware is not told, as before.
+            way.limits.now = None;
         }
     }
 }
 
 impl Core {
-    /// Reads the answer where its reader wants all of it or nothing: one that breaks off has failed like one that does not
-    /// come, and nobody has seen any of it.
-    async fn read_if_asked(
-        &self,
-        outgoing: &Outgoing<'_>,
-        result: Result<Response<Body>>,
-    ) -> Result<Response<Body>> {
-        match result {
-            // In a box of its own: else every call would be as large.
-            Ok(response) if outgoing.options().whole && is_to_read(&response) => {
-                Box::pin(self.read(response)).await
-            }
-            result => result,
-        }
-    }
-
-    async fn read(&self, response: Response<Body>) -> Result<Response<Body>> {
-        let (head, body) = response.into_parts();
+    async fn read(&self, response: Result<Response<Body>>) -> Result<Response<Body>> {
+        let (head, body) = response?.into_parts();
         let bytes = body.bytes(self.max_response_size).await?;
         Ok(Response::from_parts(head, Body::from(bytes)))
     }
 }
 
-/// Whether there is something that its reader reads: of an error it may do without.
-fn is_to_read(response: &Response<Body>) -> bool {
-    response.status().is_success() && !response.body().is_here()
+/// Whether the answer is read within the attempt: of an error its reader may do without.
+fn is_to_read(outgoing: &Outgoing<'_>, result: &Result<Response<Body>>) -> bool {
+    let awaited =
+        |answer: &Response<Body>| answer.status().is_success() && !answer.body().is_here();
+    outgoing.options().whole && result.as_ref().is_ok_and(awaited)
 }
 
 /// One place that was asked, of which discovery, the measures and the call's next attempt are told how it did.
@@ -245,6 +251,12 @@ impl<'a> Asked<'a> {
             attempt,
             told: false,
         }
+    }
+
+    /// Which instance it is, where one was chosen.
+    fn instance(&self) -> Option<Arc<ServiceInstance>> {
+        let picked = self.picked.as_ref();
+        picked.map(|picked| Arc::clone(picked.instance()))
     }
 
     /// Another place is asked instead, rather than this one again: it closed a connection, which is no failure.
@@ -357,19 +369,21 @@ impl Core {
     }
 }
 
-/// Whether a request is sent once more within its attempt, which it is from then on. Not a failure of the service: it closed
-/// a connection that it saw unused. RFC 9110 (9.2.2) lets a client repeat at once what is idempotent. It is one of the call's
-/// attempts all the same, as the service may have seen both.
-fn may_resend(
-    sent: &Result<Response<Body>>,
-    outgoing: &Outgoing<'_>,
-    tried: &Tried,
-    attempt: Attempt,
-    allowance: Allowance<'_>,
-) -> bool {
-    sent.as_ref().is_err_and(is_stale)
-        && outgoing.can_repeat_harmlessly()
-        && allowance.resends(tried, attempt)
+impl Way<'_> {
+    /// Whether a request is sent once more within its attempt, which it is from then on. Not a failure of the service: it
+    /// closed a connection that it saw unused. RFC 9110 (9.2.2) lets a client repeat at once what is idempotent. It is one of
+    /// the call's attempts all the same, as the service may have seen both.
+    fn may_resend(&self, sent: &Result<Response<Body>>) -> bool {
+        sent.as_ref().is_err_and(is_stale)
+            && self.outgoing.can_repeat_harmlessly()
+            && self.allowance.resends(self.tried, self.attempt)
+    }
+
+    /// The next place is asked from now on.
+    fn begin_again(&mut self) {
+        self.attempt.began = Instant::now();
+        self.limits.now = Some(self.attempt.began);
+    }
 }
 
 fn is_stale(error: &Error) -> bool {

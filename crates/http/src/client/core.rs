@@ -11,20 +11,20 @@ use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
 use trunkline_resilience::timeout::Deadline;
-use trunkline_resilience::{Attempt, Call, Declared, EffectivePolicy, Policy};
+use trunkline_resilience::{Attempt, Call, Current, Declared, EffectivePolicy, Policy};
 use trunkline_telemetry::metrics::{
     HttpClientEndpointMetrics, HttpClientMetrics, Rejection, ResilienceMetrics,
 };
 
 use super::affinity::key_of;
-use super::attempt::Allowance;
+use super::attempt::{Allowance, Way};
 use super::builder::Maker;
 use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
 use super::health::Checked;
 use super::inject::Injector;
 use super::judge::{Judge, no_connection};
-use super::outgoing::{IDEMPOTENCY_KEY, Outgoing};
+use super::outgoing::{Dressed, IDEMPOTENCY_KEY, Outgoing};
 use super::versions::{Leg, VersionPolicies, asked_versions};
 use crate::body::Body;
 use crate::cache::{ClientCache, EndpointCache};
@@ -69,6 +69,7 @@ pub(crate) struct Trip<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// The endpoint's, or that of the version that is asked.
     policy: &'a Policy,
+    current: &'a Current,
     pub(crate) settings: &'a Arc<EffectivePolicy>,
     pub(crate) outgoing: &'a Outgoing<'a>,
     pub(crate) limits: Limits,
@@ -142,37 +143,61 @@ impl Core {
         let active = self.metrics.active();
         let context = draft.options.context.take();
         let context = context.unwrap_or_else(|| self.current_context());
-        let settings = endpoint.policy.settings();
+        let current = endpoint.policy.current();
+        let settings = current.settings();
         let at_once = self.codings.sends_as_it_is(&draft);
         let prepared = if at_once {
             Ok(body)
         } else {
             self.codings.prepare(&mut draft, body).await
         };
-        let result = match prepared {
-            Ok(body) => match self.outgoing(&mut draft, body, &context, &settings) {
-                Ok(outgoing) => match asked_versions(&settings, outgoing.options()) {
-                    None => {
-                        let mut whole = Leg::whole(outgoing.options());
-                        whole.began = at_once.then_some(began);
-                        let policy = &endpoint.policy;
-                        self.by_policy(endpoint, policy, &settings, &outgoing, began, whole)
-                            .await
-                    }
-                    Some(versions) => {
-                        // In a box of its own: few calls name a version, and all would be as large.
-                        let asked =
-                            self.by_version(endpoint, &settings, &versions, &outgoing, began);
-                        Box::pin(asked).await
-                    }
-                },
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
+        // In a block of its own, as what is only passed through here would be kept until the end.
+        let outgoing = {
+            let dressed = prepared.and_then(|body| Ok((body, self.dress(&mut draft, settings)?)));
+            match dressed {
+                Ok((body, dressed)) => {
+                    let body = body.replayable(self.replay_limit);
+                    Outgoing::new(&draft, dressed, body, &context)
+                }
+                Err(error) => {
+                    return self.ended(endpoint, &draft, &context, Err(error), began, active);
+                }
+            }
         };
+        // In boxes of their own: few calls name a version, and all would be as large.
+        let versions = asked_versions(settings, outgoing.options()).map(Box::new);
+        let result = if let Some(versions) = &versions {
+            Box::pin(self.by_version(endpoint, settings, versions, &outgoing, began)).await
+        } else {
+            let mut whole = Leg::whole(outgoing.options());
+            whole.began = at_once.then_some(began);
+            self.by_policy(
+                endpoint,
+                (&endpoint.policy, &current),
+                settings,
+                &outgoing,
+                began,
+                whole,
+            )
+            .await
+        };
+        drop(outgoing);
+        self.ended(endpoint, &draft, &context, result, began, active)
+    }
+
+    /// The end of a call: measures, log, and what holds on to the answer as long as it is read.
+    fn ended(
+        &self,
+        endpoint: &Endpoint,
+        draft: &Draft,
+        context: &Context,
+        result: Result<Response<Body>>,
+        began: Instant,
+        active: impl Send + 'static,
+    ) -> Result<Response<Body>> {
         let elapsed = began.elapsed();
         self.count(endpoint, &result, elapsed);
-        self.log(endpoint, &draft, &context, &result, elapsed);
+        self.log(endpoint, draft, context, &result, elapsed);
         match result {
             Ok(mut response) => {
                 if !draft.options.endless {
@@ -181,7 +206,7 @@ impl Core {
                 response.body_mut().hold(active);
                 Ok(response)
             }
-            Err(error) => Err(self.described(error, endpoint, &draft)),
+            Err(error) => Err(self.described(error, endpoint, draft)),
         }
     }
 
@@ -206,13 +231,8 @@ impl Core {
         }
     }
 
-    fn outgoing<'a>(
-        &self,
-        draft: &'a mut Draft,
-        body: Body,
-        context: &'a Context,
-        settings: &EffectivePolicy,
-    ) -> Result<Outgoing<'a>> {
+    /// Adds what the client sends with every request, and says how this one is sent.
+    fn dress(&self, draft: &mut Draft, settings: &EffectivePolicy) -> Result<Dressed> {
         let path = self.path(&draft.uri)?;
         for (name, value) in &self.headers {
             if !draft.headers.contains_key(name) {
@@ -225,10 +245,11 @@ impl Core {
             known || draft.headers.contains_key(IDEMPOTENCY_KEY)
         });
         let decodes = self.codings.ask(&draft.method, &mut draft.headers);
-        let body = body.replayable(self.replay_limit);
-        let mut outgoing = Outgoing::new(draft, path, body, context, idempotent);
-        outgoing.decodes = decodes;
-        Ok(outgoing)
+        Ok(Dressed {
+            path,
+            idempotent,
+            decodes,
+        })
     }
 
     /// The path to send: behind the prefix, or of an absolute URI, which has to lead to where the client leads.
@@ -268,7 +289,7 @@ impl Core {
     pub(super) async fn by_policy(
         &self,
         endpoint: &Endpoint,
-        policy: &Policy,
+        (policy, current): (&Policy, &Current),
         settings: &Arc<EffectivePolicy>,
         outgoing: &Outgoing<'_>,
         began: Instant,
@@ -292,6 +313,7 @@ impl Core {
         let trip = Trip {
             endpoint,
             policy,
+            current,
             settings,
             outgoing,
             limits,
@@ -304,7 +326,7 @@ impl Core {
             (None, None) => {
                 let mut now = call;
                 now.began = leg.began;
-                let result = self.forward(&trip, now).await;
+                let result = self.forward(&trip, &now).await;
                 match watches {
                     None => result,
                     Some(since) => self.watched(&trip, call, result, since).await,
@@ -314,12 +336,19 @@ impl Core {
             (None, Some(plan)) => Box::pin(self.through_cache(plan, &trip, call)).await,
             (Some(fallback), _) => {
                 let within = async |call| match &plan {
-                    None => self.forward(&trip, call).await,
+                    None => self.forward(&trip, &call).await,
                     Some(plan) => self.through_cache(plan, &trip, call).await,
                 };
                 let answer = |result, deadline| {
                     let last_known = || self.last_known(plan.as_ref(), &trip);
-                    self.fall_back(fallback, outgoing, limits, result, deadline, last_known)
+                    self.fall_back(
+                        fallback,
+                        outgoing,
+                        trip.limits,
+                        result,
+                        deadline,
+                        last_known,
+                    )
                 };
                 let repeatable = || outgoing.will_repeat();
                 let judge = Judge {
@@ -333,7 +362,7 @@ impl Core {
     }
 
     /// Makes a call through retry, breaker, bulkhead and the rest inside them.
-    pub(crate) async fn forward(&self, trip: &Trip<'_>, call: Call) -> Result<Response<Body>> {
+    pub(crate) async fn forward(&self, trip: &Trip<'_>, call: &Call) -> Result<Response<Body>> {
         let outgoing = trip.outgoing;
         self.close_departed();
         let tried = Tried::of(call.hedge && call.repeatable, self.key_of(outgoing));
@@ -351,17 +380,18 @@ impl Core {
         // An attempt that is disturbed may be held up between its beginning and here.
         let at_once = trip.settings.chaos.is_none();
         let attempt = |attempt: Attempt| {
-            let mut limits = trip.limits;
-            limits.now = at_once.then_some(attempt.began);
-            self.attempt(
-                &self.destination,
+            let mut way = Way {
                 outgoing,
-                &tried,
+                tried: &tried,
                 attempt,
-                (limits, allowance),
-            )
+                limits: trip.limits,
+                allowance,
+            };
+            way.limits.now = at_once.then_some(attempt.began);
+            async move { self.attempt(&self.destination, &mut way).await }
         };
-        let mut result = trip.policy.run_with(call, &judge, attempt).await;
+        let run = trip.policy.run_as(trip.current, *call, &judge, attempt);
+        let mut result = run.await;
         if outgoing.idempotent && attempts > 1 {
             judge.mark(&mut result);
         }

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, Origin as Side, Result, Retry};
 use trunkline_resilience::Attempt;
 
+use super::attempt::Way;
 use super::core::Core;
 use super::outgoing::Outgoing;
 use crate::body::Body;
@@ -20,23 +21,25 @@ impl Core {
         &'a self,
         settings: &'a RedirectConfig,
         from: &'a Origin,
-        outgoing: &'a Outgoing<'_>,
-        attempt: Attempt,
-        limits: Limits,
+        way: &'a Way<'_>,
         response: Response<Body>,
     ) -> BoxFuture<'a, Result<Response<Body>>> {
-        Box::pin(self.follow_all(settings, from, outgoing, attempt, limits, response))
+        Box::pin(self.follow_all(settings, from, way, response))
     }
 
     async fn follow_all(
         &self,
         settings: &RedirectConfig,
         from: &Origin,
-        outgoing: &Outgoing<'_>,
-        attempt: Attempt,
-        mut limits: Limits,
+        way: &Way<'_>,
         mut response: Response<Body>,
     ) -> Result<Response<Body>> {
+        let Way {
+            outgoing,
+            attempt,
+            mut limits,
+            ..
+        } = *way;
         limits.given_up = Some(attempt.deadline);
         limits.now = None;
         let Some(mut step) = Step::first(from, outgoing.path(), outgoing.method()) else {

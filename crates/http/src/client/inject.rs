@@ -2,9 +2,10 @@
 //!
 //! The same headers as [`Propagation::inject`], with their names read once: this is done for every attempt.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, HOST, HeaderMap, HeaderName, HeaderValue};
 use trunkline_core::{Context, Error, Propagation, Result, names};
 
 use crate::config::ContextHeaders;
@@ -17,6 +18,44 @@ pub(crate) struct Injector {
     service: Option<(HeaderName, HeaderValue)>,
     traces: bool,
     told: ContextHeaders,
+    /// What a request sends that has no headers of its own.
+    plain: Option<Plain>,
+    /// A deadline as it was written once: that of the first attempts of most calls is the same.
+    written: OnceLock<(u64, HeaderValue)>,
+}
+
+/// The headers of a request that brings none, with places for what is said anew: to copy them costs less than to look for
+/// the place of each.
+#[derive(Debug)]
+struct Plain {
+    headers: HeaderMap,
+    /// What each of them is, in the order of the map.
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Correlation,
+    Trace,
+    Deadline,
+    Service,
+    Host,
+}
+
+impl Plain {
+    /// `None` where two of them go by the same name.
+    fn new(named: &[(&HeaderName, Part, HeaderValue)]) -> Option<Self> {
+        let mut headers = HeaderMap::with_capacity(named.len());
+        for (name, _, value) in named {
+            headers.insert(*name, value.clone());
+        }
+        let part_of = |name: &HeaderName| {
+            let mut found = named.iter().filter(|(known, ..)| *known == name);
+            found.next().map(|(_, part, _)| *part)
+        };
+        let parts: Vec<_> = headers.keys().filter_map(part_of).collect();
+        (parts.len() == named.len()).then_some(Self { headers, parts })
+    }
 }
 
 const TRACEPARENT: HeaderName = HeaderName::from_static(names::header::TRACEPARENT);
@@ -41,13 +80,75 @@ impl Injector {
             })?;
             Ok::<_, Error>((name(propagation.service_header())?, value))
         });
-        Ok(Self {
+        let mut injector = Self {
             correlation: name(propagation.correlation_header())?,
             deadline: name(propagation.deadline_header())?,
             service: service.transpose()?,
             traces: propagation.is_tracing() && told != ContextHeaders::None,
             told,
-        })
+            plain: None,
+            written: OnceLock::new(),
+        };
+        injector.plain = injector.plain();
+        Ok(injector)
+    }
+
+    fn plain(&self) -> Option<Plain> {
+        if self.told != ContextHeaders::All {
+            return None;
+        }
+        let later = || HeaderValue::from_static("");
+        let (host, trace) = (HOST, TRACEPARENT);
+        let mut named = vec![
+            (&self.correlation, Part::Correlation, later()),
+            (&self.deadline, Part::Deadline, later()),
+            (&host, Part::Host, later()),
+        ];
+        if self.traces {
+            named.push((&trace, Part::Trace, later()));
+        }
+        if let Some((name, value)) = &self.service {
+            named.push((name, Part::Service, value.clone()));
+        }
+        Plain::new(&named)
+    }
+
+    /// All headers of an attempt whose request brings none, with the host it goes to: what [`Self::inject`] writes. `None`
+    /// where the context has more to say.
+    pub(crate) fn headers(
+        &self,
+        context: &Context,
+        left: Duration,
+        host: &HeaderValue,
+    ) -> Option<HeaderMap> {
+        let plain = self.plain.as_ref()?;
+        if !context.baggage().is_empty() || context.trace().tracestate().is_some() {
+            return None;
+        }
+        let mut headers = plain.headers.clone();
+        for (value, part) in headers.values_mut().zip(&plain.parts) {
+            *value = match part {
+                Part::Correlation => {
+                    HeaderValue::from_str(context.correlation_id().as_str()).ok()?
+                }
+                Part::Trace => {
+                    HeaderValue::from_bytes(&context.trace().child().to_traceparent()).ok()?
+                }
+                Part::Deadline => self.time_left(left),
+                Part::Host => host.clone(),
+                Part::Service => continue,
+            };
+        }
+        Some(headers)
+    }
+
+    fn time_left(&self, left: Duration) -> HeaderValue {
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let (known, written) = self.written.get_or_init(|| (left, HeaderValue::from(left)));
+        match *known == left {
+            true => written.clone(),
+            false => HeaderValue::from(left),
+        }
     }
 
     /// Whether this header, in lower case, differs from one attempt to the next.
@@ -91,8 +192,7 @@ impl Injector {
             put(headers, &BAGGAGE, baggage);
         }
         if let Some(left) = left {
-            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            put(headers, &self.deadline, || Some(HeaderValue::from(left)));
+            put(headers, &self.deadline, || Some(self.time_left(left)));
         }
         if let Some((name, value)) = &self.service {
             put(headers, name, || Some(value.clone()));
@@ -110,7 +210,7 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, value: impl FnOnce() -> Optio
 
 #[cfg(test)]
 mod tests {
-    use trunkline_core::Carrier;
+    use trunkline_core::{Carrier, TraceContext};
 
     use super::*;
 
@@ -163,7 +263,7 @@ mod tests {
     fn without_tracing_the_same_headers_are_written_as_by_the_core() {
         let quiet = propagation().with_tracing(false);
         let state = Context::new().trace().traceparent();
-        let trace = trunkline_core::TraceContext::parse(&state, Some("a=1")).unwrap();
+        let trace = TraceContext::parse(&state, Some("a=1")).unwrap();
         let context = Context::new().with_trace(trace);
         let mut headers = Headers(HeaderMap::new());
         Injector::new(&quiet, ContextHeaders::All)
@@ -173,6 +273,57 @@ mod tests {
         quiet.inject(&context, &mut by_core);
         assert_eq!(headers.0, by_core.0);
         assert_eq!(headers.0.len(), 2, "correlation id and service");
+    }
+
+    #[test]
+    fn a_request_without_headers_says_the_same_as_any_other() {
+        let host = HeaderValue::from_static("users.example:8080");
+        let context = Context::new();
+        let quiet = propagation().with_tracing(false);
+        for propagation in [propagation(), quiet, Propagation::default()] {
+            let injector = Injector::new(&propagation, ContextHeaders::All).unwrap();
+            // The second time it differs: that of the first is remembered.
+            for left in [30_000, 30_000, 29_999, u64::MAX].map(Duration::from_millis) {
+                let mut expected = HeaderMap::new();
+                injector.inject(&context, Some(left), &mut expected);
+                expected.insert(HOST, host.clone());
+                let mut written = injector.headers(&context, left, &host).unwrap();
+                // Each time another span of the same trace.
+                let traces = [expected.remove(TRACEPARENT), written.remove(TRACEPARENT)];
+                assert_eq!(written, expected);
+                let traces = traces.map(|one| {
+                    let parent = one?.to_str().ok()?.to_owned();
+                    Some(TraceContext::parse(&parent, None)?.trace_id())
+                });
+                assert_eq!(traces[0], traces[1]);
+                assert_eq!(traces[0].is_some(), propagation.is_tracing());
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_without_headers_is_not_written_by_heart_where_there_is_more_to_say() {
+        let host = HeaderValue::from_static("users.example:8080");
+        let left = Duration::from_secs(1);
+        let by_heart = |propagation: &Propagation, told, context: &Context| {
+            let injector = Injector::new(propagation, told).unwrap();
+            injector.headers(context, left, &host).is_some()
+        };
+        let plain = Context::new();
+        assert!(by_heart(&propagation(), ContextHeaders::All, &plain));
+        assert!(!by_heart(&propagation(), ContextHeaders::Trace, &plain));
+        assert!(!by_heart(&propagation(), ContextHeaders::None, &plain));
+        let baggage = plain.baggage().with("tenant", "a");
+        let more = plain.clone().with_baggage(baggage);
+        assert!(!by_heart(&propagation(), ContextHeaders::All, &more));
+        let parent = plain.trace().traceparent();
+        let trace = TraceContext::parse(&parent, Some("vendor=1")).unwrap();
+        let more = plain.clone().with_trace(trace);
+        assert!(!by_heart(&propagation(), ContextHeaders::All, &more));
+        for name in ["host", "traceparent"] {
+            let same = Propagation::default().with_correlation_header(name);
+            assert!(!by_heart(&same, ContextHeaders::All, &plain), "{name}");
+        }
     }
 
     #[test]

@@ -92,10 +92,7 @@ impl Classify<Answered> for Judge<'_> {
     fn retry(&self, result: &Answered) -> Retry {
         let retry = match result {
             // The status first: most answers are good, and the headers of those are not looked at.
-            Ok(response)
-                if self.on_status.contains(&response.status().as_u16())
-                    && !is_retried(response.headers()) =>
-            {
+            Ok(response) if self.names(response.status()) && !is_retried(response.headers()) => {
                 Retry::IfIdempotent
             }
             Ok(_) => Retry::Never,
@@ -186,11 +183,19 @@ pub(crate) fn is_retried(headers: &HeaderMap) -> bool {
 }
 
 impl Judge<'_> {
+    /// Whether a status is one of those that are retried. By hand: they are a few, and a search that is good at long lists
+    /// has hardly been set up.
+    #[expect(clippy::manual_contains, reason = "it is what costs more")]
+    fn names(&self, status: StatusCode) -> bool {
+        let status = status.as_u16();
+        self.on_status.iter().any(|known| *known == status)
+    }
+
     /// Marks an answer that was worth another attempt and is final all the same: whoever hands it on, as an answer or as an
     /// error, tells its caller that retries had their turn.
     pub(crate) fn mark(&self, result: &mut Answered) {
         if let Ok(response) = result
-            && self.on_status.contains(&response.status().as_u16())
+            && self.names(response.status())
         {
             let yes = HeaderValue::from_static("true");
             response.headers_mut().insert(RETRIES_EXHAUSTED, yes);

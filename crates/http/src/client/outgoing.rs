@@ -13,13 +13,15 @@ use trunkline_core::{Context, Error, Result};
 use super::inject::Injector;
 use crate::body::Body;
 use crate::options::{CallOptions, Draft};
+use crate::origin::Origin;
 use crate::redirect::{HARMLESS, Step};
 
 /// The name of [`trunkline_core::names::header::IDEMPOTENCY_KEY`], as header maps want it.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Headers of the context that an attempt adds.
-const ADDED: usize = 7;
+/// Headers that an attempt adds to most requests: three of the context, the service's name, the host. With no more a map
+/// that starts empty stays in what the allocator keeps at hand for the next one.
+const ADDED: usize = 5;
 
 /// What every attempt of a call sends.
 pub(crate) struct Outgoing<'a> {
@@ -31,7 +33,7 @@ pub(crate) struct Outgoing<'a> {
     /// A second time does no harm.
     pub(crate) idempotent: bool,
     /// What names the version of the service that is asked, where one is.
-    named: Option<NamedVersion>,
+    named: Option<Box<NamedVersion>>,
     /// The answer is decompressed, as this client asked for a coding that whoever reads it did not.
     pub(crate) decodes: bool,
     /// Headers that ask whether what is kept still holds.
@@ -46,22 +48,30 @@ pub(crate) struct NamedVersion {
     pub(crate) header: Option<(HeaderName, HeaderValue)>,
 }
 
+/// How a request is sent, beyond what its draft says.
+pub(crate) struct Dressed {
+    pub(crate) path: PathAndQuery,
+    /// A second time does no harm.
+    pub(crate) idempotent: bool,
+    /// This client asked for a coding that whoever reads the answer did not.
+    pub(crate) decodes: bool,
+}
+
 impl<'a> Outgoing<'a> {
     pub(crate) fn new(
         draft: &'a Draft,
-        path: PathAndQuery,
+        dressed: Dressed,
         body: Body,
         context: &'a Context,
-        idempotent: bool,
     ) -> Self {
         Self {
             draft,
-            path,
+            path: dressed.path,
             context,
             body: Mutex::new(Some(body)),
-            idempotent,
+            idempotent: dressed.idempotent,
             named: None,
-            decodes: false,
+            decodes: dressed.decodes,
             questions: Questions::default(),
         }
     }
@@ -75,7 +85,7 @@ impl<'a> Outgoing<'a> {
             context: self.context,
             body: Mutex::new(Some(body)),
             idempotent: self.idempotent,
-            named: Some(named),
+            named: Some(Box::new(named)),
             decodes: self.decodes,
             questions: Questions::default(),
         })
@@ -143,6 +153,34 @@ impl<'a> Outgoing<'a> {
         self.idempotent && self.can_repeat()
     }
 
+    /// The request of the next attempt, to a place whose host it may name. Most bring no headers of their own: all that theirs
+    /// say is known before.
+    pub(crate) fn request_to(
+        &self,
+        injector: &Injector,
+        left: Duration,
+        origin: &Origin,
+    ) -> Result<Box<Request<Body>>> {
+        let plain =
+            self.draft.headers.is_empty() && self.named.is_none() && !self.questions.are_asked();
+        let headers = match plain {
+            true => injector.headers(self.context, left, origin.host_header()),
+            false => None,
+        };
+        match headers {
+            Some(headers) => Ok(self.with_headers(self.next_body()?, headers)),
+            None => self.request(injector, Some(left)),
+        }
+    }
+
+    fn with_headers(&self, body: Body, headers: HeaderMap) -> Box<Request<Body>> {
+        let mut request = Box::new(Request::new(body));
+        *request.method_mut() = self.draft.method.clone();
+        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.headers_mut() = headers;
+        request
+    }
+
     /// The request of the next attempt, for which so much time is left.
     pub(crate) fn request(
         &self,
@@ -160,11 +198,7 @@ impl<'a> Outgoing<'a> {
         }
         self.questions.write(&mut headers);
         injector.inject(self.context, left, &mut headers);
-        let mut request = Box::new(Request::new(body));
-        *request.method_mut() = self.draft.method.clone();
-        *request.uri_mut() = Uri::from(self.path.clone());
-        *request.headers_mut() = headers;
-        Ok(request)
+        Ok(self.with_headers(body, headers))
     }
 
     /// The request, as it goes to another service of ours: with the context, but with nothing that says to the first one who
@@ -238,22 +272,28 @@ impl<'a> Outgoing<'a> {
 #[derive(Default)]
 struct Questions {
     asked: AtomicBool,
-    headers: Mutex<HeaderMap>,
+    headers: Mutex<Option<Box<HeaderMap>>>,
 }
 
 impl Questions {
     fn set(&self, headers: Option<HeaderMap>) {
         self.asked.store(headers.is_some(), Ordering::Relaxed);
-        *self.lock() = headers.unwrap_or_default();
+        *self.lock() = headers.map(Box::new);
+    }
+
+    fn are_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     fn write(&self, into: &mut HeaderMap) {
-        if self.asked.load(Ordering::Relaxed) {
-            into.extend(self.lock().clone());
+        if self.are_asked()
+            && let Some(headers) = &*self.lock()
+        {
+            into.extend(HeaderMap::clone(headers));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HeaderMap> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<HeaderMap>>> {
         self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -134,8 +134,9 @@ impl Core {
                 began: None,
             };
             let policy = endpoint.versions.of(version, &endpoint.policy, &self.maker);
+            let current = policy.current();
             let result = self
-                .by_policy(endpoint, &policy, settings, &asked, began, leg)
+                .by_policy(endpoint, (&policy, &current), settings, &asked, began, leg)
                 .await
                 .map(|response| marked(response, version));
             drop(asked);

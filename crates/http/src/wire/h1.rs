@@ -14,11 +14,10 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use trunkline_core::Result;
 
-use crate::body::Body;
 use crate::connect::{ConnectFailed, ConnectStage, Forward, Meter, Stream};
 use crate::origin::Origin;
 use crate::pool::Pooled;
-use crate::wire::{Answered, Driven};
+use crate::wire::{Answered, Driven, Outward};
 
 /// Headers of an answer: more lines or bytes than this are not a service's answer.
 const MOST_HEADERS_BYTES: usize = 128 * 1024;
@@ -27,7 +26,7 @@ pub(crate) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>
 
 /// A connection that carries one request at a time.
 pub(crate) struct H1 {
-    sender: SendRequest<Body>,
+    sender: SendRequest<Outward>,
     /// Moves the bytes; gone when the connection is over.
     driver: Option<Driver>,
     meter: Arc<Meter>,
@@ -108,7 +107,7 @@ impl H1 {
     /// connection in the middle of an exchange and has to drop that too.
     pub(crate) fn start(
         &mut self,
-        request: Request<Body>,
+        request: Request<Outward>,
     ) -> impl Future<Output = Answered> + use<> {
         self.reads = self.meter.reads();
         self.sender.try_send_request(request)

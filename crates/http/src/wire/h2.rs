@@ -13,11 +13,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use trunkline_core::Result;
 use trunkline_core::task::Scope;
 
-use crate::body::Body;
 use crate::connect::{ConnectFailed, ConnectStage, Meter, Stream};
 use crate::origin::Origin;
 use crate::pool::Pooled;
-use crate::wire::{Answered, Driven};
+use crate::wire::{Answered, Driven, Outward};
 
 /// Requests on one connection. Most servers allow 100 or more; where one allows fewer, the rest wait on the connection.
 pub(crate) const MOST_STREAMS: usize = 100;
@@ -31,7 +30,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A handle of a connection that carries many requests.
 #[derive(Clone)]
 pub(crate) struct H2 {
-    sender: SendRequest<Body>,
+    sender: SendRequest<Outward>,
     meter: Arc<Meter>,
 }
 
@@ -81,7 +80,7 @@ impl H2 {
     /// Hands a request over. Dropped before the end of the answer's head, it resets the stream.
     pub(crate) fn start(
         &mut self,
-        request: Request<Body>,
+        request: Request<Outward>,
     ) -> impl Future<Output = Answered> + use<> {
         self.sender.try_send_request(request)
     }

@@ -63,6 +63,25 @@ pub struct Policy {
     observers: Observers,
 }
 
+/// A policy as it is at one moment: its values and the state that they govern. Whoever looks at the values and then makes a
+/// call asks for both once.
+#[derive(Clone)]
+pub struct Current(Arc<Engine>);
+
+impl Current {
+    /// The values.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<EffectivePolicy> {
+        &self.0.settings
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policy")
@@ -116,6 +135,13 @@ impl Policy {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The values in force, and the state that they govern.
+    #[must_use]
+    pub fn current(&self) -> Current {
+        // Not a guard of it: a thread has a few of those that cost nothing, and a call holds it for as long as it takes.
+        Current(self.engine.load_full())
     }
 
     /// The values in force.
@@ -213,9 +239,34 @@ impl Policy {
         C: Classify<Result<T, E>>,
         E: PolicyError,
     {
-        let engine = self.engine.load();
-        let (began, deadline) = self.begin(&engine, call);
-        self.start(&engine, judge, call, began, deadline)
+        self.run_as(&self.current(), call, judge, operation).await
+    }
+
+    /// Like [`Policy::run_with`], under the values of a moment before.
+    ///
+    /// # Errors
+    /// As [`Policy::run_with`].
+    ///
+    /// # Panics
+    /// As [`Policy::run`].
+    ///
+    /// # Cancel safety
+    /// As [`Policy::run`].
+    pub async fn run_as<T, E, F, Fut, C>(
+        &self,
+        current: &Current,
+        call: Call,
+        judge: &C,
+        operation: F,
+    ) -> Result<T, E>
+    where
+        F: FnMut(Attempt) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<Result<T, E>>,
+        E: PolicyError,
+    {
+        let (began, deadline) = self.begin(&current.0, &call);
+        self.start(&current.0, judge, &call, began, deadline)
             .call(operation)
             .await
     }
@@ -301,7 +352,7 @@ impl Policy {
         }
     }
 
-    fn begin(&self, engine: &Engine, call: Call) -> (Instant, Deadline) {
+    fn begin(&self, engine: &Engine, call: &Call) -> (Instant, Deadline) {
         let began = call.began.unwrap_or_else(Instant::now);
         let total = call.total.unwrap_or(engine.settings.timeout.total);
         (began, Deadline::of_call(began, total, call.deadline))
@@ -311,7 +362,7 @@ impl Policy {
         &'a self,
         engine: &'a Engine,
         judge: &'a C,
-        call: Call,
+        call: &'a Call,
         began: Instant,
         deadline: Deadline,
     ) -> Run<'a, C> {

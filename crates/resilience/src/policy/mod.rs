@@ -21,7 +21,7 @@ use crate::timeout::TimeoutSettings;
 use crate::versions::VersionSettings;
 
 pub(crate) use handle::Engine;
-pub use handle::Policy;
+pub use handle::{Current, Policy};
 pub(crate) use hedged::Hedging;
 pub use layers::{Explained, Explanation, Layer, PolicyLayers};
 pub use run::PolicyError;

@@ -49,7 +49,7 @@ pub(super) struct Run<'a, C> {
     pub(super) target: &'a Target,
     pub(super) observers: &'a Observers,
     pub(super) judge: &'a C,
-    pub(super) call: Call,
+    pub(super) call: &'a Call,
     pub(super) began: Instant,
     pub(super) deadline: Deadline,
 }
@@ -84,44 +84,48 @@ impl<C> Run<'_, C> {
         let mut reservation = None;
         loop {
             let number = plan.number();
-            let step = match self.hedging() {
-                None => {
-                    let attempt = self.attempt(number, 0, now, reservation, &mut operation);
-                    attempt.await
-                }
-                // In a box of its own: few calls are hedged, and all would be as large.
-                Some(hedging) => {
-                    let operation = &mut operation;
-                    Box::pin(self.hedged(hedging, now, reservation, operation, &mut plan)).await
-                }
-            };
-            let result = match step {
-                Step::Made(result) => result,
-                Step::Refused(error, refusal) => {
-                    self.observers.tell(|to| to.refused(self.target, refusal));
-                    return Err(plan.refused(error));
-                }
-            };
-            if plan.is_over(&result) {
-                return result;
-            }
-            match plan.after(result) {
-                Next::Done(result, stopped) => {
-                    if stopped == Some(Stopped::Budget) {
-                        let refusal = Refusal::RetryBudget;
-                        self.observers.tell(|to| to.refused(self.target, refusal));
+            // In a block of its own: a result is large, and would be kept for as long as the next attempt is waited for.
+            let delay = {
+                let step = match self.hedging() {
+                    None => {
+                        let attempt = self.attempt(number, 0, now, reservation, &mut operation);
+                        attempt.await
                     }
+                    // In a box of its own: few calls are hedged, and all would be as large.
+                    Some(hedging) => {
+                        let operation = &mut operation;
+                        Box::pin(self.hedged(hedging, now, reservation, operation, &mut plan)).await
+                    }
+                };
+                let result = match step {
+                    Step::Made(result) => result,
+                    Step::Refused(error, refusal) => {
+                        self.observers.tell(|to| to.refused(self.target, refusal));
+                        return Err(plan.refused(error));
+                    }
+                };
+                if plan.is_over(&result) {
                     return result;
                 }
-                Next::Again(delay, reserved) => {
-                    let next = plan.number();
-                    self.observers
-                        .tell(|to| to.retrying(self.target, next, delay));
-                    sleep(delay).await;
-                    now = Instant::now();
-                    reservation = reserved;
+                match plan.after(result) {
+                    Next::Done(result, stopped) => {
+                        if stopped == Some(Stopped::Budget) {
+                            let refusal = Refusal::RetryBudget;
+                            self.observers.tell(|to| to.refused(self.target, refusal));
+                        }
+                        return result;
+                    }
+                    Next::Again(delay, reserved) => {
+                        let next = plan.number();
+                        self.observers
+                            .tell(|to| to.retrying(self.target, next, delay));
+                        reservation = reserved;
+                        delay
+                    }
                 }
-            }
+            };
+            sleep(delay).await;
+            now = Instant::now();
         }
     }
 
@@ -276,8 +280,12 @@ impl<C> Run<'_, C> {
 
     fn enough_left(&self, now: Instant) -> Result<(), DeadlineTooShort> {
         let floor = self.engine.settings.timeout.floor;
-        let left = self.deadline.left(now);
-        if left <= floor {
+        // Compared as points in time: this is asked of every attempt.
+        if now
+            .checked_add(floor)
+            .is_none_or(|least| self.deadline.at <= least)
+        {
+            let left = self.deadline.left(now);
             return Err(DeadlineTooShort::new(left, floor));
         }
         Ok(())
