@@ -8,6 +8,7 @@ mod health;
 mod judge;
 mod members;
 mod missing;
+mod peers;
 mod plan;
 mod publishing;
 
@@ -72,6 +73,11 @@ fn prove(options: &Options, subject: &'static Subject) -> Result<Report> {
     evidence.seed = seed;
     let mut report = Report::new();
     judge::judge(&mut report, &evidence, &acts);
+    if options.quick {
+        report.note("the peers are left to a run without --quick");
+    } else {
+        peers::compare(&mut report, subject, &evidence, &acts);
+    }
     Ok(report)
 }
 

@@ -15,9 +15,9 @@ use trunkline::messaging::{
 use crate::member::Numbered;
 
 /// Publishers at work, each with keys of its own.
-const PUBLISHERS: u32 = 4;
+pub(super) const PUBLISHERS: u32 = 4;
 /// Keys of one publisher; a batch holds one message of each, so that the order within a key is that of the confirms.
-const KEYS: u32 = 32;
+pub(super) const KEYS: u32 = 32;
 
 /// What has happened so far.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub(super) fn rounded(messages: u32) -> u32 {
     rounds(messages) * PUBLISHERS * KEYS
 }
 
-fn rounds(messages: u32) -> u32 {
+pub(super) fn rounds(messages: u32) -> u32 {
     messages.div_ceil(PUBLISHERS * KEYS)
 }
 
