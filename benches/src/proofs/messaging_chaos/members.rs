@@ -42,6 +42,11 @@ impl Member {
         Ok(Self { child, input })
     }
 
+    /// Whether it has ended by itself.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Ends it as a crash would.
     pub(super) fn kill(mut self) -> Result<()> {
         self.child.kill()?;

@@ -197,7 +197,16 @@ impl Show {
         self.progress.confirmed.load(Ordering::Acquire)
     }
 
+    /// What ends here is killed, or told to.
+    fn no_member_has_ended(&mut self) -> Result<()> {
+        for member in &mut self.members {
+            ensure!(!member.has_ended()?, "a consumer ended by itself");
+        }
+        Ok(())
+    }
+
     fn play(&mut self, act: Act) -> Result<()> {
+        self.no_member_has_ended()?;
         match act {
             Act::KillServer => {
                 self.stage.server.kill()?;
@@ -256,6 +265,7 @@ impl Show {
             let tell = missing::tell(subject, stage, broker, terms, &confirms, &ledger);
             self.evidence.missing = self.runtime.block_on(tell)?;
         }
+        self.no_member_has_ended()?;
         while self.members.len() > MEMBERS {
             self.members.remove(0).leave()?;
         }
