@@ -12,7 +12,8 @@
 //!
 //! A header of the message stands there by its name and as it is, for whoever reads it. NATS keeps no order of headers and
 //! takes no bytes, so `Trunkline-Headers` lists the names in their order; a value that cannot stand in a header, follows its
-//! name there: `ce-id,tag,binary=%00%FF,tag`. A message of somebody else, without that list, has its headers by name.
+//! name there: `ce-id,tag,binary=%00%FF,tag`. It is left out where all of them stand there by name already, as in messages of
+//! our publishers. A message without that list has its headers by name.
 //!
 //! Values of `ce-…` are percent-encoded as CloudEvents' binding says: blanks, quotes, per cents, and all that is not ASCII.
 
@@ -72,7 +73,12 @@ pub(crate) fn encode(
         }
     }
     let mut list = String::new();
+    // Headers that all stand there by their names, in the order of these, come back so without a list.
+    let mut is_needed = false;
+    let mut before = "";
     for (name, value) in message.headers.iter() {
+        is_needed |= before > name;
+        before = name;
         if !list.is_empty() {
             list.push(',');
         }
@@ -90,12 +96,13 @@ pub(crate) fn encode(
         match pair {
             Some((name, value)) => map.append(name, value),
             None => {
+                is_needed = true;
                 list.push('=');
                 list.push_str(&escape(value.as_bytes()));
             }
         }
     }
-    if !list.is_empty()
+    if is_needed
         && let (Ok(name), Ok(value)) = (HeaderName::from_str(LIST), HeaderValue::from_str(&list))
     {
         map.append(name, value);
@@ -344,6 +351,24 @@ mod tests {
         let read = decode(Some(&map), Bytes::new(), String::new, None);
         assert_eq!(read.message.headers.get("tag"), Some("x"));
         assert_eq!(read.message.headers.len(), 1);
+    }
+
+    #[test]
+    fn the_order_of_headers_is_written_where_it_is_not_that_of_their_names() {
+        let listed = |names: [&str; 3]| {
+            let mut message = Message::new("p").with_id("1");
+            message.published_at = Some(Timestamp::from_unix_micros(5));
+            for (at, name) in names.into_iter().enumerate() {
+                message.headers.append(name, at.to_string());
+            }
+            assert_eq!(there_and_back(&message), message, "{names:?}");
+            encode(&message, Timestamp::from_unix_micros(5), None)
+                .get(LIST)
+                .is_some()
+        };
+        assert!(!listed(["Tag", "a", "a"]));
+        assert!(listed(["a", "Tag", "a"]));
+        assert!(listed(["a", "b", "nats-ours"]), "it cannot stand there");
     }
 
     #[test]

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderValue};
-use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use trunkline_core::{Clock as _, Error, ErrorKind, Result, Retry, SystemClock};
-use trunkline_messaging::{Capabilities, Destination, Publish, Receipt, Routed};
+use trunkline_core::{Clock as _, Error, ErrorKind, Result, Retry, SystemClock, Timestamp};
+use trunkline_messaging::{Capabilities, Destination, Message, Publish, Receipt, Routed};
 
 use super::KIND;
 use super::api::{self, Api, is};
@@ -45,11 +44,21 @@ pub(crate) struct Sent<'a> {
 pub(crate) struct Outgoing {
     /// By what the server recognises a repetition, and whether it may have it.
     doubt: InDoubt,
-    id: String,
+    message: Message,
     destination: Destination,
     subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
+    published_at: Timestamp,
+    /// Milliseconds since 1970.
+    expires: Option<i64>,
+}
+
+impl Outgoing {
+    /// Written for each attempt, as most have one: the driver takes them, and a copy costs as much.
+    fn headers(&self) -> HeaderMap {
+        let mut headers = wire::encode(&self.message, self.published_at, self.expires);
+        headers.insert(wire::PUBLISH_ID, HeaderValue::from(self.doubt.publish_id()));
+        headers
+    }
 }
 
 #[derive(Deserialize)]
@@ -95,17 +104,15 @@ impl Publisher {
         let expires = publish.expires_in.map(|span| now.after(span).unix_millis());
         let at = publish.message.published_at.unwrap_or(now);
         let subject = self.names.subject(&publish.destination);
-        let mut headers = wire::encode(&publish.message, at, expires);
         let key = doubt::key(&publish.message, &subject);
         let doubt = self.doubts.begin(key, &publish.message.id);
-        headers.insert(wire::PUBLISH_ID, HeaderValue::from(doubt.publish_id()));
         Ok(Outgoing {
             doubt,
-            id: publish.message.id,
+            message: publish.message,
             destination: publish.destination,
             subject,
-            headers,
-            payload: publish.message.payload,
+            published_at: at,
+            expires,
         })
     }
 
@@ -137,8 +144,8 @@ impl Publisher {
     async fn once(&self, outgoing: &Outgoing, deadline: Instant) -> Result<(Answer, u64)> {
         let up = self.link.ready(deadline).await?;
         outgoing.doubt.sent();
-        let (subject, headers) = (outgoing.subject.clone(), outgoing.headers.clone());
-        let payload = outgoing.payload.clone();
+        let (subject, headers) = (outgoing.subject.clone(), outgoing.headers());
+        let payload = outgoing.message.payload.clone();
         let sent = up.replies.send(&up.client, subject, Some(headers), payload);
         let late = || {
             Error::timeout("NATS did not take the message in time").with_retry(Retry::IfIdempotent)
@@ -174,9 +181,11 @@ impl Publisher {
                 Ok(confirm) => {
                     doubt.confirmed();
                     if confirm.duplicate {
-                        tracing::debug!(target: "trunkline", broker = "nats", id = outgoing.id, "the server had it already");
+                        tracing::debug!(target: "trunkline", broker = "nats", id = outgoing.message.id, "the server had it already");
                     }
-                    return Ok(Receipt::new(outgoing.id.clone(), Routed::Unknown).at(confirm.seq));
+                    return Ok(
+                        Receipt::new(outgoing.message.id.clone(), Routed::Unknown).at(confirm.seq)
+                    );
                 }
                 Err(error) => error,
             };

@@ -170,6 +170,7 @@ impl Publisher {
     fn completed(&self, mut publish: Publish, context: &Context) -> Publish {
         let around = &self.0.around;
         let message = &mut publish.message;
+        let sorted = is_sorted(&message.headers);
         around
             .propagation
             .inject(context, &mut IfAbsent(&mut message.headers));
@@ -180,6 +181,10 @@ impl Publisher {
         headers.insert_if_absent(header::SERVICE, around.sender());
         headers.insert_if_absent(header::TIMESTAMP, at.as_str());
         cloudevents::complete(message, around.sender(), topic, at);
+        // Where headers come back by name, brokers need no word on their order: it would be sent with every message.
+        if sorted {
+            sort(&mut message.headers);
+        }
         publish
     }
 
@@ -318,6 +323,17 @@ fn explained(error: Error, publish: &Publish) -> Error {
         .with_operation("publish")
         .with_context("destination", &publish.destination)
         .with_context("message_id", &publish.message.id)
+}
+
+fn is_sorted(headers: &Metadata) -> bool {
+    headers.iter().map(|(name, _)| name).is_sorted()
+}
+
+/// By name; values of one name keep their order.
+fn sort(headers: &mut Metadata) {
+    let mut pairs: Vec<_> = std::mem::take(headers).into_iter().collect();
+    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    headers.extend(pairs);
 }
 
 /// Adds headers, never replaces one.

@@ -245,3 +245,36 @@ async fn an_expired_message_makes_room() {
         .unwrap();
     assert!(began.elapsed() >= span && began.elapsed() < span * 2);
 }
+
+/// Brokers that keep headers by name need no word on their order then. Whoever wants another order has it.
+#[tokio::test(start_paused = true)]
+async fn headers_go_in_the_order_of_their_names_unless_the_caller_has_another() {
+    let broker = MemoryBroker::default().erase();
+    broker.connect().await.unwrap();
+    let work = Destination::Queue("work".parse().unwrap());
+    broker.declare(work.clone()).await.unwrap();
+    let messaging = Messaging::builder(broker.clone()).service("shop").build();
+    let plain = Message::new("").with_header("tenant", "a");
+    let mut twice = Message::new("").with_header("zone", "z");
+    twice.headers.append("zone", "y");
+    let own = Message::new("").with_header("b", "").with_header("a", "");
+    for message in [plain, twice, own] {
+        let publish = Publish::new(work.clone(), message);
+        messaging.publisher().send(publish).await.unwrap();
+    }
+    let page = broker.browse(Browse::new(work)).await.unwrap();
+    let headers = page.messages.iter().map(|stored| &stored.message.headers);
+    let names: Vec<Vec<&str>> = headers
+        .clone()
+        .map(|headers| headers.iter().map(|(name, _)| name).collect())
+        .collect();
+    let [plain, twice, own] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    assert!(plain.is_sorted() && plain.contains(&"tenant") && plain.contains(&header::CE_ID));
+    assert!(twice.is_sorted());
+    let zones = headers.flat_map(|headers| headers.all("zone"));
+    let zones: Vec<&[u8]> = zones.map(trunkline_core::MetadataValue::as_bytes).collect();
+    assert_eq!(zones, [b"z", b"y"]);
+    assert_eq!(own.get(..2), Some(["b", "a"].as_slice()));
+}
