@@ -170,10 +170,14 @@ async fn kafka_works_by_url() {
         .ended(0);
     let mut subscriber = place.start(&["subscribe", &url, &topic, "--group", "audit"]);
     assert!(subscriber.line().await.contains("second"));
+    // Whoever subscribes moves what is due.
+    let later = ["publish", &url, &topic, "later", "--delay", "1s"];
+    place.run(&later).await.ended(0);
+    assert!(subscriber.line().await.contains("later"));
     subscriber.stop(Signal::INT).await.done();
     // What Kafka cannot do is told, not left out.
-    let later = ["publish", &url, &topic, "later", "--delay", "1m"];
-    place.run(&later).await.refused(2, "delays");
+    let much_later = ["publish", &url, &topic, "later", "--delay", "720h"];
+    place.run(&much_later).await.refused(2, "longer than");
     let wrong = format!("{url}&no.such.setting=1");
     let refused = place.run(&["publish", &wrong, &topic, "x"]).await;
     refused.refused(2, "no.such.setting");
