@@ -65,11 +65,16 @@ impl Default for Evidence {
     }
 }
 
-/// Waits until every message had its effect, or until the limit, and reads the ledger.
-pub(super) async fn settled(directory: &str, total: u64, limit: Instant) -> Result<Ledger> {
+/// Waits until every message had its effect, or none had one for so long, and reads the ledger.
+pub(super) async fn settled(directory: &str, total: u64, patience: Duration) -> Result<Ledger> {
+    let (mut seen, mut since) = (0, Instant::now());
     loop {
         let ledger = read(directory).await?;
-        if ledger.effects >= total || Instant::now() >= limit {
+        // What is slow is not lost.
+        if ledger.effects > seen {
+            (seen, since) = (ledger.effects, Instant::now());
+        }
+        if ledger.effects >= total || since.elapsed() >= patience {
             return Ok(ledger);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -253,10 +253,8 @@ impl Show {
     fn close(mut self) -> Result<Evidence> {
         self.runtime.block_on(&mut self.publishing)??;
         let directory = self.data.path().display().to_string();
-        let limit = Instant::now() + PATIENCE;
-        let ledger = self
-            .runtime
-            .block_on(judge::settled(&directory, self.total, limit))?;
+        let settled = judge::settled(&directory, self.total, PATIENCE);
+        let ledger = self.runtime.block_on(settled)?;
         if ledger.effects < self.total {
             // Now, while everything is as it was when the wait ended.
             let confirms = self.progress.confirms();
