@@ -1,12 +1,11 @@
 //! Programs in Go, built once for each state of their sources.
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use trunkline_testing::servers::cache_directory;
+
+use super::sources;
 
 /// Where the toolchain is when it is not on the `PATH`.
 const USUAL: &str = "/usr/local/go/bin/go";
@@ -16,34 +15,22 @@ pub(crate) fn program(name: &str, sources: &[(&str, &str)]) -> Result<Option<Pat
     let Some(go) = toolchain() else {
         return Ok(None);
     };
-    let mut hasher = DefaultHasher::new();
-    sources.hash(&mut hasher);
-    let peers = cache_directory().join("peers");
-    let place = peers.join(format!("{name}-{:016x}", hasher.finish()));
-    fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-    let lock = File::create(peers.join("lock"))?;
-    lock.lock()?;
-    let program = place.join(name);
-    if program.exists() {
-        return Ok(Some(program));
-    }
-    for (file, text) in sources {
-        fs::write(place.join(file), text)?;
-    }
-    let building = place.join("building");
-    let built = Command::new(go)
-        .args(["build", "-trimpath", "-o"])
-        .arg(&building)
-        .arg(".")
-        .env("GOWORK", "off")
-        .env("CGO_ENABLED", "0")
-        .current_dir(&place)
-        .output()
-        .context("go build")?;
-    let said = String::from_utf8_lossy(&built.stderr);
-    ensure!(built.status.success(), "go build of {name}: {said}");
-    fs::rename(building, &program)?;
-    Ok(Some(program))
+    let build = |place: &Path| {
+        let building = place.join("building");
+        let built = Command::new(go)
+            .args(["build", "-trimpath", "-o"])
+            .arg(&building)
+            .arg(".")
+            .env("GOWORK", "off")
+            .env("CGO_ENABLED", "0")
+            .current_dir(place)
+            .output()
+            .context("go build")?;
+        let said = String::from_utf8_lossy(&built.stderr);
+        ensure!(built.status.success(), "go build of {name}: {said}");
+        Ok(building)
+    };
+    sources::built(name, name, sources, build).map(Some)
 }
 
 fn toolchain() -> Option<PathBuf> {
