@@ -31,6 +31,7 @@ mod config;
 mod error;
 mod inbox;
 mod link;
+mod packed;
 mod pubsub;
 mod script;
 mod streams;

@@ -20,6 +20,7 @@ use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
 
 use crate::error::unexpected;
+use crate::packed::Packed;
 
 /// Fields of one entry at most: Redis hands them to a command all at once.
 const MOST_FIELDS: usize = 2000;
@@ -70,44 +71,67 @@ pub(crate) struct Entry {
 impl Entry {
     /// Reads the id of an entry and its fields, as Redis lists them.
     pub(crate) fn read(id: Value, fields: Value) -> Result<Self> {
-        let id = text(id)?;
-        let mut entry = Self {
-            message: Message::recorded(id.clone(), Bytes::new()),
-            id,
-            topic: None,
-            expires: None,
-        };
+        let mut entry = Self::new(text(id)?);
         let Value::Array(fields) = fields else {
             return Err(unexpected("the fields of an entry"));
         };
         let mut fields = fields.into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-            entry.field(&bytes(name)?, bytes(value)?);
+            entry.field(&bytes(name)?, &bytes(value)?);
         }
-        // An event of somebody else has an id of its own, by which its repetition is recognised.
-        if entry.message.id == entry.id
-            && let Some(event) = message_id(&entry.message.headers)
-        {
-            entry.message.id = event;
-        }
-        Ok(entry)
+        Ok(entry.named())
     }
 
-    fn field(&mut self, name: &[u8], value: Vec<u8>) {
+    /// Reads an entry that a script has packed, and which attempt it is.
+    pub(crate) fn unpack(packed: &mut Packed<'_>) -> Result<(Self, u32)> {
+        if packed.list()? != 3 {
+            return Err(unexpected("a packed entry"));
+        }
+        let mut entry = Self::new(String::from_utf8_lossy(packed.text()?).into_owned());
+        let attempt = u32::try_from(packed.number()?).unwrap_or(u32::MAX);
+        for _ in 0..packed.list()? / 2 {
+            let name = packed.text()?;
+            entry.field(name, packed.text()?);
+        }
+        Ok((entry.named(), attempt))
+    }
+
+    fn new(id: String) -> Self {
+        Self {
+            message: Message::recorded(id.clone(), Bytes::new()),
+            id,
+            topic: None,
+            expires: None,
+        }
+    }
+
+    /// An event of somebody else has an id of its own, by which its repetition is recognised.
+    fn named(mut self) -> Self {
+        if self.message.id == self.id
+            && let Some(event) = message_id(&self.message.headers)
+        {
+            self.message.id = event;
+        }
+        self
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
         let message = &mut self.message;
-        let as_text = || String::from_utf8_lossy(&value).into_owned();
+        let as_text = || String::from_utf8_lossy(value).into_owned();
+        // A copy: what is kept of a message must not keep all that came with it.
+        let as_bytes = || Bytes::copy_from_slice(value);
         match name {
             b"id" => message.id = as_text(),
-            b"payload" => message.payload = value.into(),
+            b"payload" => message.payload = as_bytes(),
             b"content-type" => message.content_type = Some(as_text()),
-            b"key" => message.key = Some(value.into()),
+            b"key" => message.key = Some(as_bytes()),
             b"time" => message.published_at = as_text().parse().ok(),
             b"expires" => self.expires = as_text().parse().ok().map(Timestamp::from_unix_millis),
             b"topic" => self.topic = Some(as_text()),
             other => {
                 let name = String::from_utf8_lossy(other);
                 let name = name.strip_prefix("h:").unwrap_or(&name);
-                message.headers.append(name, Bytes::from(value));
+                message.headers.append(name, as_bytes());
             }
         }
     }

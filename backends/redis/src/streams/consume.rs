@@ -13,6 +13,7 @@ use super::desk::{Desk, HOLD};
 use super::place::{Kind, Place};
 use crate::error::is_no_group;
 use crate::link::{Channel, Failure, Link, Listener, millis};
+use crate::packed::Packed;
 use crate::script::Script;
 use crate::wire::{self, Entry};
 
@@ -309,7 +310,8 @@ async fn attended(
         if wants > 0 && (!found_nothing || look <= now) {
             let fetching = fetch(core, desk, link, memory, wants);
             let (fetched, wait) = to_its_end(core, desk, fetching).await?;
-            found_nothing = fetched == 0;
+            // Who got less than it wanted is told when there is more.
+            found_nothing = fetched < wants.min(MOST_AT_ONCE);
             let wait = wait.unwrap_or(config.poll_interval);
             look = Instant::now() + wait.min(config.poll_interval);
             continue;
@@ -326,7 +328,7 @@ async fn attended(
                 () = tokio::time::sleep_until(until) => Ok(false),
             }
         };
-        if while_served(core, desk, link, waiting).await? {
+        if while_served(core, desk, link, waiting).await? && desk.has_rung() {
             found_nothing = false;
         }
         for held in desk.untaken() {
@@ -377,17 +379,14 @@ async fn fetch(
         .await?;
     memory.abandoned = None;
     let mut answer = wire::list(answer)?.into_iter();
-    let entries = wire::list(answer.next().unwrap_or(Value::Nil))?;
+    let entries = wire::bytes(answer.next().unwrap_or(Value::Nil))?;
     let wait = wire::number(&answer.next().unwrap_or(Value::Nil))?;
-    let mut fetched = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let mut parts = wire::list(entry)?.into_iter();
-        let mut part = || parts.next().unwrap_or(Value::Nil);
-        let (id, attempt, fields) = (part(), wire::number(&part())?, part());
-        let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
-        fetched.push((Entry::read(id, fields)?, attempt));
+    let mut packed = Packed::new(&entries);
+    let count = packed.list()?;
+    let mut fetched = Vec::with_capacity(count.min(MOST_AT_ONCE));
+    for _ in 0..count {
+        fetched.push(Entry::unpack(&mut packed)?);
     }
-    let count = fetched.len();
     if count > 0 {
         // A lease without end is one of about a thousand years.
         let until = began

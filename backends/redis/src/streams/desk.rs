@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Desk {
     pub(super) work: Notify,
     /// Its owner has dropped it.
     pub(super) dropped: CancellationToken,
+    /// A message has come since somebody looked.
+    rung: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -63,8 +66,14 @@ impl Desk {
             state: watch::Sender::new(SubscriptionState::Detached { reason }),
             work: Notify::new(),
             dropped: CancellationToken::new(),
+            rung: AtomicBool::new(false),
             inner: Mutex::default(),
         }
+    }
+
+    /// Whether a message has come since the last look.
+    pub(super) fn has_rung(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -237,6 +246,7 @@ impl Desk {
 /// A message has come: look.
 impl Listener for Desk {
     fn hear(&self, _: &[u8], _: Vec<u8>) {
+        self.rung.store(true, Ordering::Release);
         self.work.notify_one();
     }
 }

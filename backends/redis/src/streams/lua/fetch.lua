@@ -80,32 +80,32 @@ while #out < want and parked < PARKED and not drained do
     break
   end
   rounds = rounds + 1
-  local read = redis.call('XREADGROUP', 'GROUP', G, MEMBER, 'COUNT', want - #out, 'STREAMS', S, '>')
-  if not read then
-    drained = true
-  else
-    for _, entry in ipairs(read[1][2]) do
-      local id, fields = entry[1], entry[2]
-      local key, expired = look(fields)
-      if expired then
-        done(S, G, id)
-      elseif key and redis.call('HEXISTS', B .. ':lanes', key) == 1 then
-        -- The one before it is not done.
-        redis.call('HSET', B .. ':keys', id, key)
-        redis.call('RPUSH', B .. ':lane:' .. key, id)
-        parked = redis.call('INCR', B .. ':parked')
-      else
-        hand(id, key, fields)
-      end
+  local count = want - #out
+  local read = redis.call('XREADGROUP', 'GROUP', G, MEMBER, 'COUNT', count, 'STREAMS', S, '>')
+  local fresh = read and read[1][2] or {}
+  drained = #fresh < count
+  for _, entry in ipairs(fresh) do
+    local id, fields = entry[1], entry[2]
+    local key, expired = look(fields)
+    if expired then
+      done(S, G, id)
+    elseif key and redis.call('HEXISTS', B .. ':lanes', key) == 1 then
+      -- The one before it is not done.
+      redis.call('HSET', B .. ':keys', id, key)
+      redis.call('RPUSH', B .. ':lane:' .. key, id)
+      parked = redis.call('INCR', B .. ':parked')
+    else
+      hand(id, key, fields)
     end
   end
 end
 
 note_plain()
 
--- How long there is nothing to come, in milliseconds; -1 if that is not known.
+-- How long there is nothing more to come, in milliseconds; -1 if that is not known. Who got less than it wanted waits from
+-- now on.
 local wait = -1
-if #out == 0 then
+if #out < want then
   local function sooner(zset)
     local first = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')[2]
     if first then
@@ -122,4 +122,5 @@ if #out == 0 then
   end
   redis.call('SET', S .. ':wait', '1', 'PX', 10000)
 end
-return { out, wait }
+-- Packed: a reply for each field costs more on both sides.
+return { cmsgpack.pack(out), wait }

@@ -1,25 +1,34 @@
 -- Settles deliveries, each only by the one who holds it.
 local limits = read_limits()
 local outcomes = {}
--- What was acknowledged one after the other in one group is done in one go.
-local acked, acked_in = {}, nil
+-- What is acknowledged one after the other in one group is done in one go.
+local acked, tokens, places, acked_in = {}, {}, {}, nil
 local function flush()
-  if #acked > 0 then
-    all_done(acked_in.S, acked_in.G, acked)
-    acked, acked_in = {}, nil
+  if not acked_in then
+    return
+  end
+  local S, G = acked_in.S, acked_in.G
+  local held = redis.call('HMGET', S .. '/' .. G .. ':held', unpack(acked))
+  local mine = {}
+  for i, id in ipairs(acked) do
+    if held[i] == tokens[i] then
+      mine[#mine + 1] = id
+      outcomes[places[i]] = 'OK'
+    else
+      outcomes[places[i]] = 'CONFLICT'
+    end
+  end
+  acked, tokens, places, acked_in = {}, {}, {}, nil
+  if #mine > 0 then
+    all_done(S, G, mine)
   end
 end
-for i = 1, tonumber(argument()) do
-  local S, G, id, token, action, number = argument(), argument(), argument(), argument(), argument(), tonumber(argument())
-  if acked_in and not (action == 'a' and acked_in.S == S and acked_in.G == G and not acked_in[id]) then
-    flush()
-  end
+local function settle(S, G, id, token, action, number)
   local message, delay
   if action == 'f' then
     message, delay = read_message()
   end
   local B = S .. '/' .. G
-  local outcome = 'OK'
   local function give_back(counts, wait)
     if counts then
       redis.call('HINCRBY', B .. ':tries', id, 1)
@@ -29,11 +38,7 @@ for i = 1, tonumber(argument()) do
     ring(S)
   end
   if redis.call('HGET', B .. ':held', id) ~= token then
-    outcome = 'CONFLICT'
-  elseif action == 'a' then
-    acked_in = acked_in or { S = S, G = G }
-    acked_in[id] = true
-    acked[#acked + 1] = id
+    return 'CONFLICT'
   elseif action == 'n' then
     give_back(true, number)
   elseif action == 'b' then
@@ -41,15 +46,27 @@ for i = 1, tonumber(argument()) do
   elseif action == 'x' then
     redis.call('ZADD', B .. ':leases', 'XX', whole(NOW + number), id)
   else
-    outcome = accept(message, delay, nil)
+    local outcome = accept(message, delay, nil)
     if outcome == 'NOQUEUE' or outcome == 'NOROUTE' then
       give_back(true, 0)
-    else
-      done(S, G, id)
-      outcome = 'OK'
+      return outcome
     end
+    done(S, G, id)
   end
-  outcomes[i] = outcome
+  return 'OK'
+end
+for i = 1, tonumber(argument()) do
+  local S, G, id, token, action, number = argument(), argument(), argument(), argument(), argument(), tonumber(argument())
+  if acked_in and not (action == 'a' and acked_in.S == S and acked_in.G == G and not acked_in[id]) then
+    flush()
+  end
+  if action == 'a' then
+    acked_in = acked_in or { S = S, G = G }
+    acked_in[id] = true
+    acked[#acked + 1], tokens[#acked + 1], places[#acked + 1] = id, token, i
+  else
+    outcomes[i] = settle(S, G, id, token, action, number)
+  end
 end
 flush()
 keep_clock()
