@@ -31,6 +31,11 @@ impl Acks {
         self.pending.len()
     }
 
+    /// How many there are to be told.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Was settled in another way, and the server has been told before this is called.
     pub(super) fn told(&mut self, tag: u64) {
         self.settle(tag);

@@ -123,7 +123,7 @@ impl Stream for Deliveries {
                 Poll::Pending => {
                     // The server may be waiting for what was done, before it sends more.
                     if let Some(session) = self.latest.upgrade() {
-                        session.tell_done();
+                        session.tell_done_if_awaited();
                     }
                     return Poll::Pending;
                 }

@@ -53,6 +53,8 @@ pub(super) struct Session {
     has_news: AtomicBool,
     /// So many done ones are told at once.
     batch: usize,
+    /// With so many unsettled ones the server may soon have to wait for word of them.
+    many: usize,
 }
 
 impl Session {
@@ -67,11 +69,12 @@ impl Session {
             done: Notify::new(),
             has_news: AtomicBool::new(false),
             batch: (usize::from(prefetch) / 4).clamp(1, LARGEST_BATCH),
+            many: usize::from(prefetch) / 2,
         }
     }
 
-    /// Notes that a delivery is done. The server is told of several at once: when there are enough of them, when the
-    /// consumer has nothing more to do, or soon after by the task. AMQP does not answer an acknowledgement: that it lies
+    /// Notes that a delivery is done. The server is told of several at once: when there are enough of them, when it might
+    /// send nothing more before it knows, or soon after by the task. AMQP does not answer an acknowledgement: that it lies
     /// here says as much as that it lies in a socket, and the message comes again when either is lost.
     fn note_done(&self, tag: u64) {
         let waiting = self.acks().done(tag);
@@ -80,6 +83,18 @@ impl Session {
             self.tell_done();
         } else if waiting == 1 {
             self.done.notify_one();
+        }
+    }
+
+    /// Tells the server what is done if it might soon send nothing more before it knows. Where more can come, a word for
+    /// each delivery would cost the server more than the delivery.
+    pub(super) fn tell_done_if_awaited(&self) {
+        if !self.has_news.load(Ordering::Acquire) {
+            return;
+        }
+        let waiting = self.acks().waiting();
+        if self.held().saturating_add(waiting) >= self.many {
+            self.tell_done();
         }
     }
 

@@ -32,6 +32,8 @@ use crate::wire::short;
 const NEGLECTED: Duration = Duration::from_millis(500);
 /// How long what is done may wait for more of it, before the server is told.
 const LINGER: Duration = Duration::from_millis(5);
+/// Deliveries that are taken at once before the task looks at everything else.
+const AT_ONCE: u32 = 64;
 /// Wait before the next attempt to attach, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -190,14 +192,26 @@ impl Task {
                     lingers = true;
                     linger.as_mut().reset(Instant::now() + LINGER);
                 }
-                arrived = arrived => match arrived {
-                    Some(Ok(delivery)) => {
-                        let session = Arc::clone(session);
-                        self.intake.put(Arrived { delivery, session });
+                arrived = arrived => {
+                    let mut next = Some(arrived);
+                    let mut taken = 0;
+                    // What is there already is taken without asking everything else before each.
+                    while let Some(arrived) = next {
+                        match arrived {
+                            Some(Ok(delivery)) => {
+                                let session = Arc::clone(session);
+                                self.intake.put(Arrived { delivery, session });
+                            }
+                            Some(Err(error)) => return End::Lost(from_driver("consume", error).report().to_string()),
+                            None => return End::Lost("the server ended the consumer: its queue was deleted or moved".to_owned()),
+                        }
+                        taken += 1;
+                        next = consumer
+                            .as_mut()
+                            .filter(|_| taken < AT_ONCE)
+                            .and_then(|consumer| consumer.next().now_or_never());
                     }
-                    Some(Err(error)) => return End::Lost(from_driver("consume", error).report().to_string()),
-                    None => return End::Lost("the server ended the consumer: its queue was deleted or moved".to_owned()),
-                },
+                }
                 // A consumer at rest hears nothing of its connection.
                 () = gone.as_mut() => return End::Lost("the connection was lost".to_owned()),
                 () = self.intake.wanted.notified(), if is_resting => match link.or_gone(self.consume(session)).await {
