@@ -96,7 +96,10 @@ pub async fn consume(mut to: Consumer, leave: impl Future<Output = Result<()>>) 
         match delivery {
             Ok(delivery) => {
                 to.handle(&delivery.data)?;
-                delivery.ack(BasicAckOptions::default()).await?;
+                // Any error of a channel is waited out in that way; one that is not recoverable comes back.
+                if let Err(error) = delivery.ack(BasicAckOptions::default()).await {
+                    channel.wait_for_recovery(error).await?;
+                }
             }
             Err(error) => channel.wait_for_recovery(error).await?,
         }

@@ -5,8 +5,11 @@ use ruststream_lapin::prelude::*;
 
 use crate::{Numbered, handle, publish_all};
 
+// Recovery is off unless it is asked for.
 fn broker(url: &str) -> LapinBroker {
-    LapinBroker::new(url).declare_topology(true)
+    LapinBroker::new(url)
+        .declare_topology(true)
+        .auto_recover(true)
 }
 
 pub async fn prepare(_: &str) -> anyhow::Result<()> {
