@@ -57,6 +57,8 @@ struct Broker {
     arguments: &'static [&'static str],
     driver: &'static str,
     durability: &'static str,
+    /// What could not be made alike.
+    unlike: &'static str,
     /// Messages of a measurement, in full and quick.
     messages: (u32, u32),
     raw: fn(&Job) -> Result<Sample>,
@@ -67,7 +69,10 @@ static BROKERS: [Broker; 4] = [
         system: &RABBITMQ,
         arguments: &[],
         driver: "lapin",
-        durability: "quorum queues, persistent messages, publisher confirms, an acknowledgement for each message",
+        durability: "quorum queues, persistent mandatory messages, publisher confirms",
+        unlike: "lapin: messages without id, context and CloudEvents attributes, which the server and both sides need not \
+                 read, and one acknowledgement for 64 deliveries; trunkline: the same for as many as are done without a gap, \
+                 64 at most; FastStream and Watermill: one for each. Watermill waits for a confirm on each of 64 channels",
         messages: (30_000, 3_000),
         raw: raw::rabbitmq::measure,
     },
@@ -75,7 +80,9 @@ static BROKERS: [Broker; 4] = [
         system: &KAFKA,
         arguments: &[],
         driver: "rdkafka",
-        durability: "acks=all, one partition, positions committed after the handler",
+        durability: "acks=all, one partition, positions committed now and then",
+        unlike: "rdkafka commits what it has handed out, handled or not, and its messages are their bodies alone; trunkline \
+                 commits what is handled, and compresses by lz4, its default; Watermill's producer is not idempotent",
         messages: (200_000, 5_000),
         raw: raw::kafka::measure,
     },
@@ -84,6 +91,7 @@ static BROKERS: [Broker; 4] = [
         arguments: &["--appendfsync", "always"],
         driver: "redis-rs",
         durability: "appendfsync always, XACK after the handler",
+        unlike: "the bare driver's messages are their bodies alone",
         messages: (100_000, 5_000),
         raw: raw::redis::measure,
     },
@@ -92,6 +100,7 @@ static BROKERS: [Broker; 4] = [
         arguments: &[],
         driver: "async-nats",
         durability: "streams on disk, PubAck awaited, explicit acknowledgements",
+        unlike: "the bare driver's messages are their bodies alone",
         messages: (100_000, 5_000),
         raw: raw::nats::measure,
     },
@@ -238,6 +247,7 @@ fn run(options: &Options, broker: &'static Broker) -> Result<Report> {
         }
     }
     report.note(format!("on all sides: {}", broker.durability));
+    report.note(format!("not alike: {}", broker.unlike));
     report.note(format!(
         "bodies of about 250 bytes; {UNDER_WAY} publishes and {UNDER_WAY} deliveries under way; {}, {}",
         peers::fast_stream_version(),

@@ -65,7 +65,12 @@ func (j job) open() (message.Publisher, message.Subscriber) {
 		brokers := []string{strings.TrimPrefix(j.URL, "kafka://")}
 		saramaConfig := kafka.DefaultSaramaSubscriberConfig()
 		saramaConfig.Consumer.Offsets.Initial = -2
-		publisher := kafka.PublisherConfig{Brokers: brokers, Marshaler: kafka.DefaultMarshaler{}}
+		// Its own default asks for the word of the leader alone.
+		acksOfAll := kafka.DefaultSaramaSyncPublisherConfig()
+		acksOfAll.Producer.RequiredAcks = -1
+		publisher := kafka.PublisherConfig{
+			Brokers: brokers, Marshaler: kafka.DefaultMarshaler{}, OverwriteSaramaConfig: acksOfAll,
+		}
 		subscriber := kafka.SubscriberConfig{
 			Brokers: brokers, Unmarshaler: kafka.DefaultMarshaler{}, ConsumerGroup: "watermill." + j.Queue,
 			OverwriteSaramaConfig: saramaConfig,
