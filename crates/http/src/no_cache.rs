@@ -10,6 +10,7 @@ use trunkline_telemetry::Metrics;
 
 use crate::body::Body;
 use crate::client::{Core, Endpoint, Outgoing, Trip};
+use crate::transport::Reply;
 
 pub(crate) type ResponseCache = Infallible;
 pub(crate) type Plan = Infallible;
@@ -52,7 +53,7 @@ impl Core {
         plan: &Plan,
         _: &Trip<'_>,
         _: trunkline_resilience::Call,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         match *plan {}
     }
 
@@ -61,13 +62,13 @@ impl Core {
         &self,
         _: &Trip<'_>,
         _: trunkline_resilience::Call,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
         _: u64,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         result
     }
 
-    pub(crate) fn last_known(&self, _: Option<&Plan>, _: &Trip<'_>) -> Option<Response<Body>> {
+    pub(crate) fn last_known(&self, _: Option<&Plan>, _: &Trip<'_>) -> Option<Reply> {
         None
     }
 }

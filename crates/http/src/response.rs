@@ -16,6 +16,7 @@ use crate::client::{Fallback, ServedVersion, is_retried};
 use crate::error::{Attempts, ServiceError, StatusError};
 use crate::interface::{decode_json, decode_msgpack, is_msgpack};
 use crate::redirect::Redirected;
+use crate::transport::Reply;
 
 /// Bytes of an answer with an error status that are read to learn what is wrong.
 const MOST_OF_A_PROBLEM: usize = 64 * 1024;
@@ -25,7 +26,7 @@ const MOST_OF_A_TEXT: usize = 1024;
 
 /// The answer to a call: its head is here, its body comes.
 pub struct Response {
-    pub(crate) inner: http::Response<Body>,
+    pub(crate) inner: Reply,
     service: Arc<str>,
     /// Bytes of a body that are read into memory at most.
     limit: usize,
@@ -48,9 +49,9 @@ impl From<http::Response<Body>> for Response {
 }
 
 impl Response {
-    pub(crate) fn new(inner: http::Response<Body>, service: &Arc<str>, limit: usize) -> Self {
+    pub(crate) fn new(inner: impl Into<Reply>, service: &Arc<str>, limit: usize) -> Self {
         Self {
-            inner,
+            inner: inner.into(),
             service: Arc::clone(service),
             limit,
         }
@@ -172,7 +173,7 @@ impl Response {
     /// The answer as `http` knows it.
     #[must_use]
     pub fn into_inner(self) -> http::Response<Body> {
-        self.inner
+        *self.inner
     }
 
     /// The answer, unless its status is an error (4xx, 5xx): then what its body says is wrong.

@@ -30,6 +30,10 @@ const WAITING_PER_CONNECTION: usize = 100;
 /// Connections of a transport beside another one.
 const CONNECTIONS_BESIDE: usize = 16;
 
+/// An answer on its way to who asked. In a box: every layer hands it on, and a head is a quarter of a kilobyte, which each
+/// of their futures would keep room for.
+pub(crate) type Reply = Box<Response<Body>>;
+
 /// Settings of a [`Transport`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -267,7 +271,8 @@ impl Transport {
         request: Request<Body>,
         limits: &Limits,
     ) -> Result<Response<Body>> {
-        self.send_boxed(origin, Box::new(request), limits).await
+        let reply = self.send_boxed(origin, Box::new(request), limits).await?;
+        Ok(*reply)
     }
 
     /// The same for a request in a box, which costs nothing to hand on.
@@ -276,7 +281,7 @@ impl Transport {
         origin: &Origin,
         mut request: Box<Request<Body>>,
         limits: &Limits,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let target = Target::of(origin, &mut request, limits);
         // Not awaited from within the match: what is matched on would be kept for as long.
         let unsent = match self.once(&target, request, limits.now).await {
@@ -288,11 +293,7 @@ impl Transport {
     }
 
     /// Ends: each round uses up a connection that the other side had closed, and they are bounded.
-    async fn again(
-        &self,
-        target: &Target<'_>,
-        mut request: Box<Request<Body>>,
-    ) -> Result<Response<Body>> {
+    async fn again(&self, target: &Target<'_>, mut request: Box<Request<Body>>) -> Result<Reply> {
         loop {
             match self.once(target, request, None).await {
                 Sent::Answered(response) => return Ok(response),
@@ -378,7 +379,7 @@ impl Transport {
 
 /// What came of sending a request on a connection.
 enum Sent {
-    Answered(Response<Body>),
+    Answered(Reply),
     Failed(Error),
     /// A connection that had carried requests before was closed by the other side, and nothing of this request was
     /// written on it: another connection will do.
@@ -535,7 +536,7 @@ fn own_answer(mut lease: Lease, answer: Answered, before: (u64, u64), target: &T
         Source::Here => Body::arrived(incoming, origin),
         source => Body::received(Received::new(incoming, source, origin, limits)),
     };
-    Sent::Answered(Response::from_parts(parts, body))
+    Sent::Answered(Box::new(Response::from_parts(parts, body)))
 }
 
 async fn send_shared(
@@ -579,7 +580,7 @@ async fn send_shared(
         let source = Source::Shared(lease);
         Body::received(Received::new(incoming, source, origin, limits))
     });
-    Sent::Answered(response)
+    Sent::Answered(Box::new(response))
 }
 
 /// How long a task moves the bytes of a connection.

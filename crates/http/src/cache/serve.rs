@@ -28,6 +28,7 @@ use crate::body::Body;
 use crate::client::{Core, Trip};
 use crate::options::Draft;
 use crate::redirect::Redirected;
+use crate::transport::Reply;
 
 /// How long nobody waits for another's answer where it turned out to be for one caller alone.
 const PASS: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ impl Core {
         plan: &Plan,
         trip: &Trip<'_>,
         call: Call,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         match plan {
             Plan::Change => {
                 let result = self.forward(trip, &call).await;
@@ -64,9 +65,9 @@ impl Core {
         &self,
         trip: &Trip<'_>,
         call: Call,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
         since: u64,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         match result {
             // In a box of its own: most answers say nothing, and all calls would be as large.
             Ok(response) if speaks_of_time(response.headers()) => {
@@ -81,9 +82,9 @@ impl Core {
         &self,
         trip: &Trip<'_>,
         call: Call,
-        response: Response<Body>,
+        response: Reply,
         since: u64,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let look = self
             .cache
             .look(self, trip.endpoint, trip.settings, trip.outgoing);
@@ -99,11 +100,7 @@ impl Core {
     }
 
     /// The last answer that is known, however old, in place of one that failed.
-    pub(crate) fn last_known(
-        &self,
-        plan: Option<&Plan>,
-        trip: &Trip<'_>,
-    ) -> Option<Response<Body>> {
+    pub(crate) fn last_known(&self, plan: Option<&Plan>, trip: &Trip<'_>) -> Option<Reply> {
         let (Some(Plan::Look(look)), Some(cache)) = (plan, self.cache.memory()) else {
             return None;
         };
@@ -114,7 +111,7 @@ impl Core {
     }
 
     /// What a request has changed: what leads to its path, and to the places that the answer names.
-    fn changed_by(&self, trip: &Trip<'_>, result: &Result<Response<Body>>) -> Vec<String> {
+    fn changed_by(&self, trip: &Trip<'_>, result: &Result<Reply>) -> Vec<String> {
         if !may_have_changed(result) {
             return Vec::new();
         }
@@ -159,7 +156,7 @@ impl Core {
 }
 
 /// Whether an unsafe request may have changed something: it was not refused, or nobody knows.
-fn may_have_changed(result: &Result<Response<Body>>) -> bool {
+fn may_have_changed(result: &Result<Reply>) -> bool {
     match result {
         Ok(response) => response.status().is_success() || response.status().is_redirection(),
         Err(error) => error.retry() != Retry::Safe,
@@ -210,7 +207,7 @@ impl<'a> Visit<'a> {
         &self.trip.outgoing.draft().headers
     }
 
-    async fn run(&self) -> Result<Response<Body>> {
+    async fn run(&self) -> Result<Reply> {
         let now = self.cache.now();
         let mut old = None;
         if self.look.mode != Mode::Refresh
@@ -231,7 +228,7 @@ impl<'a> Visit<'a> {
         if self.look.only_if_cached {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-            return Ok(response);
+            return Ok(Box::new(response));
         }
         if !self.look.coalesce || self.passes(now) {
             return self.ask(old, None).await;
@@ -251,7 +248,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    async fn lead(&self, old: Option<Arc<Stored>>, lead: Lead) -> Result<Response<Body>> {
+    async fn lead(&self, old: Option<Arc<Stored>>, lead: Lead) -> Result<Reply> {
         // Another may have been before us between the look and the queue.
         let now = self.cache.now();
         match self.find(now) {
@@ -283,7 +280,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Asks the tier that processes share, then the other side.
-    async fn ask(&self, old: Option<Arc<Stored>>, lead: Option<Lead>) -> Result<Response<Body>> {
+    async fn ask(&self, old: Option<Arc<Stored>>, lead: Option<Lead>) -> Result<Reply> {
         let since = self.cache.0.store.moment();
         let mut old = old;
         if old.is_none() && self.look.mode == Mode::Usual {
@@ -316,7 +313,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Sends the request, with the question whether what is kept still holds.
-    async fn exchange(&self, old: Option<&Stored>) -> (Result<Response<Body>>, Times) {
+    async fn exchange(&self, old: Option<&Stored>) -> (Result<Reply>, Times) {
         let outgoing = self.trip.outgoing;
         let wanted = !self.caller_asks() && self.look.mode != Mode::Refresh;
         let validators = old.filter(|_| wanted).and_then(Stored::validators);
@@ -347,7 +344,7 @@ impl<'a> Visit<'a> {
         since: u64,
         times: Times,
         lead: Option<Lead>,
-    ) -> Response<Body> {
+    ) -> Reply {
         let mut headers = stored.updated_headers(new);
         if !new.contains_key(DATE) {
             headers.remove(DATE);
@@ -377,12 +374,12 @@ impl<'a> Visit<'a> {
     /// Keeps what came, tells those who wait, and answers with what is kept where nothing came.
     async fn settle(
         &self,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
         old: Option<Arc<Stored>>,
         since: u64,
         times: Times,
         lead: Option<Lead>,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let response = match result {
             Ok(response) => response,
             Err(error) => {
@@ -434,7 +431,7 @@ impl<'a> Visit<'a> {
         Ok(self.missed(response))
     }
 
-    fn missed(&self, mut response: Response<Body>) -> Response<Body> {
+    fn missed(&self, mut response: Reply) -> Reply {
         self.core.cache.metrics().met(CacheOutcome::Miss);
         response.extensions_mut().insert(CacheStatus::Miss);
         response
@@ -458,11 +455,7 @@ impl<'a> Visit<'a> {
     }
 
     /// What is kept in place of a failure, for as long as that is allowed (RFC 5861, 4).
-    fn in_place_of(
-        &self,
-        old: Option<Arc<Stored>>,
-        result: Result<Response<Body>>,
-    ) -> Result<Response<Body>> {
+    fn in_place_of(&self, old: Option<Arc<Stored>>, result: Result<Reply>) -> Result<Reply> {
         let now = self.cache.now();
         let Some(stored) = old.filter(|old| old.past(now) < old.windows.error) else {
             return result;
@@ -509,10 +502,10 @@ impl<'a> Visit<'a> {
     /// Keeps an answer if it may be kept, whole. What the caller sees is the same either way. An error where it breaks off.
     async fn keep(
         &self,
-        response: Response<Body>,
+        response: Reply,
         since: u64,
         times: Times,
-    ) -> (Response<Body>, Result<Option<Arc<Stored>>>) {
+    ) -> (Reply, Result<Option<Arc<Stored>>>) {
         let get = self.trip.outgoing.draft().method == Method::GET;
         let too_large = length(response.headers()).is_some_and(|length| length > self.most());
         // Where redirects were followed, it is the answer of another URL, whose life says nothing of theirs.
@@ -529,27 +522,27 @@ impl<'a> Visit<'a> {
                 let public = keepable.public;
                 let stored = Arc::new(keepable.with_body(bytes.clone(), self.about()));
                 self.put(&stored, public, since).await;
-                let response = Response::from_parts(head, Body::from(bytes));
+                let response = Box::new(Response::from_parts(head, Body::from(bytes)));
                 (response, Ok(Some(stored)))
             }
             Err((body, broke)) => {
-                let response = Response::from_parts(head, body);
+                let response = Box::new(Response::from_parts(head, body));
                 (response, broke.map_or(Ok(None), Err))
             }
         }
     }
 
     /// An answer that is not kept, for those who wait as well.
-    async fn passing(&self, response: Response<Body>, times: Times) -> (Response<Body>, Landed) {
+    async fn passing(&self, response: Reply, times: Times) -> (Reply, Landed) {
         let (head, body) = response.into_parts();
         match whole(body, self.cache.0.max_entry).await {
             Ok(bytes) => {
                 let passing = Keepable::passing(head.status, &head.headers, times);
                 let stored = passing.with_body(bytes.clone(), self.about());
-                let response = Response::from_parts(head, Body::from(bytes));
+                let response = Box::new(Response::from_parts(head, Body::from(bytes)));
                 (response, Landed::Answer(Arc::new(stored)))
             }
-            Err((body, _)) => (Response::from_parts(head, body), Landed::Pass),
+            Err((body, _)) => (Box::new(Response::from_parts(head, body)), Landed::Pass),
         }
     }
 
@@ -625,7 +618,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Answers with what is kept.
-    fn serve(&self, stored: &Stored, status: CacheStatus, now: SystemTime) -> Response<Body> {
+    fn serve(&self, stored: &Stored, status: CacheStatus, now: SystemTime) -> Reply {
         self.core.cache.metrics().met(match status {
             CacheStatus::Hit => CacheOutcome::Hit,
             CacheStatus::Stale => CacheOutcome::Stale,
@@ -650,7 +643,7 @@ impl<'a> Visit<'a> {
         }
         *response.headers_mut() = headers;
         response.extensions_mut().insert(status);
-        response
+        Box::new(response)
     }
 
     /// Asks in the background whether what is kept still holds, unless that is being done.

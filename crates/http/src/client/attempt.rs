@@ -20,6 +20,7 @@ use crate::error::NoAnswer;
 use crate::limits::Limits;
 use crate::middleware::About;
 use crate::redirect::leads_on;
+use crate::transport::Reply;
 
 /// How many instances that cannot be connected to one attempt passes over at most: it goes on as long as there is one that
 /// was not tried, and time.
@@ -48,7 +49,7 @@ impl Allowance<'_> {
     }
 }
 
-type Answered = Result<Response<Body>>;
+type Answered = Result<Reply>;
 
 /// A place, and what it said.
 type Reached = (Arc<Peer>, Answered);
@@ -71,7 +72,7 @@ impl Core {
         &self,
         destination: &Destination,
         way: &mut Way<'_>,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         match destination {
             Destination::Fixed(fixed) => self.send_to(fixed, way).await,
             Destination::Balanced(instances) => self.send_to_one(instances, way).await,
@@ -79,7 +80,7 @@ impl Core {
     }
 
     /// Sends it to the one place there is.
-    async fn send_to(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Response<Body>> {
+    async fn send_to(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Reply> {
         let asked = Asked::begin(peer, None, way.tried, way.attempt);
         let sent = self.send(peer, way).await;
         match self.followed(peer, way, asked.ended(sent)) {
@@ -94,7 +95,7 @@ impl Core {
         &'a self,
         peer: &'a Peer,
         way: &'a Way<'_>,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
     ) -> Result<Answered, Following<'a>> {
         match (&self.redirects, result) {
             (Some(settings), Ok(answer)) if leads_on(&answer) => {
@@ -106,7 +107,7 @@ impl Core {
 
     /// Sends it to an instance that can be connected to. One that cannot was sent nothing, so asking the next is not to
     /// repeat anything: it belongs to the same attempt, and is done where nothing is retried as well.
-    async fn send_to_one(&self, balanced: &Balanced, way: &mut Way<'_>) -> Result<Response<Body>> {
+    async fn send_to_one(&self, balanced: &Balanced, way: &mut Way<'_>) -> Result<Reply> {
         // A call with a key has its place, which has not failed by closing a connection.
         way.allowance.elsewhere = !way.tried.has_key();
         let mut unreached: Vec<Arc<ServiceInstance>> = Vec::new();
@@ -160,7 +161,7 @@ impl Core {
 
     /// Sends it to one place, and reads the answer where its reader wants all of it or nothing: one that breaks off has failed
     /// like one that does not come, and nobody has seen any of it.
-    async fn send(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Response<Body>> {
+    async fn send(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Reply> {
         let outgoing = way.outgoing;
         way.limits.given_up = Some(way.attempt.deadline);
         // Middleware may take its time before it sends: it is not told.
@@ -195,7 +196,7 @@ impl Core {
                         way.limits,
                     );
                     // In a box of its own: without middleware no call is as large.
-                    Box::pin(sent).await
+                    Box::pin(sent).await.map(Box::new)
                 }
             };
             if is_to_read(outgoing, &sent) {
@@ -213,17 +214,16 @@ impl Core {
 }
 
 impl Core {
-    async fn read(&self, response: Result<Response<Body>>) -> Result<Response<Body>> {
+    async fn read(&self, response: Result<Reply>) -> Result<Reply> {
         let (head, body) = response?.into_parts();
         let bytes = body.bytes(self.max_response_size).await?;
-        Ok(Response::from_parts(head, Body::from(bytes)))
+        Ok(Box::new(Response::from_parts(head, Body::from(bytes))))
     }
 }
 
 /// Whether the answer is read within the attempt: of an error its reader may do without.
-fn is_to_read(outgoing: &Outgoing<'_>, result: &Result<Response<Body>>) -> bool {
-    let awaited =
-        |answer: &Response<Body>| answer.status().is_success() && !answer.body().is_here();
+fn is_to_read(outgoing: &Outgoing<'_>, result: &Result<Reply>) -> bool {
+    let awaited = |answer: &Reply| answer.status().is_success() && !answer.body().is_here();
     outgoing.options().whole && result.as_ref().is_ok_and(awaited)
 }
 
@@ -268,7 +268,7 @@ impl<'a> Asked<'a> {
     }
 
     /// There is a result. As long as the body is read, the request counts as under way at the instance.
-    pub(super) fn ended(mut self, result: Result<Response<Body>>) -> Result<Response<Body>> {
+    pub(super) fn ended(mut self, result: Result<Reply>) -> Result<Reply> {
         self.told = true;
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.attempt.began);
@@ -296,7 +296,7 @@ impl<'a> Asked<'a> {
             return result;
         }
         if outcome == Outcome::Failure
-            && let Some(span) = result.as_ref().ok().and_then(busy_for)
+            && let Some(span) = result.as_ref().ok().and_then(|answer| busy_for(answer))
         {
             picked.busy(span);
         }
@@ -373,7 +373,7 @@ impl Way<'_> {
     /// Whether a request is sent once more within its attempt, which it is from then on. Not a failure of the service: it
     /// closed a connection that it saw unused. RFC 9110 (9.2.2) lets a client repeat at once what is idempotent. It is one of
     /// the call's attempts all the same, as the service may have seen both.
-    fn may_resend(&self, sent: &Result<Response<Body>>) -> bool {
+    fn may_resend(&self, sent: &Result<Reply>) -> bool {
         sent.as_ref().is_err_and(is_stale)
             && self.outgoing.can_repeat_harmlessly()
             && self.allowance.resends(self.tried, self.attempt)
@@ -393,7 +393,7 @@ fn is_stale(error: &Error) -> bool {
 }
 
 /// Whether the reason that there is no connection lies in this process: it says nothing about the instance.
-fn is_fault_of_ours(result: &Result<Response<Body>>) -> bool {
+fn is_fault_of_ours(result: &Result<Reply>) -> bool {
     let failed = result.as_ref().err();
     let failed = failed.and_then(|error| error.find::<ConnectFailed>());
     failed.is_some_and(|failed| failed.is_local)
@@ -405,7 +405,7 @@ fn is_lost(error: &Error) -> bool {
 }
 
 /// Whether no connection could be made, so that nothing was sent.
-fn is_unreachable(result: &Result<Response<Body>>) -> bool {
+fn is_unreachable(result: &Result<Reply>) -> bool {
     let unreachable = |error: &Error| error.find::<ConnectFailed>().is_some();
     result.as_ref().is_err_and(unreachable)
 }
@@ -414,7 +414,7 @@ fn is_among(instances: &[Arc<ServiceInstance>], one: &ServiceInstance) -> bool {
     instances.iter().any(|other| other.id == one.id)
 }
 
-fn outcome(result: &Result<Response<Body>>) -> Outcome {
+fn outcome(result: &Result<Reply>) -> Outcome {
     match result {
         Ok(response) => outcome_of_answer(response),
         Err(_) => Standard.outcome(result),

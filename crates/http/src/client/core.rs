@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Response, Uri};
+use http::{HeaderMap, Method, Uri};
 use tokio::time::Instant;
 use trunkline_core::{Context, Error, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
@@ -32,7 +32,7 @@ use crate::coding::Codings;
 use crate::limits::Limits;
 use crate::options::Draft;
 use crate::redirect::RedirectConfig;
-use crate::transport::Transport;
+use crate::transport::{Reply, Transport};
 
 /// What all clones of a client share.
 pub(crate) struct Core {
@@ -130,7 +130,7 @@ impl Core {
     }
 
     /// Makes a call.
-    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
+    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Reply> {
         let began = Instant::now();
         let named;
         let endpoint = match &draft.options.endpoint {
@@ -191,10 +191,10 @@ impl Core {
         endpoint: &Endpoint,
         draft: &Draft,
         context: &Context,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
         began: Instant,
         active: impl Send + 'static,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let elapsed = began.elapsed();
         self.count(endpoint, &result, elapsed);
         self.log(endpoint, draft, context, &result, elapsed);
@@ -210,7 +210,7 @@ impl Core {
         }
     }
 
-    fn count(&self, endpoint: &Endpoint, result: &Result<Response<Body>>, elapsed: Duration) {
+    fn count(&self, endpoint: &Endpoint, result: &Result<Reply>, elapsed: Duration) {
         match result {
             Ok(response) => endpoint
                 .metrics
@@ -294,7 +294,7 @@ impl Core {
         outgoing: &Outgoing<'_>,
         began: Instant,
         leg: Leg,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let options = outgoing.options();
         let mut call = Call::new(outgoing.context).repeatable(outgoing.idempotent);
         call.total = leg.total;
@@ -362,7 +362,7 @@ impl Core {
     }
 
     /// Makes a call through retry, breaker, bulkhead and the rest inside them.
-    pub(crate) async fn forward(&self, trip: &Trip<'_>, call: &Call) -> Result<Response<Body>> {
+    pub(crate) async fn forward(&self, trip: &Trip<'_>, call: &Call) -> Result<Reply> {
         let outgoing = trip.outgoing;
         self.close_departed();
         let tried = Tried::of(call.hedge && call.repeatable, self.key_of(outgoing));

@@ -17,6 +17,7 @@ use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::coding;
 use crate::limits::Limits;
+use crate::transport::Reply;
 
 /// Marks an answer as that of a fallback: in the extensions of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,10 @@ impl Core {
         settings: &FallbackSettings,
         outgoing: &Outgoing<'_>,
         limits: Limits,
-        result: Result<Response<Body>>,
+        result: Result<Reply>,
         deadline: Deadline,
-        last_known: impl FnOnce() -> Option<Response<Body>>,
-    ) -> Result<Response<Body>> {
+        last_known: impl FnOnce() -> Option<Reply>,
+    ) -> Result<Reply> {
         if settings.cache
             && let Some(response) = last_known()
         {
@@ -71,7 +72,7 @@ impl Core {
                 *response.status_mut() = StatusCode::OK;
                 let json = HeaderValue::from_static("application/json");
                 response.headers_mut().insert(CONTENT_TYPE, json);
-                Ok(marked(response, Fallback::Value))
+                Ok(marked(Box::new(response), Fallback::Value))
             }
             None => result,
         }
@@ -84,7 +85,7 @@ impl Core {
         outgoing: &Outgoing<'_>,
         limits: Limits,
         deadline: Deadline,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let discovery = self.discovery.as_ref().ok_or_else(|| {
             Error::config(format!(
                 "fallback.service {service} cannot be found without discovery"
@@ -134,7 +135,7 @@ fn is_an_answer(status: StatusCode) -> bool {
     outcome_of_status(status) == Outcome::Success && !unknown
 }
 
-fn marked(mut response: Response<Body>, fallback: Fallback) -> Response<Body> {
+fn marked(mut response: Reply, fallback: Fallback) -> Reply {
     response.extensions_mut().insert(fallback);
     response
 }

@@ -1,6 +1,5 @@
 //! Follows redirects within one attempt: its time limit, its retry and its circuit are those of the whole chain.
 
-use http::Response;
 use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, Origin as Side, Result, Retry};
 use trunkline_resilience::Attempt;
@@ -8,11 +7,11 @@ use trunkline_resilience::Attempt;
 use super::attempt::Way;
 use super::core::Core;
 use super::outgoing::Outgoing;
-use crate::body::Body;
 use crate::coding;
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::redirect::{RedirectConfig, Redirected, Step, TooManyRedirects};
+use crate::transport::Reply;
 
 impl Core {
     /// Goes on where an answer leads, as far as the settings allow; what is not followed is the answer. Made in a box, not
@@ -22,8 +21,8 @@ impl Core {
         settings: &'a RedirectConfig,
         from: &'a Origin,
         way: &'a Way<'_>,
-        response: Response<Body>,
-    ) -> BoxFuture<'a, Result<Response<Body>>> {
+        response: Reply,
+    ) -> BoxFuture<'a, Result<Reply>> {
         Box::pin(self.follow_all(settings, from, way, response))
     }
 
@@ -32,8 +31,8 @@ impl Core {
         settings: &RedirectConfig,
         from: &Origin,
         way: &Way<'_>,
-        mut response: Response<Body>,
-    ) -> Result<Response<Body>> {
+        mut response: Reply,
+    ) -> Result<Reply> {
         let Way {
             outgoing,
             attempt,
@@ -77,7 +76,7 @@ impl Core {
         outgoing: &Outgoing<'_>,
         attempt: Attempt,
         limits: Limits,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let deadline: Instant = attempt.deadline;
         let request = outgoing.redirected(&self.injector, deadline, step)?;
         // Middleware adds what the service may know: tokens, signatures.
@@ -86,9 +85,8 @@ impl Core {
             Some(hooks) => {
                 let about = self.about(outgoing, attempt);
                 let (transport, request) = (&self.transport, (*request, outgoing.decodes));
-                hooks
-                    .send(about, transport, &step.origin, request, limits)
-                    .await
+                let sent = hooks.send(about, transport, &step.origin, request, limits);
+                Ok(Box::new(sent.await?))
             }
             None => {
                 let transport = match step.crossed {

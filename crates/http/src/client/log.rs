@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use http::Response;
 use trunkline_core::{Context, Error, Result, names};
 
 use super::core::{Core, Endpoint};
-use crate::body::Body;
 use crate::options::Draft;
+use crate::transport::Reply;
 
 macro_rules! call_event {
     ($level:ident, $core:expr, $endpoint:expr, $seen:expr, $context:expr, $elapsed:expr, $($rest:tt)+) => {
@@ -31,7 +30,7 @@ impl Core {
         endpoint: &Endpoint,
         seen: &Draft,
         context: &Context,
-        result: &Result<Response<Body>>,
+        result: &Result<Reply>,
         elapsed: Duration,
     ) {
         match result {

@@ -244,7 +244,7 @@ macro_rules! client {
             fn call(&mut self, request: Request<Body>) -> Self::Future {
                 let handle = self.handle.clone();
                 let (draft, body) = Draft::of(request);
-                Box::pin(async move { handle.call(draft, body).await })
+                Box::pin(async move { handle.call(draft, body).await.map(|reply| *reply) })
             }
         }
     };

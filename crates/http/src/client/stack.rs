@@ -14,6 +14,7 @@ use super::core::Core;
 use crate::body::Body;
 use crate::middleware::{Hook, Hooks, around_call};
 use crate::options::Draft;
+use crate::transport::Reply;
 
 /// What a user's layer is put around.
 pub type ClientService = BoxCloneSyncService<Request<Body>, Response<Body>, Error>;
@@ -48,7 +49,7 @@ impl Handle {
     }
 
     /// Makes a call through the layers.
-    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Response<Body>> {
+    pub(crate) async fn call(&self, mut draft: Box<Draft>, body: Body) -> Result<Reply> {
         if let Some(hooks) = &self.hooks {
             draft.options.around = Some(hooks.clone());
         }
@@ -63,11 +64,12 @@ impl Handle {
         stack: ClientService,
         mut draft: Box<Draft>,
         body: Body,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         // The context is that of whoever called, on whichever task the layers go on.
         let context = &mut draft.options.context;
         context.get_or_insert_with(|| self.core.current_context());
-        stack.oneshot(draft.into_request(body)).await
+        let answered = stack.oneshot(draft.into_request(body)).await;
+        answered.map(Box::new)
     }
 
     /// Adds a layer inside those that are there.
@@ -113,7 +115,7 @@ impl Handle {
         BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
             let core = Arc::clone(&core);
             let (draft, body) = Draft::of(request);
-            async move { core.call(draft, body).await }
+            async move { Ok(*core.call(draft, body).await?) }
         }))
     }
 }

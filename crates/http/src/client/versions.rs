@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Response, StatusCode};
 use tokio::time::Instant;
 use trunkline_core::{Error, ErrorKind, Problem, Result};
 use trunkline_resilience::timeout::Deadline;
@@ -21,9 +21,9 @@ use super::core::{Core, Endpoint};
 use super::endpoint::Template;
 use super::judge::{refuses, was_not_processed};
 use super::outgoing::{NamedVersion, Outgoing};
-use crate::body::Body;
 use crate::options::CallOptions;
 use crate::query;
+use crate::transport::Reply;
 
 /// Versions of one endpoint that have policies of their own; further ones share that of the endpoint.
 const MOST_VERSIONS: usize = 16;
@@ -105,14 +105,14 @@ impl Core {
         versions: &VersionSettings,
         outgoing: &Outgoing<'_>,
         began: Instant,
-    ) -> Result<Response<Body>> {
+    ) -> Result<Reply> {
         let total = outgoing.options().timeout;
         let total = total.unwrap_or(settings.timeout.total);
         let deadline = Deadline::of_call(began, total, outgoing.context.deadline());
         let configured = settings.versions.as_ref();
         let configured = configured.map_or(&[][..], |versions| &versions.order);
         let mut waiting = versions.order.iter();
-        let mut failed: Option<(&Arc<str>, Result<Response<Body>>)> = None;
+        let mut failed: Option<(&Arc<str>, Result<Reply>)> = None;
         while let Some(version) = waiting.next() {
             let named = self.named(versions, configured, version, &endpoint.name, outgoing)?;
             let Some(asked) = outgoing.to_version(named) else {
@@ -277,7 +277,7 @@ fn in_query(path: &str, name: &str, value: &str) -> String {
     text
 }
 
-fn marked(mut response: Response<Body>, version: &Arc<str>) -> Response<Body> {
+fn marked(mut response: Reply, version: &Arc<str>) -> Reply {
     let served = ServedVersion(Arc::clone(version));
     response.extensions_mut().insert(served);
     response
@@ -285,11 +285,7 @@ fn marked(mut response: Response<Body>, version: &Arc<str>) -> Response<Body> {
 
 /// Whether the next version is asked after a result. What may have been processed goes on only if a second time does no
 /// harm.
-fn falls_back(
-    versions: &VersionSettings,
-    result: &Result<Response<Body>>,
-    idempotent: bool,
-) -> bool {
+fn falls_back(versions: &VersionSettings, result: &Result<Reply>, idempotent: bool) -> bool {
     let asked_for = match result {
         Ok(response) => {
             let status = response.status();
@@ -303,7 +299,7 @@ fn falls_back(
 
 /// Whether asking goes on without more load than a call may make: nothing was sent, or the version has declined what it
 /// does not know. All else is an attempt more, which comes out of the budget of retries.
-fn was_no_load(result: &Result<Response<Body>>) -> bool {
+fn was_no_load(result: &Result<Reply>) -> bool {
     match result {
         Ok(response) => {
             let status = response.status();
@@ -315,7 +311,7 @@ fn was_no_load(result: &Result<Response<Body>>) -> bool {
     }
 }
 
-fn reason(result: &Result<Response<Body>>) -> String {
+fn reason(result: &Result<Reply>) -> String {
     match result {
         Ok(response) => response.status().to_string(),
         Err(error) => error.report().to_string(),

@@ -12,6 +12,7 @@ use super::{CompressionConfig, ContentCoding, Limited, codec};
 use crate::body::{Body, too_large};
 use crate::config::HttpClientConfig;
 use crate::options::Draft;
+use crate::transport::Reply;
 
 /// Codings of one body, one on top of the other; more are no mistake but an attack.
 const MOST_CODINGS: usize = 3;
@@ -170,7 +171,7 @@ impl Codings {
 ///
 /// # Errors
 /// `Invalid` of remote origin when there are absurdly many.
-pub(crate) fn decode(mut response: Response<Body>) -> Result<Response<Body>> {
+pub(crate) fn decode(mut response: Reply) -> Result<Reply> {
     if response.body().is_end_stream() || !response.headers().contains_key(CONTENT_ENCODING) {
         return Ok(response);
     }

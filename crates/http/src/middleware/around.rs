@@ -75,11 +75,11 @@ impl Hooks {
                 let sent = transport.send_boxed(&origin, Box::new(request), &limits);
                 let answer = sent.await?;
                 // A middleware reads what the service wrote, not what became of it on the way.
-                if decodes {
-                    coding::decode(answer)
-                } else {
-                    Ok(answer)
-                }
+                let answer = match decodes {
+                    true => coding::decode(answer)?,
+                    false => answer,
+                };
+                Ok(*answer)
             }
         });
         let innermost = BoxCloneSyncService::new(sent);
