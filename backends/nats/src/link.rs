@@ -13,6 +13,7 @@ use async_nats::{
     Client, ClientError, ConnectOptions, Event, Message as Raw, ServerError, Subscriber,
 };
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -182,10 +183,14 @@ impl Link {
         deadline: Instant,
         mut answer: Answer,
     ) -> Result<Raw> {
+        if answer.is_late(generation) {
+            // It was asked when the connection was gone already; or it has come before that went.
+            return answer.get().now_or_never().unwrap_or_else(|| Err(lost()));
+        }
+        // When the connection goes, so does the question.
         tokio::select! {
             biased;
             outcome = answer.get() => outcome,
-            () = self.lost(generation) => Err(lost()),
             () = tokio::time::sleep_until(deadline) => Err(Error::timeout("NATS did not answer in time")
                 .with_retry(Retry::IfIdempotent)),
         }
@@ -213,14 +218,17 @@ impl Link {
     /// No call begins after this.
     pub(crate) fn forbid(&self) -> Option<Up> {
         match self.state.send_replace(LinkState::Closed) {
-            LinkState::Up(up) => Some(up),
+            LinkState::Up(up) => {
+                up.replies.renew(0);
+                Some(up)
+            }
             LinkState::Idle | LinkState::Down(_) | LinkState::Closed => None,
         }
     }
 
     /// Ends the task that keeps the connection; the client ends with its last clone.
     pub(crate) async fn close(&self, deadline: Instant) -> usize {
-        self.state.send_replace(LinkState::Closed);
+        self.forbid();
         self.scope.shutdown(deadline).await
     }
 
@@ -371,15 +379,20 @@ async fn watch_over(
         if up && made != connects {
             connects = made;
             *generation += 1;
-            link.tell(LinkState::Up(Up {
+            replies.renew(*generation);
+            let told = link.tell(LinkState::Up(Up {
                 client: client.clone(),
                 replies: Arc::clone(replies),
                 generation: *generation,
             }));
+            if !told {
+                replies.renew(0);
+            }
         } else if !up && matches!(&*link.state.borrow(), LinkState::Up(_)) {
             tracing::warn!(target: "trunkline", broker = "nats", "the connection was lost");
         }
         if !up {
+            replies.renew(0);
             link.failed(seen.why());
         }
         drop(link);

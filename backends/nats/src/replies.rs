@@ -24,6 +24,8 @@ pub(crate) struct Replies {
     inbox: String,
     last: AtomicU64,
     waiting: Mutex<Waiting>,
+    /// Which connection there is; 0 for none.
+    generation: AtomicU64,
 }
 
 impl Replies {
@@ -40,12 +42,23 @@ impl Replies {
             inbox,
             last: AtomicU64::new(0),
             waiting: Mutex::default(),
+            generation: AtomicU64::new(0),
         };
         Ok((Arc::new(replies), subscriber))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is another connection, or none (0): what was asked on the one before gets no answer any more.
+    pub(crate) fn renew(&self, generation: u64) {
+        let mut waiting = self.waiting();
+        self.generation.store(generation, Ordering::Release);
+        let over = std::mem::take(&mut *waiting);
+        drop(waiting);
+        // Dropped without the lock: who waits is woken.
+        drop(over);
     }
 
     /// Hands answers to who waits for them, until the client ends.
@@ -124,6 +137,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Whether that connection is gone by now. When it goes later, [`Self::get`] ends.
+    pub(crate) fn is_late(&self, generation: u64) -> bool {
+        self.replies.generation.load(Ordering::Acquire) != generation
+    }
+
     /// Waits for it; cancel safe.
     pub(crate) async fn get(&mut self) -> Result<Raw> {
         match (&mut self.receiver).await {
@@ -133,7 +151,7 @@ impl Answer {
                     .with_origin(Origin::Remote))
             }
             Ok(raw) => Ok(raw),
-            // The client is gone, and its inbox with it.
+            // The connection is gone, or the client and its inbox with it.
             Err(_) => Err(lost()),
         }
     }
@@ -155,6 +173,7 @@ mod tests {
             inbox: "i".to_owned(),
             last: AtomicU64::new(0),
             waiting: Mutex::default(),
+            generation: AtomicU64::new(0),
         });
         let (sender, receiver) = oneshot::channel();
         replies.waiting().insert(7, sender);
@@ -165,6 +184,28 @@ mod tests {
         };
         assert_eq!(replies.len(), 1);
         drop(answer);
+        assert_eq!(replies.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_on_a_connection_that_is_gone_gets_no_answer() {
+        let replies = Arc::new(Replies {
+            inbox: "i".to_owned(),
+            last: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            generation: AtomicU64::new(1),
+        });
+        let (sender, receiver) = oneshot::channel();
+        replies.waiting().insert(7, sender);
+        let mut answer = Answer {
+            receiver,
+            token: 7,
+            replies: Arc::clone(&replies),
+        };
+        assert!(!answer.is_late(1));
+        replies.renew(2);
+        assert!(answer.is_late(1));
+        assert_eq!(answer.get().await.unwrap_err().kind(), lost().kind());
         assert_eq!(replies.len(), 0);
     }
 }

@@ -23,18 +23,30 @@ use std::str::FromStr;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use trunkline_core::{Metadata, Timestamp};
+use trunkline_core::{Metadata, MetadataValue, Timestamp};
 use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
 
-const ID: &str = "Trunkline-Id";
-const KEY: &str = "Trunkline-Key";
-const TIME: &str = "Trunkline-Time";
-const EXPIRES: &str = "Trunkline-Expires";
-const LIST: &str = "Trunkline-Headers";
-const CONTENT_TYPE: &str = "Content-Type";
-/// The server's own id of a publish, by which it recognises a repetition.
-pub(crate) const PUBLISH_ID: &str = "Nats-Msg-Id";
+/// A name that is looked up by its hash, and written without being checked or copied.
+macro_rules! names {
+    ($($(#[$note:meta])* $view:vis $name:ident = $text:literal;)*) => {
+        $($(#[$note])* $view static $name: HeaderName = HeaderName::from_static($text);)*
+    };
+}
+
+names! {
+    ID = "Trunkline-Id";
+    KEY = "Trunkline-Key";
+    TIME = "Trunkline-Time";
+    EXPIRES = "Trunkline-Expires";
+    LIST = "Trunkline-Headers";
+    CONTENT_TYPE = "Content-Type";
+    ODD_CONTENT_TYPE = "Trunkline-Content-Type";
+    /// The server's own id of a publish, by which it recognises a repetition.
+    pub(crate) PUBLISH_ID = "Nats-Msg-Id";
+    /// The reply subject of a message of core NATS is for its confirm, not for an answer.
+    pub(crate) CONFIRM = "Trunkline-Confirm";
+}
 
 /// What arrived.
 #[derive(Debug)]
@@ -51,63 +63,69 @@ pub(crate) fn encode(
     expires: Option<i64>,
 ) -> HeaderMap {
     let mut map = HeaderMap::new();
-    let mut own = |name: &str, value: String| {
-        // Both are ours: neither has a character that is not allowed.
-        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(&value)) {
-            map.append(name, value);
-        }
+    // What is written of ours is escaped, or plain: it has no character that is not allowed.
+    let mut own = |name: &HeaderName, value: String| {
+        map.insert(name.clone(), HeaderValue::from(value));
     };
-    own(ID, escape(message.id.as_bytes()));
-    own(TIME, published_at.unix_micros().to_string());
+    own(&ID, escape(message.id.as_bytes()));
+    own(&TIME, published_at.unix_micros().to_string());
     if let Some(key) = &message.key {
-        own(KEY, escape(key));
+        own(&KEY, escape(key));
     }
     if let Some(expires) = expires {
-        own(EXPIRES, expires.to_string());
+        own(&EXPIRES, expires.to_string());
     }
     if let Some(content_type) = &message.content_type {
         if plain(content_type.as_bytes()).is_some() {
-            own(CONTENT_TYPE, content_type.clone());
+            own(&CONTENT_TYPE, content_type.clone());
         } else {
-            own("Trunkline-Content-Type", escape(content_type.as_bytes()));
+            own(&ODD_CONTENT_TYPE, escape(content_type.as_bytes()));
         }
     }
-    let mut list = String::new();
     // Headers that all stand there by their names, in the order of these, come back so without a list.
-    let mut is_needed = false;
-    let mut before = "";
+    let names = message.headers.iter().map(|(name, _)| name);
+    let mut is_needed = !names.is_sorted();
     for (name, value) in message.headers.iter() {
-        is_needed |= before > name;
-        before = name;
+        match by_name(name, value) {
+            Some((name, value)) => map.append(name, value),
+            None => is_needed = true,
+        }
+    }
+    if is_needed {
+        map.insert(LIST.clone(), HeaderValue::from(list(&message.headers)));
+    }
+    map
+}
+
+/// A header as it stands there by its name, if it can.
+fn by_name(name: &str, value: &MetadataValue) -> Option<(HeaderName, HeaderValue)> {
+    if is_ours(name) {
+        return None;
+    }
+    let text = match value.as_str() {
+        Some(text) if is_attribute(name) => Cow::Owned(escape_attribute(text)),
+        _ => Cow::Borrowed(plain(value.as_bytes())?),
+    };
+    Some((
+        HeaderName::from_str(name).ok()?,
+        HeaderValue::from_str(&text).ok()?,
+    ))
+}
+
+/// The names in their order, with the values that do not stand there by name.
+fn list(headers: &Metadata) -> String {
+    let mut list = String::new();
+    for (name, value) in headers.iter() {
         if !list.is_empty() {
             list.push(',');
         }
         list.push_str(&escape(name.as_bytes()));
-        let readable = match value.as_str() {
-            Some(text) if is_attribute(name) => Some(Cow::Owned(escape_attribute(text))),
-            _ => plain(value.as_bytes()).map(Cow::Borrowed),
-        };
-        let pair = readable.filter(|_| !is_ours(name)).and_then(|text| {
-            Some((
-                HeaderName::from_str(name).ok()?,
-                HeaderValue::from_str(&text).ok()?,
-            ))
-        });
-        match pair {
-            Some((name, value)) => map.append(name, value),
-            None => {
-                is_needed = true;
-                list.push('=');
-                list.push_str(&escape(value.as_bytes()));
-            }
+        if by_name(name, value).is_none() {
+            list.push('=');
+            list.push_str(&escape(value.as_bytes()));
         }
     }
-    if is_needed
-        && let (Ok(name), Ok(value)) = (HeaderName::from_str(LIST), HeaderValue::from_str(&list))
-    {
-        map.append(name, value);
-    }
-    map
+    list
 }
 
 /// Reads a message. One that somebody else sent has the given id and time where it says none.
@@ -117,31 +135,31 @@ pub(crate) fn decode(
     id: impl FnOnce() -> String,
     time: Option<Timestamp>,
 ) -> Arrived {
-    let text = |name: &str| {
+    let text = |name: &HeaderName| {
         headers
-            .and_then(|map| map.get(name))
+            .and_then(|map| map.get(name.clone()))
             .map(HeaderValue::as_str)
     };
-    let unescaped = |name: &str| text(name).and_then(unescape);
+    let unescaped = |name: &HeaderName| text(name).and_then(unescape);
     let utf8 = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
-    let given = unescaped(ID).and_then(utf8);
-    let given = given.or_else(|| text(PUBLISH_ID).map(str::to_owned));
+    let given = unescaped(&ID).and_then(utf8);
+    let given = given.or_else(|| text(&PUBLISH_ID).map(str::to_owned));
     let mut message = Message::recorded("", payload);
-    message.key = unescaped(KEY).map(Bytes::from);
-    message.content_type = text(CONTENT_TYPE)
+    message.key = unescaped(&KEY).map(Bytes::from);
+    message.content_type = text(&CONTENT_TYPE)
         .map(str::to_owned)
-        .or_else(|| unescaped("Trunkline-Content-Type").and_then(utf8));
-    let sent = text(TIME).and_then(|micros| micros.parse().ok());
+        .or_else(|| unescaped(&ODD_CONTENT_TYPE).and_then(utf8));
+    let sent = text(&TIME).and_then(|micros| micros.parse().ok());
     message.published_at = sent.map(Timestamp::from_unix_micros).or(time);
     if let Some(map) = headers {
-        message.headers = listed(map, text(LIST));
+        message.headers = listed(map, text(&LIST));
     }
     // An event of somebody else has an id of its own, by which its repetition is recognised.
     let given = given.or_else(|| message_id(&message.headers));
     message.id = given.unwrap_or_else(id);
     Arrived {
         message,
-        expires: text(EXPIRES).and_then(|millis| millis.parse().ok()),
+        expires: text(&EXPIRES).and_then(|millis| millis.parse().ok()),
     }
 }
 
@@ -231,22 +249,20 @@ fn is_ours(name: &str) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
     starts("nats-")
-        || name.eq_ignore_ascii_case(CONTENT_TYPE)
-        || [
-            ID,
-            KEY,
-            TIME,
-            EXPIRES,
-            LIST,
-            "Trunkline-Content-Type",
-            CONFIRM,
-        ]
-        .iter()
-        .any(|own| name.eq_ignore_ascii_case(own))
+        || name.eq_ignore_ascii_case(CONTENT_TYPE.as_ref())
+        || (starts("trunkline-")
+            && [
+                &ID,
+                &KEY,
+                &TIME,
+                &EXPIRES,
+                &LIST,
+                &ODD_CONTENT_TYPE,
+                &CONFIRM,
+            ]
+            .into_iter()
+            .any(|own| name.eq_ignore_ascii_case(own.as_ref())))
 }
-
-/// The reply subject of a message of core NATS is for its confirm, not for an answer.
-pub(crate) const CONFIRM: &str = "Trunkline-Confirm";
 
 /// A value that arrives as it is: drivers trim values and read lines.
 fn plain(value: &[u8]) -> Option<&str> {
@@ -334,9 +350,9 @@ mod tests {
         #[test]
         fn nothing_that_arrives_panics(list in ".{0,40}", id in ".{0,20}") {
             let mut map = HeaderMap::new();
-            for (name, value) in [(LIST, &list), (ID, &id), (TIME, &id), (KEY, &list)] {
+            for (name, value) in [(&LIST, &list), (&ID, &id), (&TIME, &id), (&KEY, &list)] {
                 if let Ok(value) = HeaderValue::from_str(value) {
-                    map.append(HeaderName::from_str(name).unwrap(), value);
+                    map.append(name.clone(), value);
                 }
             }
             decode(Some(&map), Bytes::new(), String::new, None);
@@ -346,7 +362,7 @@ mod tests {
     #[test]
     fn a_list_with_a_name_that_no_header_has_is_read() {
         let mut map = HeaderMap::new();
-        map.insert(LIST, "¡,a:b,tag");
+        map.insert(LIST.clone(), "¡,a:b,tag");
         map.insert("tag", "x");
         let read = decode(Some(&map), Bytes::new(), String::new, None);
         assert_eq!(read.message.headers.get("tag"), Some("x"));
@@ -363,7 +379,7 @@ mod tests {
             }
             assert_eq!(there_and_back(&message), message, "{names:?}");
             encode(&message, Timestamp::from_unix_micros(5), None)
-                .get(LIST)
+                .get(LIST.clone())
                 .is_some()
         };
         assert!(!listed(["Tag", "a", "a"]));
@@ -407,7 +423,7 @@ mod tests {
         let mut map = HeaderMap::new();
         map.insert("zebra", "z");
         map.insert("apple", "a");
-        map.insert(PUBLISH_ID, "their-id");
+        map.insert(PUBLISH_ID.clone(), "their-id");
         let read = decode(
             Some(&map),
             Bytes::from_static(b"x"),

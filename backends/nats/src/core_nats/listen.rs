@@ -160,7 +160,7 @@ impl Inbound {
         let ours = raw
             .headers
             .as_ref()
-            .is_some_and(|headers| headers.get(wire::CONFIRM).is_some());
+            .is_some_and(|headers| headers.get(wire::CONFIRM.clone()).is_some());
         if let Some(reply) = raw.reply.filter(|_| !ours) {
             // A request of somebody else: the answer goes to its subject, which is a topic where there is no prefix.
             let topic = self.names.destination(&reply);

@@ -111,7 +111,7 @@ impl CoreNatsBroker {
         let message = &publish.message;
         let at = message.published_at.unwrap_or_else(|| SystemClock.now());
         let mut headers = wire::encode(message, at, None);
-        headers.insert(wire::CONFIRM, HeaderValue::from("1"));
+        headers.insert(wire::CONFIRM.clone(), HeaderValue::from("1"));
         let subject = self.names.subject(&publish.destination);
         let both = async {
             let payload = message.payload.clone();
@@ -155,10 +155,10 @@ impl CoreNatsBroker {
         }
         // What the server said of the message came before.
         let routed = match message.get().now_or_never() {
-            // Somebody has it, and has not answered, as nobody asked it to; or has, whatever it says.
-            None | Some(Ok(_)) => Routed::Yes,
             Some(Err(error)) if error.kind() == ErrorKind::NotFound => Routed::No,
-            Some(Err(error)) => return Err(error),
+            // Somebody has it, and has not answered, as nobody asked it to; or has, whatever it says; or the connection went
+            // after the server had passed it on.
+            None | Some(_) => Routed::Yes,
         };
         if routed == Routed::No && publish.mandatory {
             let text = format!("nobody subscribes to {}", publish.destination);

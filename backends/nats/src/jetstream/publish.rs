@@ -56,7 +56,8 @@ impl Outgoing {
     /// Written for each attempt, as most have one: the driver takes them, and a copy costs as much.
     fn headers(&self) -> HeaderMap {
         let mut headers = wire::encode(&self.message, self.published_at, self.expires);
-        headers.insert(wire::PUBLISH_ID, HeaderValue::from(self.doubt.publish_id()));
+        let id = HeaderValue::from(self.doubt.publish_id());
+        headers.insert(wire::PUBLISH_ID.clone(), id);
         headers
     }
 }
