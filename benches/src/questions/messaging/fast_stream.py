@@ -123,6 +123,7 @@ async def main():
     async with broker:
         await broker.start()
         for id in range(job["singles"] + 1):
+            await asyncio.sleep(0.001)
             began = time.perf_counter()
             await publish(id, job["single_address"])
             await asyncio.wait_for(back.get(), 60)

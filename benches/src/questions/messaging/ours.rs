@@ -14,7 +14,7 @@ use trunkline::messaging::{
     Destination, HandlerError, MessageBroker as _, MessageBrokerConfig, Messaging, Queue, TopicName,
 };
 
-use super::{Job, Order, Sample, median};
+use super::{Job, Order, PAUSE, Sample, median};
 use crate::stopwatch::Stopwatch;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -134,6 +134,7 @@ async fn round_trip(job: &Job) -> Result<f64> {
     let queue = Destination::Queue(TopicName::new(&job.single)?);
     let mut spans = Vec::new();
     for id in 0..job.singles {
+        tokio::time::sleep(PAUSE).await;
         let watch = Stopwatch::start();
         messaging.publish(queue.clone(), &Order::new(id)).await?;
         timeout(PATIENCE, handled.recv())

@@ -12,7 +12,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::Semaphore;
 
-use super::super::{Job, Order, Sample, median, ours};
+use super::super::{Job, Order, PAUSE, Sample, median, ours};
 use crate::stopwatch::Stopwatch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +62,7 @@ pub(in super::super) fn measure(job: &Job) -> Result<Sample> {
     let consumer = consumer(job, &job.single_address)?;
     let mut spans = Vec::new();
     for id in 0..=job.singles {
+        runtime.block_on(tokio::time::sleep(PAUSE));
         let watch = Stopwatch::start();
         send(&producer, &job.single_address, id)?;
         take(&consumer)?;

@@ -1,13 +1,15 @@
-//! async-nats with JetStream's own requests: publishes pipelined, messages pulled many at once.
+//! async-nats with JetStream's own requests: publishes pipelined, each with an id by which the server knows a repetition;
+//! messages pulled many at once, acknowledgements pipelined, each with the server's answer, as ours has them.
 
 use anyhow::{Context as _, Result, ensure};
-use async_nats::{Client, ConnectOptions, Message, Subscriber};
+use async_nats::{Client, ConnectOptions, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use trunkline_testing::servers::nats::USER;
 
-use super::super::{Job, Order, Sample, median, ours};
+use super::super::{Job, Order, PAUSE, Sample, median, ours};
 use crate::stopwatch::Stopwatch;
 
 const CONSUMER: &str = "bare";
@@ -29,7 +31,11 @@ pub(in super::super) fn measure(job: &Job) -> Result<Sample> {
 
 async fn send(client: &Client, subject: &str, id: u32) -> Result<()> {
     let body = Bytes::from(Order::bytes(id)?);
-    let answer = client.request(subject.to_owned(), body).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", format!("{subject}.{id}"));
+    let answer = client
+        .request_with_headers(subject.to_owned(), headers, body)
+        .await?;
     let answer: Value = serde_json::from_slice(&answer.payload)?;
     ensure!(answer.get("seq").is_some(), "not stored: {answer}");
     Ok(())
@@ -92,24 +98,26 @@ impl Pull {
         self.asked -= 1;
         Ok(message)
     }
+}
 
-    async fn acknowledge(&self, message: Message) -> Result<()> {
-        let reply = message.reply.context("nothing to acknowledge")?;
-        Ok(self
-            .client
-            .publish(reply, Bytes::from_static(b"+ACK"))
-            .await?)
-    }
+/// Returns when the server has heard it.
+async fn acknowledge(client: &Client, message: Message) -> Result<()> {
+    let reply = message.reply.context("nothing to acknowledge")?;
+    client.request(reply, Bytes::from_static(b"+ACK")).await?;
+    Ok(())
 }
 
 async fn consume(client: &Client, job: &Job) -> Result<f64> {
     let mut pull = Pull::open(client, &job.queue, job.under_way).await?;
     let watch = Stopwatch::start();
+    let mut acknowledging = FuturesUnordered::new();
     for _ in 0..job.messages {
-        let message = pull.next().await?;
-        pull.acknowledge(message).await?;
+        acknowledging.push(acknowledge(client, pull.next().await?));
+        while acknowledging.len() >= job.under_way {
+            acknowledging.next().await.transpose()?;
+        }
     }
-    client.flush().await?;
+    while acknowledging.next().await.transpose()?.is_some() {}
     Ok(watch.per_second(u64::from(job.messages)))
 }
 
@@ -117,11 +125,12 @@ async fn round_trip(client: &Client, job: &Job) -> Result<f64> {
     let mut pull = Pull::open(client, &job.single, job.under_way).await?;
     let mut spans = Vec::new();
     for id in 0..job.singles {
+        tokio::time::sleep(PAUSE).await;
         let watch = Stopwatch::start();
         let (sent, message) = tokio::join!(send(client, &job.single_address, id), pull.next());
         sent?;
         spans.push(watch.seconds() * 1e6);
-        pull.acknowledge(message?).await?;
+        acknowledge(client, message?).await?;
     }
     Ok(median(&mut spans))
 }

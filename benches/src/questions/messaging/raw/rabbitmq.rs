@@ -9,7 +9,7 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
-use super::super::{Job, Order, Sample, median, ours};
+use super::super::{Job, Order, PAUSE, Sample, median, ours};
 use crate::stopwatch::Stopwatch;
 
 /// Deliveries that are acknowledged together.
@@ -99,6 +99,7 @@ async fn round_trip(connection: &Connection, publisher: &Channel, job: &Job) -> 
     let (_channel, mut consumer) = consumer(connection, &job.single_address, job.under_way).await?;
     let mut spans = Vec::new();
     for id in 0..job.singles {
+        tokio::time::sleep(PAUSE).await;
         let watch = Stopwatch::start();
         send(publisher, &job.single_address, id).await?;
         let delivery = consumer.next().await.context("the consumer ended")??;

@@ -1,11 +1,12 @@
-//! redis-rs: one multiplexed connection to publish, another to read and acknowledge many at once.
+//! redis-rs: one multiplexed connection to publish, another to read and acknowledge many at once. What is done is removed,
+//! as from a queue of ours.
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{TryStreamExt as _, stream};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Value, cmd};
 
-use super::super::{Job, Order, Sample, median, ours};
+use super::super::{Job, Order, PAUSE, Sample, median, ours};
 use crate::stopwatch::Stopwatch;
 
 const GROUP: &str = "bare";
@@ -41,6 +42,8 @@ async fn send(connection: &MultiplexedConnection, stream: &str, id: u32) -> Resu
     let mut add = cmd("XADD");
     add.arg(stream)
         .arg("*")
+        .arg("id")
+        .arg(format!("{stream}.{id}"))
         .arg("payload")
         .arg(Order::bytes(id)?);
     Ok(add.query_async::<()>(&mut connection.clone()).await?)
@@ -81,16 +84,21 @@ async fn acknowledge(
     stream: &str,
     ids: Vec<Value>,
 ) -> Result<()> {
-    let mut done = cmd("XACK");
-    done.arg(stream).arg(GROUP);
     let count = ids.len();
+    let (mut done, mut remove) = (cmd("XACK"), cmd("XDEL"));
+    done.arg(stream).arg(GROUP);
+    remove.arg(stream);
     for id in ids {
-        done.arg(redis::from_redis_value::<Vec<u8>>(id)?);
+        let id = redis::from_redis_value::<Vec<u8>>(id)?;
+        done.arg(&id);
+        remove.arg(&id);
     }
-    let acknowledged: usize = done.query_async(connection).await?;
+    let mut both = redis::pipe();
+    both.add_command(done).add_command(remove);
+    let (acknowledged, removed): (usize, usize) = both.query_async(connection).await?;
     ensure!(
-        acknowledged == count,
-        "{acknowledged} of {count} acknowledged"
+        acknowledged == count && removed == count,
+        "{acknowledged} of {count} acknowledged, {removed} removed"
     );
     Ok(())
 }
@@ -114,6 +122,7 @@ async fn round_trip(
     let stream = job.single_address.as_str();
     let mut spans = Vec::new();
     for id in 0..job.singles {
+        tokio::time::sleep(PAUSE).await;
         let watch = Stopwatch::start();
         let (sent, ids) = tokio::join!(send(publisher, stream, id), read(reader, stream, 1));
         sent?;

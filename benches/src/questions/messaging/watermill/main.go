@@ -147,6 +147,7 @@ func main() {
 	answers := must(subscriber.Subscribe(context.Background(), j.SingleAddress))
 	var spans []float64
 	for id := range j.Singles + 1 {
+		time.Sleep(time.Millisecond)
 		began := time.Now()
 		if err := publisher.Publish(j.SingleAddress, j.order(id)); err != nil {
 			log.Fatal(err)
