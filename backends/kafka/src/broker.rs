@@ -267,7 +267,7 @@ impl KafkaBroker {
     /// Begins the work of a group once there is a driver to do it.
     fn start(&self, hub: &Arc<Hub>) {
         if let Some(parts) = self.parts.get() {
-            hub.start_once(&parts.catalog, &self.groups);
+            hub.start_once(&parts.catalog, &parts.publisher, &self.groups);
             parts.delays.look();
         }
     }
@@ -314,6 +314,7 @@ impl MessageBroker for KafkaBroker {
         capabilities.replay = true;
         capabilities.lease_extension = true;
         capabilities.browse = true;
+        capabilities.atomic_forward = self.link.config().transactions;
         capabilities.ordering = OrderingGuarantee::PerKey;
         capabilities.max_message_size = Some(self.link.config().max_message_size.as_usize());
         capabilities
@@ -392,6 +393,9 @@ impl MessageBroker for KafkaBroker {
         let Some(parts) = self.parts.get() else {
             return Err(Error::unavailable("not connected yet"));
         };
+        if let Some(reason) = self.hubs().all().find_map(|hub| hub.stands_aside()) {
+            return Err(Error::conflict(reason));
+        }
         self.link.ask(&parts.catalog.scout()?).await
     }
 

@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(50);
 /// A removal that another one has overwritten is made again so many times.
 const ROUNDS: usize = 5;
+/// So many messages of a queue are counted one by one where there are transactions, whose marks count as well else.
+const COUNTED: u64 = 1000;
 
 /// Reads beside the groups, and never joins one.
 type Reader = BaseConsumer<Reports>;
@@ -185,12 +187,23 @@ impl Browser {
         for name in listed.await? {
             let queue = Destination::Queue(name.clone());
             let (topic, group) = (self.names.topic(&queue)?, self.group(&queue));
+            let counted = self.link.config().transactions;
             let asked = self.ask(group, deadline, move |reader| {
-                partitions(reader, &topic, true)
+                let Some(partitions) = partitions(reader, &topic, true)? else {
+                    return Ok(None);
+                };
+                let most: u64 = partitions.iter().map(Partition::messages).sum();
+                if !counted || !(1..=COUNTED).contains(&most) {
+                    return Ok(Some(most));
+                }
+                // Each transaction leaves a mark in each partition, which is no message.
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                let browse = Browse::new(queue.clone()).with_limit(most);
+                let page = page(reader, &browse, &partitions, deadline)?;
+                Ok(Some(page.messages.len() as u64))
             });
             // It may have been deleted meanwhile.
-            if let Some(partitions) = asked.await? {
-                let messages = partitions.iter().map(Partition::messages).sum();
+            if let Some(messages) = asked.await? {
                 queues.push(QueueInfo::new(name, messages));
             }
         }

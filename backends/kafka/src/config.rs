@@ -25,6 +25,8 @@ const FETCHED_AHEAD: u64 = 100_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A member that says nothing for so long has died; until then nobody has its partitions.
 const SESSION: Duration = Duration::from_secs(10);
+/// A transaction that is not ended for so long is ended by the servers; until then nobody gets what it holds.
+const TRANSACTION: Duration = Duration::from_secs(15);
 
 /// Settings of librdkafka that are ours: what is guaranteed hangs on them.
 const OURS: [(&str, &str); 13] = [
@@ -55,7 +57,10 @@ const OURS: [(&str, &str); 13] = [
         "request.required.acks",
         "a confirm is always of all replicas",
     ),
-    ("transactional.id", "there are no transactions"),
+    (
+        "transactional.id",
+        "it is made of `transactional_id` and the group",
+    ),
     ("enable.partition.eof", "it is used within"),
     ("message.max.bytes", "it follows `max_message_size`"),
     ("message.timeout.ms", "it follows `request_timeout`"),
@@ -119,6 +124,16 @@ pub struct KafkaConfig {
     /// or begins: a process that dies a moment later gets the message again. Default false.
     #[serde(deserialize_with = "flag")]
     pub confirmed_acks: bool,
+    /// Whether a delivery can be acknowledged and other messages be published in one step, both or neither: in a transaction
+    /// of Kafka. Retries, dead letters and messages for later then are. The servers must allow transactional ids that begin
+    /// with `trunkline.`, or with `transactional_id`. Default false.
+    #[serde(deserialize_with = "flag")]
+    pub transactions: bool,
+    /// First part of the transactional ids, which no two running processes may share. What a process that died has left open is
+    /// then ended when its successor begins; else only by `transaction.timeout.ms` (15 s here), and so long nobody gets what
+    /// it held. Default: an id of its own for each process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transactional_id: Option<String>,
     /// Partitions of topics that are created. Default: as the servers say (`num.partitions`).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -226,6 +241,8 @@ impl Default for KafkaConfig {
             producer_config: ProducerConfig::default(),
             consumer_config: ConsumerConfig::default(),
             confirmed_acks: false,
+            transactions: false,
+            transactional_id: None,
             partitions: None,
             replication: None,
             topic_prefix: None,
@@ -379,6 +396,22 @@ impl KafkaConfig {
                 }
             }
         }
+        if self.transactional_id.is_some() && !self.transactions {
+            wrong("transactional_id", "goes together with `transactions`");
+        }
+        let uncommitted = |settings: &BTreeMap<String, String>| {
+            settings
+                .get("isolation.level")
+                .is_some_and(|level| level == "read_uncommitted")
+        };
+        if self.transactions
+            && (uncommitted(&self.settings) || uncommitted(&self.consumer_config.settings))
+        {
+            wrong(
+                "transactions",
+                "need `isolation.level` to be read_committed",
+            );
+        }
         let compression = &self.producer_config.compression_type;
         if let Err(what) = accepted("compression.type", compression) {
             wrong("producer_config.compression_type", &what);
@@ -503,6 +536,23 @@ impl KafkaConfig {
         client.set("acks", "all");
         client.set("message.max.bytes", self.driver_limit());
         client.set("message.timeout.ms", millis(self.request_timeout));
+        client
+    }
+
+    /// What publishes in transactions, under an id.
+    pub(crate) fn transactions(&self, id: &str) -> ClientConfig {
+        let mut client = self.producer();
+        let asked = client.get("transaction.timeout.ms");
+        let limit = asked.and_then(|text| text.parse().ok());
+        let limit = limit.map_or(TRANSACTION, Duration::from_millis);
+        client.set("transaction.timeout.ms", millis(limit));
+        client.set("message.timeout.ms", millis(limit.min(ANSWER_WITHIN)));
+        // The driver wants it no longer than a transaction.
+        let socket = client.get("socket.timeout.ms");
+        let socket = socket.and_then(|text| text.parse().ok());
+        let socket = socket.map_or(ANSWER_WITHIN, Duration::from_millis);
+        client.set("socket.timeout.ms", millis(limit.min(socket)));
+        client.set("transactional.id", id);
         client
     }
 

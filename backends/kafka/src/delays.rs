@@ -153,7 +153,7 @@ impl Delays {
         let (Some(member), hub) = (begins, Arc::clone(hub)) else {
             return;
         };
-        hub.start_once(&self.catalog, &self.consuming);
+        hub.start_once(&self.catalog, &self.publisher, &self.consuming);
         let stop = self.moving.token();
         self.moving
             .spawn("kafka delays", own.move_due(hub, member, stop));
@@ -186,7 +186,11 @@ impl Delays {
             let left = u64::try_from(expires.saturating_sub(now));
             Duration::from_millis(left.unwrap_or_default())
         });
-        let Err(error) = self.publish(publish).await else {
+        let moved = match self.link.config().transactions {
+            true => self.move_at_once(hub, handed.number, publish).await,
+            false => self.publish(publish).await,
+        };
+        let Err(error) = moved else {
             // When the partition has gone meanwhile it is published again, by who has it.
             drop(hub.done(handed.number).await);
             return;
@@ -212,6 +216,14 @@ impl Delays {
         self.catalog.ensure(&topic, deadline).await?;
         let sent = self.publisher.send(publish, deadline).await?;
         self.publisher.confirmed(sent, deadline).await.map(drop)
+    }
+
+    /// It is published and done in one step.
+    async fn move_at_once(&self, hub: &Hub, number: u64, publish: Publish) -> Result<()> {
+        let deadline = Instant::now() + self.link.config().request_timeout;
+        let topic = self.names.topic(&publish.destination)?;
+        self.catalog.ensure(&topic, deadline).await?;
+        hub.transact(number, vec![publish], deadline).await
     }
 
     /// Ends when what is on its way has arrived; says how much of it did not end in time.

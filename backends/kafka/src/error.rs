@@ -56,6 +56,9 @@ pub(crate) fn kind_of(code: Code) -> ErrorKind {
         | Code::RebalanceInProgress
         | Code::AssignmentLost
         | Code::FencedInstanceId
+        | Code::Fenced
+        | Code::ProducerFenced
+        | Code::InvalidProducerEpoch
         | Code::TopicAlreadyExists => ErrorKind::Conflict,
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::NotImplemented => {
             ErrorKind::Unsupported

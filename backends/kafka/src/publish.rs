@@ -9,10 +9,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::statistics::Statistics;
+use rdkafka::util::IntoOpaque;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use trunkline_core::{Clock as _, Error, Result, Retry, SystemClock};
-use trunkline_messaging::{Destination, Publish, Receipt, Routed};
+use trunkline_messaging::{Destination, Message, Publish, Receipt, Routed};
 
 use crate::catalog::Catalog;
 use crate::delays;
@@ -82,6 +83,38 @@ pub(crate) struct Sent {
     outcome: oneshot::Receiver<Outcome>,
 }
 
+/// A message that may go, and how.
+pub(crate) struct Admitted {
+    /// Kafka's.
+    pub(crate) topic: String,
+    /// The partition, where it is not chosen by the key.
+    tier: Option<i32>,
+    message: Message,
+    /// Milliseconds since 1970.
+    expires: Option<i64>,
+    delayed: Option<Delayed>,
+    /// Milliseconds since 1970.
+    now: i64,
+}
+
+impl Admitted {
+    /// As the driver takes it.
+    pub(crate) fn record<O: IntoOpaque>(&self, opaque: O) -> BaseRecord<'_, [u8], [u8], O> {
+        let message = &self.message;
+        let mut record = BaseRecord::with_opaque_to(&self.topic, opaque)
+            .payload(&message.payload[..])
+            .headers(wire::encode(message, self.expires, self.delayed.as_ref()))
+            .timestamp(self.now);
+        if let Some(key) = &message.key {
+            record = record.key(&key[..]);
+        }
+        match self.tier {
+            Some(tier) => record.partition(tier),
+            None => record,
+        }
+    }
+}
+
 impl Publisher {
     pub(crate) fn new(link: Arc<Link>, catalog: Arc<Catalog>, names: Names) -> Self {
         let places = usize::try_from(link.config().max_in_flight).unwrap_or(usize::MAX);
@@ -125,8 +158,8 @@ impl Publisher {
         Ok(made)
     }
 
-    /// Gives a message to the driver. Messages to one topic are stored in the order in which this was called.
-    pub(crate) async fn send(&self, publish: Publish, deadline: Instant) -> Result<Sent> {
+    /// Whether this may be published, and how; its topic is there.
+    pub(crate) async fn admit(&self, publish: Publish, deadline: Instant) -> Result<Admitted> {
         if self.link.is_closed() {
             return Err(closed());
         }
@@ -161,12 +194,43 @@ impl Publisher {
         } else {
             self.catalog.ensure(&topic, deadline).await?;
         }
-        if publish.delay.is_some_and(|delay| !delay.is_zero()) {
+        let delay = publish.delay.filter(|delay| !delay.is_zero());
+        if delay.is_some() {
             let (topic, plan) = (&self.names.delays, delays::plan());
             let made = self.catalog.ensure_as(topic, &plan, deadline);
             made.await?;
         }
         self.link.ready(deadline).await?;
+        let tier = delay.map(delays::tier).transpose()?;
+        let now = SystemClock.now();
+        let expires = publish.expires_in.map(|span| now.after(span).unix_millis());
+        // Where it waits, and then its own topic.
+        let delayed = delay.map(|delay| Delayed {
+            // Rounded up: never too early.
+            due: now.after(delay).unix_millis().saturating_add(1),
+            to: publish.destination,
+        });
+        Ok(Admitted {
+            topic: match tier {
+                Some(_) => self.names.delays.clone(),
+                None => topic,
+            },
+            tier,
+            message: publish.message,
+            expires,
+            delayed,
+            now: now.unix_millis(),
+        })
+    }
+
+    /// Its topic is not there any more, as far as somebody has heard.
+    pub(crate) fn forget(&self, topic: &str) {
+        self.catalog.forget(topic);
+    }
+
+    /// Gives a message to the driver. Messages to one topic are stored in the order in which this was called.
+    pub(crate) async fn send(&self, publish: Publish, deadline: Instant) -> Result<Sent> {
+        let admitted = self.admit(publish, deadline).await?;
         let place = tokio::time::timeout_at(deadline, Arc::clone(&self.places).acquire_owned());
         let place = match place.await {
             Ok(Ok(place)) => place,
@@ -176,44 +240,17 @@ impl Publisher {
                 return Err(Error::exhausted(text).with_retry(Retry::Safe));
             }
         };
-        let delay = publish.delay.filter(|delay| !delay.is_zero());
-        let tier = delay.map(delays::tier).transpose()?;
-        let now = SystemClock.now();
-        let expires = publish.expires_in.map(|span| now.after(span).unix_millis());
-        let message = publish.message;
         let (tell, outcome) = oneshot::channel();
-        // Where it waits, and then its own topic.
-        let delayed = delay.map(|delay| Delayed {
-            // Rounded up: never too early.
-            due: now.after(delay).unix_millis().saturating_add(1),
-            to: publish.destination,
+        let waiting = Box::new(Waiting {
+            tell,
+            _place: place,
         });
-        let topic = match tier {
-            Some(_) => self.names.delays.clone(),
-            None => topic,
-        };
-        let mut record = BaseRecord::with_opaque_to(
-            &topic,
-            Box::new(Waiting {
-                tell,
-                _place: place,
-            }),
-        )
-        .payload(&message.payload[..])
-        .headers(wire::encode(&message, expires, delayed.as_ref()))
-        .timestamp(now.unix_millis());
-        if let Some(key) = &message.key {
-            record = record.key(&key[..]);
-        }
-        if let Some(tier) = tier {
-            record = record.partition(tier);
-        }
         self.producer()?
-            .send(record)
+            .send(admitted.record(waiting))
             .map_err(|(error, _)| of_publish(&error))?;
         Ok(Sent {
-            id: message.id,
-            topic,
+            id: admitted.message.id,
+            topic: admitted.topic,
             outcome,
         })
     }

@@ -26,6 +26,9 @@ pub enum Settlement {
     /// It is done, and this is published in the same step, both or neither (capability `atomic_forward`). Limits do not
     /// hold it up: one message goes, one comes.
     Forward(Box<Publish>),
+    /// As `Forward`, with any number of messages: all of them and the acknowledgement, or nothing. Only a broker with
+    /// transactions can do it, Kafka's where its option `transactions` is set; others fail with `Unsupported`.
+    ForwardAll(Vec<Publish>),
 }
 
 /// What a backend implements for one delivery.

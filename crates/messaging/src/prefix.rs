@@ -230,6 +230,16 @@ impl Settle for PrefixedSettle {
                     return Box::pin(async { Err(error) });
                 }
             },
+            Settlement::ForwardAll(all) => {
+                let all = all.into_iter();
+                match all.map(|publish| prefix.put_publish(publish)).collect() {
+                    Ok(all) => Settlement::ForwardAll(all),
+                    Err(error) => {
+                        inner.abandon();
+                        return Box::pin(async { Err(error) });
+                    }
+                }
+            }
             other => other,
         };
         inner.settle(settlement)

@@ -10,6 +10,7 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::forward::Transactor;
 use super::ledger::Place;
 use super::{Consumer, Hub, list};
 use crate::note::Note;
@@ -20,11 +21,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Hub {
     /// Commits until it is over.
     pub(super) fn commit_what_is_done(&self, consumer: &Consumer, over: &AtomicBool) {
+        let mut transactor = Transactor::default();
+        if self.link.config().transactions {
+            self.begin_transactions(&mut transactor);
+        }
         while !over.load(Ordering::SeqCst) {
+            self.forward_what_waits(consumer, &mut transactor, over);
             let committed = self.commit_once(consumer);
             let books = self.books();
             let waited = match committed {
                 Some(true) => continue,
+                None if !books.forwards.is_empty() => continue,
                 // Notified when there is something; looked at again all the same.
                 None if books.ledger.uncommitted().is_empty() => {
                     self.done.wait_timeout(books, PAUSE * 10)

@@ -135,11 +135,16 @@ impl Part {
         done
     }
 
-    fn standing(&self, place: &Place) -> Standing {
+    /// Where it stands when these are done as well.
+    fn standing(&self, place: &Place, also: &[i64]) -> Standing {
+        let mut done = self.done();
+        for offset in also {
+            done.insert(*offset, offset + 1);
+        }
         Standing {
             place: place.clone(),
-            position: self.position(),
-            done: self.done(),
+            position: done.behind(self.position()),
+            done,
             handed: self.handed,
             changes: self.changes,
         }
@@ -600,7 +605,40 @@ impl Ledger {
         let parts = self.parts.iter();
         parts
             .filter(|(_, part)| part.position() > part.committed || part.changes > part.told)
-            .map(|(place, part)| part.standing(place))
+            .map(|(place, part)| part.standing(place, &[]))
+            .collect()
+    }
+
+    /// Its lease does not end until it is done, given back or unsealed; where it is. `None` when it is not its holder's any
+    /// more.
+    pub(crate) fn seal(&mut self, number: u64) -> Option<(Place, i64)> {
+        let held = self.held.get(&number)?;
+        self.timers.remove(&(held.until, number));
+        Some((held.place.clone(), held.offset))
+    }
+
+    /// Whether somebody holds it under this number.
+    pub(crate) fn is_held(&self, number: u64) -> bool {
+        self.held.contains_key(&number)
+    }
+
+    /// Its lease begins anew.
+    pub(crate) fn unseal(&mut self, number: u64) {
+        let member = self.held.get(&number).map(|held| held.member);
+        let member = member.and_then(|member| self.members.get(&member));
+        let lease = member.map_or(Duration::ZERO, |member| member.lease);
+        self.extend(number, lease);
+    }
+
+    /// Where the partitions of these stand when they are done.
+    pub(crate) fn standing_after(&self, numbers: impl Iterator<Item = u64>) -> Vec<Standing> {
+        let mut also: BTreeMap<&Place, Vec<i64>> = BTreeMap::new();
+        for held in numbers.filter_map(|number| self.held.get(&number)) {
+            also.entry(&held.place).or_default().push(held.offset);
+        }
+        let parts = also.into_iter();
+        parts
+            .filter_map(|(place, own)| Some(self.parts.get(place)?.standing(place, &own)))
             .collect()
     }
 
@@ -646,7 +684,9 @@ impl Ledger {
         let known = places
             .iter()
             .filter_map(|place| Some((place, self.parts.get(place)?)));
-        known.map(|(place, part)| part.standing(place)).collect()
+        known
+            .map(|(place, part)| part.standing(place, &[]))
+            .collect()
     }
 
     /// They are ours no more; what is held of them cannot be settled any more.

@@ -4,6 +4,7 @@
 //! settle in them.
 
 mod commit;
+mod forward;
 pub(crate) mod ledger;
 pub(crate) mod positions;
 mod rebalance;
@@ -11,18 +12,19 @@ mod run;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, ConsumerGroupMetadata};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use trunkline_core::task::Scope;
 use trunkline_core::{BoxFuture, Clock as _, Error, Result, Retry, SystemClock, Timestamp};
 use trunkline_messaging::{
-    Delivery, DeliveryInfo, Settle, Settlement, Source, Start, Subscribe, SubscriptionState,
+    Delivery, DeliveryInfo, Publish, Settle, Settlement, Source, Start, Subscribe,
+    SubscriptionState,
 };
 
 use crate::catalog::Catalog;
@@ -30,6 +32,8 @@ use crate::error::{closed, lease_lost};
 use crate::link::Link;
 use crate::names::{self, Names};
 use crate::note;
+use crate::publish::Publisher;
+use forward::{Fences, Forward};
 use ledger::{Done, Handed, Ledger, Place, Removed};
 use rebalance::Events;
 
@@ -63,6 +67,11 @@ pub(crate) struct Hub {
     state: watch::Sender<SubscriptionState>,
     stop: AtomicBool,
     started: AtomicBool,
+    /// What publishes, from the start on.
+    publisher: OnceLock<Arc<Publisher>>,
+    /// Under which name transactions are made.
+    transactional_id: String,
+    fences: Mutex<Fences>,
 }
 
 /// What is known of the topics, and of the membership in the group.
@@ -80,6 +89,8 @@ struct Roll {
     is_member: bool,
     /// It did, or does not want it; the reason is in the state.
     was_expelled: bool,
+    /// As which member of which generation of the group partitions were given to us.
+    member: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 /// What is guarded together.
@@ -88,6 +99,8 @@ struct Books {
     ledger: Ledger,
     /// Who waits until the servers know of so many changes of a partition.
     waiters: Vec<(Place, u64, oneshot::Sender<Result<()>>)>,
+    /// What is to be done in the next transaction.
+    forwards: Vec<Forward>,
     /// When the group began, milliseconds since 1970: for partitions that nobody has committed yet.
     since: Option<i64>,
     /// Nothing is handed out before, unless nothing older can come.
@@ -118,6 +131,7 @@ impl Hub {
             Source::Topics(_) => subscribe.start,
         };
         let reason = "not connected yet".to_owned();
+        let transactional_id = forward::name(link.config(), group.as_deref());
         Arc::new(Self {
             link,
             names,
@@ -135,6 +149,9 @@ impl Hub {
             state: watch::Sender::new(SubscriptionState::Detached { reason }),
             stop: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            publisher: OnceLock::new(),
+            transactional_id,
+            fences: Mutex::default(),
         })
     }
 
@@ -167,7 +184,13 @@ impl Hub {
     }
 
     /// Begins the work, unless it has begun.
-    pub(crate) fn start_once(self: &Arc<Self>, catalog: &Arc<Catalog>, scope: &Scope) {
+    pub(crate) fn start_once(
+        self: &Arc<Self>,
+        catalog: &Arc<Catalog>,
+        publisher: &Arc<Publisher>,
+        scope: &Scope,
+    ) {
+        self.publisher.get_or_init(|| Arc::clone(publisher));
         if !self.started.swap(true, Ordering::SeqCst) {
             run::start(Arc::clone(self), Arc::clone(catalog), scope);
         }
@@ -304,6 +327,21 @@ impl Hub {
         self.known(done).await
     }
 
+    /// It is done, and these are published, all or nothing; else it comes again.
+    async fn forward(&self, number: u64, publishes: Vec<Publish>) -> Result<()> {
+        let transacted = match self.link.config().transactions {
+            true => self.transact(number, publishes, self.link.deadline()).await,
+            false => Err(Error::unsupported(
+                "the kafka broker cannot acknowledge and publish in one step without `transactions`",
+            )),
+        };
+        if transacted.is_err() {
+            // Too late is as good.
+            drop(self.give_back(number));
+        }
+        transacted
+    }
+
     /// Waits until the servers know.
     async fn known(&self, done: Done) -> Result<()> {
         let (tell, told) = oneshot::channel();
@@ -412,10 +450,11 @@ impl Settle for Token {
             match settlement {
                 Settlement::Ack | Settlement::Reject => self.hub.done(self.number).await,
                 Settlement::Requeue { delay } => self.hub.put_off(self.number, delay),
+                Settlement::Forward(publish) => self.hub.forward(self.number, vec![*publish]).await,
+                Settlement::ForwardAll(all) => self.hub.forward(self.number, all).await,
                 _ => {
                     self.hub.give_back(self.number)?;
-                    let text = "the kafka broker cannot acknowledge and publish in one step";
-                    Err(Error::unsupported(text))
+                    Err(Error::unsupported("the kafka broker cannot do this"))
                 }
             }
         })

@@ -94,10 +94,18 @@ impl Hub {
         given: &TopicPartitionList,
     ) -> Option<TopicPartitionList> {
         let given = places(given);
+        self.know_generation(consumer);
         let list = self.begin(consumer, &given)?;
         let mut roll = self.roll();
         (roll.is_member, roll.was_expelled) = (true, false);
         Some(list)
+    }
+
+    /// Transactions are made as this member of this generation, and refused when the group has gone on. Each generation ends in a
+    /// call of one or the other kind; the partitions that go with it are this member's until it has answered.
+    fn know_generation(&self, consumer: &Consumer) {
+        let member = consumer.group_metadata().map(Arc::new);
+        self.roll().member = member;
     }
 
     /// Writes down where partitions begin, and says so in the driver's words. Asks until there is an answer; `None` when
@@ -159,9 +167,12 @@ impl Hub {
     fn revoked(&self, consumer: &Consumer, given: &TopicPartitionList) {
         let given = places(given);
         if consumer.assignment_lost() {
-            self.roll().is_member = false;
+            let mut roll = self.roll();
+            (roll.is_member, roll.member) = (false, None);
+            drop(roll);
             self.detached("the group went on without this member");
         } else {
+            self.know_generation(consumer);
             self.drain(&given);
             self.hand_over(consumer, &given);
         }

@@ -18,6 +18,7 @@ use trunkline_core::task::Scope;
 use trunkline_core::{Clock as _, ErrorKind, Id, SystemClock};
 use trunkline_messaging::{Destination, Source, SubscriptionState};
 
+use super::forward::ASIDE;
 use super::ledger::{Place, Record};
 use super::rebalance::Events;
 use super::{Consumer, Hub};
@@ -117,11 +118,13 @@ pub(super) fn start(hub: Arc<Hub>, catalog: Arc<Catalog>, scope: &Scope) {
                     }
                 }
             }
+            let aside = hub.stands_aside().is_some();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(if aside { ASIDE } else { PAUSE }) => {}
             }
+            hub.comes_back();
         }
     });
 }
@@ -167,7 +170,10 @@ impl Hub {
                 books.ledger.revoke(&places);
                 books.tell_gone(&places);
             }
-            self.roll().is_member = false;
+            self.forget_forwards();
+            let mut roll = self.roll();
+            (roll.is_member, roll.member) = (false, None);
+            drop(roll);
             // Leaves the group, which also ends a commit that waits for servers that are away.
             let closing = consumer.close_queue().map_err(|error| error.to_string());
             let limit = Instant::now() + CLOSED_WITHIN;
@@ -191,6 +197,9 @@ impl Hub {
         loop {
             if self.is_stopping() || !self.is_wanted() {
                 return Ok(());
+            }
+            if let Some(reason) = self.stands_aside() {
+                return Err(reason);
             }
             if Instant::now() >= look_at {
                 look_at = Instant::now() + self.look(consumer, &mut unanswered)?;

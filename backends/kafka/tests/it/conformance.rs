@@ -6,7 +6,8 @@ use trunkline_testing::Scope;
 use trunkline_testing::broker::BrokerHarness;
 use trunkline_testing::servers::{self, KAFKA};
 
-struct Kafka;
+/// With transactions, or without.
+struct Kafka(bool);
 
 impl BrokerHarness for Kafka {
     async fn open(&self, scope: &Scope) -> Option<AnyBroker> {
@@ -18,6 +19,7 @@ impl BrokerHarness for Kafka {
             .with_option("queue_prefix", format!("q-{}", scope.unique()))
             .with_option("linger_ms", 1)
             .with_option("topic_refresh", "300ms")
+            .with_option("transactions", self.0)
             .with_option("confirmed_acks", true);
         Some(KafkaBroker::from_config(&config).unwrap().erase())
     }
@@ -28,8 +30,15 @@ impl BrokerHarness for Kafka {
 }
 
 mod kafka {
-    trunkline_testing::broker_conformance!(super::Kafka);
+    trunkline_testing::broker_conformance!(super::Kafka(false));
     mod below_the_router {
-        trunkline_testing::router_conformance!(super::super::Kafka);
+        trunkline_testing::router_conformance!(super::super::Kafka(false));
+    }
+}
+
+mod with_transactions {
+    trunkline_testing::broker_conformance!(super::Kafka(true));
+    mod below_the_router {
+        trunkline_testing::router_conformance!(super::super::Kafka(true));
     }
 }

@@ -10,3 +10,4 @@ mod place;
 mod recovery;
 mod removing;
 mod topics;
+mod transactions;

@@ -1,13 +1,14 @@
 //! Looking at queues and removing of them, across processes, partitions and crashes.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use trunkline_core::ErrorKind;
 use trunkline_core::names::message_header as header;
 use trunkline_kafka::KafkaBroker;
 use trunkline_messaging::{
-    Browse, DeadLetters, Destination, HandlerError, LetterFilter, Message, MessageBroker,
-    Messaging, Publish, Queue, Replay, Subscribe,
+    Browse, DeadLetters, Destination, Edit, HandlerError, LetterFilter, Message, MessageBroker,
+    Messaging, Publish, Queue, Replay, Subscribe, Topic,
 };
 
 use crate::place::{Place, attached, close, eventually, insist, settled, soon, topic};
@@ -179,6 +180,71 @@ async fn what_was_done_behind_an_open_message_does_not_come_again_after_a_crash(
     }
     assert_eq!(seen, ["0", "4", "8"]);
     close(&broker).await;
+}
+
+/// What `trunkline dlq edit` does, then `replay`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_in_the_midst_is_mended_and_handled_as_it_is_now() {
+    const ORDERS: Topic<String> = Topic::new("order.created");
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let broker = connected(&place).await.erase();
+    let messaging = Messaging::new(broker.clone());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&seen);
+    let handler = move |order: String| {
+        let is_good = order.starts_with("mended");
+        record.lock().unwrap().push(order);
+        async move {
+            match is_good {
+                true => Ok(()),
+                false => Err(HandlerError::dead_letter("unreadable")),
+            }
+        }
+    };
+    let subscribing = messaging.subscribe(ORDERS).group("mail");
+    let handler = subscribing.handle(handler).await.unwrap();
+    soon("attaching", handler.attached()).await.unwrap();
+    for number in 0..9 {
+        let order = messaging.to(ORDERS).key(number.to_string());
+        order.send(&format!("order {number}")).await.unwrap();
+    }
+    let letters = messaging.dead_letters();
+    let all = LetterFilter::default();
+    let list = async || letters.list("mail", &all, 0, 20).await.unwrap().letters;
+    eventually("nine letters", async || {
+        (list().await.len() == 9).then_some(())
+    })
+    .await;
+    let before = list().await;
+    let chosen = &before[4];
+    let edit = Edit::default()
+        .with_payload("\"mended\"")
+        .with_header("note", "by hand");
+    letters.edit("mail", chosen.position, &edit).await.unwrap();
+    let gone = letters.show("mail", chosen.position).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{}", gone.report());
+    let after = list().await;
+    assert_eq!(after.len(), 9);
+    let mended: Vec<_> = after
+        .iter()
+        .filter(|letter| letter.message.headers.get("note") == Some("by hand"))
+        .collect();
+    assert_eq!(mended.len(), 1);
+    assert_eq!(mended[0].message.id, chosen.message.id);
+    assert_eq!(mended[0].message.key, chosen.message.key);
+    assert_eq!(mended[0].reason, chosen.reason);
+    let mut replay = Replay::default();
+    replay.filter.positions = Some(vec![mended[0].position]);
+    letters.replay("mail", &replay).await.unwrap();
+    eventually("it is handled", async || {
+        let seen = seen.lock().unwrap();
+        seen.iter().any(|order| order == "mended").then_some(())
+    })
+    .await;
+    assert_eq!(list().await.len(), 8);
+    assert_eq!(seen.lock().unwrap().len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

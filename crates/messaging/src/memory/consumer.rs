@@ -116,6 +116,12 @@ impl Held {
                 self.shared
                     .with(|state, now, wake| state.forward(mailbox, lease, publish, now, wake))
             }
+            Settlement::ForwardAll(_) => {
+                self.give_back();
+                let text =
+                    "the memory broker cannot acknowledge and publish several messages in one step";
+                return Err(Error::unsupported(text));
+            }
         };
         // Closing forgets every mailbox, so this is asked afterwards.
         self.shared.check_not_closed()?;

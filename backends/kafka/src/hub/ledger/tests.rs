@@ -410,3 +410,31 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sealed_stays_with_its_holder_and_counts_as_done_when_that_is_asked() {
+    let mut ledger = ledger(2);
+    for offset in 0..3 {
+        ledger.take_in(record(0, offset, ""), 0);
+    }
+    let member = ledger.join(10, LEASE);
+    let held: Vec<u64> = (0..3)
+        .map(|_| ledger.hand_out(member, 0).unwrap().number)
+        .collect();
+    assert_eq!(ledger.seal(held[0]), Some((place(0), 0)));
+    assert_eq!(ledger.seal(held[2]), Some((place(0), 2)));
+    tokio::time::advance(LEASE * 2).await;
+    ledger.end_leases();
+    assert_eq!(ledger.seal(held[1]), None);
+    let after = ledger.standing_after([held[0], held[2]].into_iter());
+    assert_eq!(after.len(), 1);
+    assert_eq!((after[0].position, after[0].done.contains(2)), (1, true));
+    assert!(ledger.uncommitted().is_empty());
+    // One fails, and its lease runs again; the other is done.
+    ledger.unseal(held[0]);
+    assert!(ledger.done(held[2]).is_some());
+    assert!(ledger.is_held(held[0]));
+    tokio::time::advance(LEASE * 2).await;
+    assert!(ledger.end_leases());
+    assert_eq!(ledger.hand_out(member, 0).unwrap().offset, 0);
+}
