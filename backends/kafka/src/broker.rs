@@ -315,6 +315,7 @@ impl MessageBroker for KafkaBroker {
         capabilities.lease_extension = true;
         capabilities.browse = true;
         capabilities.atomic_forward = self.link.config().transactions;
+        capabilities.lag = true;
         capabilities.ordering = OrderingGuarantee::PerKey;
         capabilities.max_message_size = Some(self.link.config().max_message_size.as_usize());
         capabilities
@@ -467,6 +468,22 @@ impl MessageBroker for KafkaBroker {
         let deadline = self.link.deadline();
         let parts = self.parts(deadline).await?;
         parts.browser.queues(deadline).await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.check_open()?;
+        let deadline = self.link.deadline();
+        let parts = self.parts(deadline).await?;
+        let hub = {
+            let key = (subscribe.group.clone(), subscribe.source.clone());
+            self.hubs().groups.get(&key).cloned()
+        };
+        if let Some(hub) = hub
+            && let Some(asked) = hub.lag(subscribe).await
+        {
+            return asked;
+        }
+        parts.browser.lag(subscribe, deadline).await
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription> {

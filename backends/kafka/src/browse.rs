@@ -18,10 +18,12 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::time::Instant;
 use trunkline_core::{Clock as _, Error, ErrorKind, Result, Retry, SystemClock, Timestamp};
 use trunkline_messaging::{
-    Browse, BrowsePage, DeliveryInfo, Destination, QueueInfo, Source, StoredMessage, TopicName,
+    Browse, BrowsePage, DeliveryInfo, Destination, QueueInfo, Source, StoredMessage, Subscribe,
+    TopicName,
 };
 
 use crate::error::{closed, no_queue, of_question};
+use crate::hub::lag::lag;
 use crate::hub::ledger::Place;
 use crate::hub::positions::committed;
 use crate::hub::{Hub, list};
@@ -86,6 +88,24 @@ impl Browser {
             names,
             reader: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// What the group of a subscription has not done, asked by a reader.
+    pub(crate) async fn lag(
+        &self,
+        subscribe: &Subscribe,
+        deadline: Instant,
+    ) -> Result<Option<u64>> {
+        let group = match (&subscribe.source, &subscribe.group) {
+            (source @ Source::Topics(_), Some(group)) => self.names.group(group, source),
+            (source @ Source::Queue(_), _) => self.names.group("", source),
+            (Source::Topics(_), None) => return Ok(None),
+        };
+        let (names, subscribe) = (self.names.clone(), subscribe.clone());
+        self.ask(group, deadline, move |reader| {
+            lag(reader, &names, &subscribe)
+        })
+        .await
     }
 
     /// Asks by a reader of a group, on a thread that may block, until there is an answer or no time left.

@@ -553,6 +553,7 @@ impl MessageBroker for RabbitMqBroker {
         capabilities.expiry = true;
         capabilities.mandatory = true;
         capabilities.peek = true;
+        capabilities.lag = true;
         capabilities.max_message_size = Some(self.config.max_message_size.as_usize());
         capabilities
     }
@@ -670,6 +671,10 @@ impl MessageBroker for RabbitMqBroker {
             peek::remove(channel, &queue, &self.positions, positions).await
         })
         .await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.lag_of(subscribe).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueInfo>> {

@@ -10,6 +10,7 @@ mod config;
 mod consumer;
 mod error;
 mod foreign;
+mod lag;
 mod line;
 mod link;
 mod names;

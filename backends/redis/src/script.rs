@@ -10,11 +10,12 @@ pub(crate) enum Script {
     Keep,
     Leave,
     Remove,
+    Lag,
     Inbox,
     Cache,
 }
 
-const ALL: [Script; 9] = [
+const ALL: [Script; 10] = [
     Script::Publish,
     Script::Attach,
     Script::Fetch,
@@ -22,6 +23,7 @@ const ALL: [Script; 9] = [
     Script::Keep,
     Script::Leave,
     Script::Remove,
+    Script::Lag,
     Script::Inbox,
     Script::Cache,
 ];
@@ -55,6 +57,7 @@ impl Script {
             Self::Keep => streams!("keep.lua"),
             Self::Leave => streams!("leave.lua"),
             Self::Remove => streams!("remove.lua"),
+            Self::Lag => streams!("lag.lua"),
             Self::Inbox => include_str!("inbox.lua"),
             Self::Cache => include_str!("cache.lua"),
         }

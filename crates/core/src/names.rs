@@ -154,6 +154,8 @@ pub mod metric {
     pub const UNROUTABLE: &str = "trunkline_messaging_unroutable";
     /// Gauge: messages in handlers, by destination and group.
     pub const IN_FLIGHT: &str = "trunkline_messaging_in_flight";
+    /// Gauge: messages that wait for a group, by destination and group; absent while its broker cannot say.
+    pub const LAG: &str = "trunkline_messaging_lag";
     /// Gauge: 1 while a subscription is attached, by destination and group.
     pub const SUBSCRIPTION_ATTACHED: &str = "trunkline_messaging_subscription_attached";
     /// Histogram, seconds: name to instances, by service.

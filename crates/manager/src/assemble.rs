@@ -193,6 +193,7 @@ impl Surroundings<'_> {
         name: &str,
         settings: &MessageBrokerConfig,
         broker: AnyBroker,
+        part: ComponentHealth,
     ) -> Result<Messaging> {
         let policies = Configured {
             broker: name.into(),
@@ -203,6 +204,8 @@ impl Surroundings<'_> {
             .propagation(self.propagation.clone())
             .metrics(self.metrics, name)
             .health(self.health.clone())
+            .component(part)
+            .lag_interval(settings.lag_interval)
             .cloudevents(settings.cloudevents)
             .policies(policies);
         if let Some(compression) = &settings.compression {
@@ -251,7 +254,10 @@ fn brokers(
         part.set_metadata("pool_size", broker.connection_pool_size);
         let made = made(|| {
             let made = backends.broker(&broker)?;
-            Ok((made.clone(), surroundings.messaging(&name, &broker, made)?))
+            Ok((
+                made.clone(),
+                surroundings.messaging(&name, &broker, made, part.clone())?,
+            ))
         });
         let (component, entry) = match made {
             Ok((made, messaging)) => (

@@ -141,6 +141,22 @@ pub trait MessageBroker: Send + Sync + Sized + 'static {
         }
     }
 
+    /// How many messages wait for the group or queue of a subscription (capability `lag`), whoever has subscribed: those that
+    /// it could have had by now and nobody has in hand. Those put off until later are not counted. Where the broker knows only
+    /// what is done, those in the hands of consumers are counted as well. `None` where nobody can say: there is no such group
+    /// yet, or the subscriber is without one.
+    ///
+    /// Errors: `Unsupported`, `Unavailable`, `Timeout`, `Cancelled`. Cancel safe.
+    fn lag(&self, subscribe: &Subscribe) -> impl Future<Output = Result<Option<u64>>> + Send {
+        let _ = subscribe;
+        let kind = self.kind();
+        async move {
+            Err(Error::unsupported(format!(
+                "the {kind} broker cannot say how many messages wait"
+            )))
+        }
+    }
+
     /// Erases the type. Erasing twice gives the same handle.
     fn erase(self) -> AnyBroker {
         AnyBroker::of(self)

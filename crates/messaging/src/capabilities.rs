@@ -52,6 +52,8 @@ pub struct Capabilities {
     /// hands of consumers are not seen, no consumer gets the others meanwhile, looking may count as a delivery, and queues
     /// are not listed. A broker claims one of the two.
     pub peek: bool,
+    /// How many messages wait for a group or in a queue can be asked; see [`MessageBroker::lag`](crate::MessageBroker::lag).
+    pub lag: bool,
     /// Order within a group.
     pub ordering: OrderingGuarantee,
     /// Largest message in bytes, counted as [`Message::size`](crate::Message::size).
@@ -79,6 +81,7 @@ impl Capabilities {
             atomic_forward: false,
             browse: false,
             peek: false,
+            lag: false,
             ordering: OrderingGuarantee::None,
             max_message_size: None,
         }

@@ -8,6 +8,7 @@ use crate::cloudevents::CloudEventsMode;
 use crate::compression::CompressionConfig;
 use crate::protection::{EncryptionConfig, SigningConfig};
 use crate::schema::SchemaConfig;
+use crate::surroundings::LAG_INTERVAL;
 use serde::{Deserialize, Serialize};
 use trunkline_core::{Connection, ConnectionUrl, Result};
 use trunkline_resilience::config::{
@@ -50,6 +51,10 @@ pub struct MessageBrokerConfig {
     /// Unsettled messages that one consumer may hold. Default 10.
     #[schemars(range(min = 1, max = 65_535))]
     pub prefetch_count: u32,
+    /// How often it is asked how many messages wait for each handler, where it can say; zero is never. Default `10s`.
+    #[serde(with = "trunkline_core::duration")]
+    #[schemars(with = "trunkline_core::duration::Text")]
+    pub lag_interval: Duration,
     /// How failed publishes and failed handlers are repeated, unless their topic says otherwise. Default: as in
     /// `policies.default`.
     pub retry: RetryConfig,
@@ -87,6 +92,7 @@ impl Default for MessageBrokerConfig {
             required: true,
             dead_letter_queue: true,
             prefetch_count: 10,
+            lag_interval: LAG_INTERVAL,
             retry: RetryConfig::default(),
             cloudevents: CloudEventsMode::default(),
             compression: None,
@@ -110,6 +116,7 @@ impl fmt::Debug for MessageBrokerConfig {
             .field("required", &self.required)
             .field("dead_letter_queue", &self.dead_letter_queue)
             .field("prefetch_count", &self.prefetch_count)
+            .field("lag_interval", &self.lag_interval)
             .field("retry", &self.retry)
             .field("cloudevents", &self.cloudevents)
             .field("compression", &self.compression)
@@ -225,6 +232,13 @@ impl MessageBrokerConfig {
     #[must_use]
     pub fn with_prefetch_count(mut self, messages: u32) -> Self {
         self.prefetch_count = messages;
+        self
+    }
+
+    /// Sets how often it is asked how many messages wait for each handler; zero is never.
+    #[must_use]
+    pub fn with_lag_interval(mut self, interval: Duration) -> Self {
+        self.lag_interval = interval;
         self
     }
 

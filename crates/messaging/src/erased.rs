@@ -28,6 +28,7 @@ trait DynBroker: Any + Send + Sync {
     fn browse_dyn(&self, browse: Browse) -> BoxFuture<'_, Result<BrowsePage>>;
     fn remove_dyn(&self, queue: TopicName, positions: Vec<u64>) -> BoxFuture<'_, Result<u64>>;
     fn queues_dyn(&self) -> BoxFuture<'_, Result<Vec<QueueInfo>>>;
+    fn lag_dyn<'a>(&'a self, subscribe: &'a Subscribe) -> BoxFuture<'a, Result<Option<u64>>>;
 }
 
 impl<B: MessageBroker> DynBroker for B {
@@ -77,6 +78,10 @@ impl<B: MessageBroker> DynBroker for B {
 
     fn queues_dyn(&self) -> BoxFuture<'_, Result<Vec<QueueInfo>>> {
         Box::pin(self.queues())
+    }
+
+    fn lag_dyn<'a>(&'a self, subscribe: &'a Subscribe) -> BoxFuture<'a, Result<Option<u64>>> {
+        Box::pin(self.lag(subscribe))
     }
 }
 
@@ -165,6 +170,10 @@ impl MessageBroker for AnyBroker {
 
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.0.queues_dyn().await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.0.lag_dyn(subscribe).await
     }
 
     fn erase(self) -> AnyBroker {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use trunkline_core::health::ComponentHealth;
 use trunkline_core::size::ByteSize;
 use trunkline_core::{Error, Health, Lifecycle, Propagation, Result, SharedClock};
 use trunkline_telemetry::Metrics;
@@ -331,6 +332,18 @@ impl MessagingBuilder {
     /// Makes readiness ask whether every subscription is attached.
     pub fn health(mut self, health: Health) -> Self {
         self.around.health = Some(health);
+        self
+    }
+
+    /// Shows in this part of the health document what is known of each handler's lag.
+    pub fn component(mut self, part: ComponentHealth) -> Self {
+        self.around.part = Some(part);
+        self
+    }
+
+    /// How often the broker is asked how many messages wait for each handler; zero is never. Default 10 s.
+    pub fn lag_interval(mut self, interval: Duration) -> Self {
+        self.around.lag_interval = interval;
         self
     }
 

@@ -80,6 +80,18 @@ impl Prefix {
         Ok(publish)
     }
 
+    fn put_subscribe(&self, subscribe: &mut Subscribe) -> Result<()> {
+        subscribe.source = match &subscribe.source {
+            Source::Queue(name) => Source::Queue(self.put(name)?),
+            Source::Topics(pattern) => {
+                Source::Topics(TopicPattern::new(format!("{self}{pattern}"))?)
+            }
+        };
+        let group = subscribe.group.take();
+        subscribe.group = group.map(|group| format!("{self}{group}"));
+        Ok(())
+    }
+
     /// The name without the prefix; a name that has none stays.
     fn take_off(&self, name: &TopicName) -> TopicName {
         let own = name.as_str().strip_prefix(&*self.0);
@@ -162,15 +174,7 @@ impl MessageBroker for Prefixed {
     }
 
     async fn subscribe(&self, mut subscribe: Subscribe) -> Result<Subscription> {
-        subscribe.source = match &subscribe.source {
-            Source::Queue(name) => Source::Queue(self.prefix.put(name)?),
-            Source::Topics(pattern) => {
-                Source::Topics(TopicPattern::new(format!("{}{pattern}", self.prefix))?)
-            }
-        };
-        subscribe.group = subscribe
-            .group
-            .map(|group| format!("{}{group}", self.prefix));
+        self.prefix.put_subscribe(&mut subscribe)?;
         let subscription = self.broker.subscribe(subscribe).await?;
         let (state, prefix) = (subscription.state(), self.prefix.clone());
         let deliveries = subscription.map(move |delivery| unprefixed(delivery, &prefix));
@@ -199,6 +203,12 @@ impl MessageBroker for Prefixed {
             Some(QueueInfo::new(TopicName::new(name).ok()?, queue.messages))
         });
         Ok(own.collect())
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        let mut subscribe = subscribe.clone();
+        self.prefix.put_subscribe(&mut subscribe)?;
+        self.broker.lag(&subscribe).await
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use trunkline_core::health::ComponentHealth;
 use trunkline_core::{Health, Propagation, Result, SharedClock, SystemClock};
 use trunkline_telemetry::Metrics;
 use trunkline_telemetry::metrics::MessagingMetrics;
@@ -18,6 +20,9 @@ use crate::router::AnyMiddleware;
 use crate::schema::{TopicCheck, check_payload};
 use crate::wire::Wire;
 
+/// How often the broker is asked how much waits, unless somebody says otherwise.
+pub(crate) const LAG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A broker and everything that goes with it.
 #[derive(Clone)]
 pub(crate) struct Surroundings {
@@ -32,6 +37,10 @@ pub(crate) struct Surroundings {
     pub(crate) policies: Arc<dyn TopicPolicies>,
     pub(crate) metrics: MessagingMetrics,
     pub(crate) health: Option<Health>,
+    /// The broker's part of it.
+    pub(crate) part: Option<ComponentHealth>,
+    /// How often the broker is asked how much waits; zero is never.
+    pub(crate) lag_interval: Duration,
     pub(crate) inbox: Option<AnyInbox>,
     /// Around every handler, outermost first.
     pub(crate) middleware: Vec<AnyMiddleware>,
@@ -64,6 +73,8 @@ impl Surroundings {
             wire: Wire::default(),
             policies: Arc::new(SamePolicies::default()),
             health: None,
+            part: None,
+            lag_interval: LAG_INTERVAL,
             inbox: None,
             middleware: Vec::new(),
             checks: Vec::new(),

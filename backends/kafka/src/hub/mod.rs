@@ -5,6 +5,7 @@
 
 mod commit;
 mod forward;
+pub(crate) mod lag;
 pub(crate) mod ledger;
 pub(crate) mod positions;
 mod rebalance;
@@ -12,7 +13,7 @@ mod run;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -64,6 +65,8 @@ pub(crate) struct Hub {
     /// What servers take beside a position, in bytes.
     longest_note: AtomicUsize,
     roll: Mutex<Roll>,
+    /// Its consumer while there is one, for questions that are not the thread's own.
+    asked: Mutex<Weak<Consumer>>,
     state: watch::Sender<SubscriptionState>,
     stop: AtomicBool,
     started: AtomicBool,
@@ -146,6 +149,7 @@ impl Hub {
             turn: Mutex::default(),
             longest_note: AtomicUsize::new(note::LONGEST),
             roll: Mutex::default(),
+            asked: Mutex::default(),
             state: watch::Sender::new(SubscriptionState::Detached { reason }),
             stop: AtomicBool::new(false),
             started: AtomicBool::new(false),

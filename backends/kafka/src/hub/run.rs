@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::Message as _;
@@ -148,6 +148,7 @@ impl Hub {
         let consumer: Consumer = BaseConsumer::from_config_and_context(&config, events)
             .map_err(|error| error.to_string())?;
         let consumer = Arc::new(consumer);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
         let over = AtomicBool::new(false);
         let ended = std::thread::scope(|threads| {
             if self.group.is_some() {
@@ -174,6 +175,8 @@ impl Hub {
             let mut roll = self.roll();
             (roll.is_member, roll.member) = (false, None);
             drop(roll);
+            // From here on it answers nobody.
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
             // Leaves the group, which also ends a commit that waits for servers that are away.
             let closing = consumer.close_queue().map_err(|error| error.to_string());
             let limit = Instant::now() + CLOSED_WITHIN;

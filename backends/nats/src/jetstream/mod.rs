@@ -4,6 +4,7 @@ mod api;
 mod browse;
 mod doubt;
 mod inlet;
+mod lag;
 mod ledger;
 mod pace;
 mod publish;
@@ -196,6 +197,7 @@ impl MessageBroker for JetStreamBroker {
         capabilities.replay = true;
         capabilities.lease_extension = true;
         capabilities.browse = true;
+        capabilities.lag = true;
         capabilities.max_message_size = Some(self.link.config().max_message_size.as_usize());
         capabilities
     }
@@ -408,5 +410,11 @@ impl MessageBroker for JetStreamBroker {
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.check_open()?;
         self.browser().queues(self.link.deadline()).await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.check_open()?;
+        let deadline = self.link.deadline();
+        lag::of(&self.link, &self.api, &self.names, subscribe, deadline).await
     }
 }

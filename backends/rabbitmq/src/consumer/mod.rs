@@ -97,7 +97,8 @@ impl Consumers {
     }
 }
 
-fn queue_name(subscribe: &Subscribe) -> Result<String> {
+/// The server's name of the queue of a subscription.
+pub(crate) fn queue_name(subscribe: &Subscribe) -> Result<String> {
     match (&subscribe.source, &subscribe.group) {
         (Source::Queue(_), Some(_)) => Err(Error::invalid(
             "a queue has no groups: all its consumers compete",

@@ -3,6 +3,7 @@
 mod browse;
 mod consume;
 mod desk;
+mod lag;
 mod lane;
 mod place;
 mod publish;
@@ -231,6 +232,7 @@ impl MessageBroker for RedisBroker {
         can.lease_extension = true;
         can.atomic_forward = true;
         can.browse = true;
+        can.lag = true;
         can.ordering = OrderingGuarantee::PerKey;
         can.max_message_size = Some(self.0.settings.config.max_message_size.as_usize());
         can
@@ -368,5 +370,9 @@ impl MessageBroker for RedisBroker {
 
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         browse::queues(&self.0).await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        lag::of(&self.0, subscribe).await
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod consumer;
 mod feeder;
 mod group;
+mod lag;
 mod lane;
 mod limits;
 mod outbox;
@@ -237,6 +238,7 @@ impl MessageBroker for EmbeddedBroker {
         capabilities.lease_extension = true;
         capabilities.atomic_forward = true;
         capabilities.browse = true;
+        capabilities.lag = true;
         capabilities.ordering = OrderingGuarantee::PerKey;
         capabilities.max_message_size = Some(self.config.largest_message().as_usize());
         capabilities
@@ -464,6 +466,18 @@ impl MessageBroker for EmbeddedBroker {
         core.database
             .readers()
             .read("queues", deadline, browse::queues)
+            .await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        let deadline = self.deadline();
+        let core = self.core("lag", deadline).await?;
+        let (subscribe, now) = (subscribe.clone(), self.clock.now().unix_micros());
+        core.database
+            .readers()
+            .read("lag", deadline, move |connection| {
+                lag::lag(connection, &subscribe, now)
+            })
             .await
     }
 }

@@ -246,6 +246,13 @@ impl ComponentHealth {
         }
     }
 
+    /// Takes a detail out of the document.
+    pub fn remove_metadata(&self, name: &str) {
+        if let Some(entry) = self.health.lock().components.get_mut(&self.key) {
+            entry.status.metadata.shift_remove(name);
+        }
+    }
+
     /// The component as last reported, unless it was taken out.
     #[must_use]
     pub fn status(&self) -> Option<ComponentStatus> {

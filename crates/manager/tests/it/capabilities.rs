@@ -30,7 +30,7 @@ const BROKERS: [(&str, &str); 9] = [
 ];
 
 /// Field and what it says.
-const ROWS: [(&str, &str); 18] = [
+const ROWS: [(&str, &str); 19] = [
     ("durable", "what is confirmed survives a restart"),
     ("shared", "other processes see the messages"),
     ("groups", "groups whose members compete"),
@@ -47,6 +47,7 @@ const ROWS: [(&str, &str); 18] = [
     ("atomic_forward", "acknowledge and publish in one step"),
     ("browse", "look at what is stored, and at all queues"),
     ("peek", "look at what waits in a queue"),
+    ("lag", "how many messages wait for a group"),
     ("ordering", "order of messages with one key"),
     (
         "max_message_size",

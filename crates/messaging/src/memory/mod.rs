@@ -108,6 +108,7 @@ impl MessageBroker for MemoryBroker {
             atomic_forward: true,
             browse: true,
             peek: false,
+            lag: true,
             ordering: OrderingGuarantee::PerKey,
             max_message_size: Some(self.0.config.max_message_size.as_usize()),
         }
@@ -171,6 +172,11 @@ impl MessageBroker for MemoryBroker {
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.0.check_not_closed()?;
         Ok(self.0.with(|state, now, _| state.queue_infos(now.get())))
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.0.check_not_closed()?;
+        Ok(self.0.with(|state, now, _| state.lag(subscribe, now.get())))
     }
 }
 

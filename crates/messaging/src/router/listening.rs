@@ -25,6 +25,7 @@ struct Inner {
     group: Option<String>,
     scope: Scope,
     state: watch::Sender<SubscriptionState>,
+    lag: watch::Sender<Option<u64>>,
 }
 
 impl Listening {
@@ -36,6 +37,7 @@ impl Listening {
             group,
             scope,
             state: watch::Sender::new(SubscriptionState::Detached { reason }),
+            lag: watch::Sender::new(None),
         }))
     }
 
@@ -61,6 +63,13 @@ impl Listening {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<SubscriptionState> {
         self.0.state.subscribe()
+    }
+
+    /// How many messages wait for it and its group, as the broker said when it was last asked, as a value to watch; `None`
+    /// while nobody knows. See [`MessageBroker::lag`](crate::MessageBroker::lag) for what is counted.
+    #[must_use]
+    pub fn lag(&self) -> watch::Receiver<Option<u64>> {
+        self.0.lag.subscribe()
     }
 
     /// Waits until messages can come, as long as that takes.
@@ -116,6 +125,18 @@ impl Listening {
         self.0.scope.clone()
     }
 
+    pub(super) fn lag_sender(&self) -> watch::Sender<Option<u64>> {
+        self.0.lag.clone()
+    }
+
+    /// What it subscribes to, and for whom.
+    pub(super) fn title(&self) -> String {
+        match self.group() {
+            Some(group) => format!("{} ({group})", self.source().name()),
+            None => self.source().name().to_owned(),
+        }
+    }
+
     /// Tells everybody whether messages can come: readiness, metrics, log, and who asks this handler.
     pub(super) fn watch(
         &self,
@@ -123,10 +144,7 @@ impl Listening {
         around: &Surroundings,
         metrics: ConsumeMetrics,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let title = match self.group() {
-            Some(group) => format!("subscription {} ({group})", self.source().name()),
-            None => format!("subscription {}", self.source().name()),
-        };
+        let title = format!("subscription {}", self.title());
         let gate = around
             .health
             .as_ref()

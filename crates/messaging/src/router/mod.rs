@@ -16,6 +16,7 @@ mod give_up;
 mod handler;
 mod incoming;
 mod intake;
+mod lag;
 mod listening;
 mod middleware;
 mod once;
@@ -38,6 +39,7 @@ pub use extract::{Attempt, Extract, Headers, MessageKey, ViaPart, ViaPayload};
 pub use handler::{Handled, Handler, IntoAnswer, IntoOutcome};
 pub use incoming::Incoming;
 use intake::Intake;
+use lag::LagWatch;
 pub use listening::Listening;
 pub use middleware::{AnyMiddleware, Middleware, Next};
 use subscribing::Plan;
@@ -219,7 +221,7 @@ impl Router {
             .with_prefetch(prefetch)
             .with_lease(settings.lease);
         subscribe.group = group.clone();
-        let main = around.broker.subscribe(subscribe).await?;
+        let main = around.broker.subscribe(subscribe.clone()).await?;
         let retries = match own_queue.clone().filter(|_| group.is_some()) {
             Some(queue) => {
                 let subscribe = Subscribe::queue(queue)
@@ -238,6 +240,10 @@ impl Router {
             "subscription-state",
             listening.watch(main.state(), &around, metrics.clone()),
         );
+        let waiting = LagWatch::of(listening, subscribe, &around, main.state(), metrics.clone());
+        if let Some(waiting) = waiting {
+            scope.spawn("subscription-lag", waiting.run());
+        }
         if let Some(queue) = dead_letters.clone() {
             let declare = declare_patiently(around.broker.clone(), queue, scope.token());
             scope.spawn("declare-dead-letters", declare);

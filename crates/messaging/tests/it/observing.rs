@@ -11,6 +11,7 @@ use trunkline_messaging::{
     Attempt, HandlerError, Message, MessageBroker, Messaging, Publish, SubscriptionState,
 };
 use trunkline_telemetry::{Format, Metrics};
+use trunkline_testing::broker::RestrictedBroker;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(5)
@@ -111,6 +112,98 @@ async fn obs1_every_end_of_a_message_is_counted() {
 
     messaging.shutdown(soon()).await.unwrap();
     assert_eq!(of("trunkline_messaging_subscription_attached"), 0.0);
+}
+
+/// What waits for a handler is asked of the broker, shown, and not shown any more when nobody knows.
+#[tokio::test(start_paused = true)]
+async fn the_lag_of_a_handler_is_shown() {
+    let (metrics, health) = (Metrics::new(), Health::default());
+    let broker = MemoryBroker::default().erase();
+    let part = health.register("message_broker_main", "main", "message_broker_memory", true);
+    let messaging = Messaging::builder(broker.clone())
+        .service("shop")
+        .metrics(&metrics, "main")
+        .component(part.clone())
+        .lag_interval(Duration::from_secs(3))
+        .build();
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let handler = move |_: u32| {
+        let mut opened = opened.clone();
+        async move {
+            let open = opened.wait_for(|open| *open).await;
+            open.map(drop)
+                .map_err(|_| HandlerError::reject("the test is over"))
+        }
+    };
+    messaging.start().await.unwrap();
+    let listening = messaging
+        .subscribe("orders")
+        .concurrency(1)
+        .prefetch(1)
+        .handle(handler)
+        .await
+        .unwrap();
+    let shown = || {
+        let text = metrics.render(Format::Prometheus).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("trunkline_messaging_lag{"));
+        line.map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    let of_health = || {
+        part.status()
+            .unwrap()
+            .metadata
+            .get("lag orders (shop)")
+            .cloned()
+    };
+    let mut lag = listening.lag();
+    lag.wait_for(|lag| *lag == Some(0)).await.unwrap();
+    for number in 0..5_u32 {
+        messaging.publish("orders", &number).await.unwrap();
+    }
+    // One is in its handler.
+    lag.wait_for(|lag| *lag == Some(4)).await.unwrap();
+    assert_eq!(shown().as_deref(), Some("4"));
+    assert_eq!(of_health(), Some(4.into()));
+    open.send_replace(true);
+    lag.wait_for(|lag| *lag == Some(0)).await.unwrap();
+    assert_eq!(shown().as_deref(), Some("0"));
+    messaging.shutdown(soon()).await.unwrap();
+    assert_eq!(*lag.borrow(), None);
+    assert_eq!((shown(), of_health()), (None, None));
+}
+
+/// A broker that fails to answer costs the handler nothing, and no number is shown that may be old.
+#[tokio::test(start_paused = true)]
+async fn a_lag_that_nobody_knows_is_not_shown() {
+    let metrics = Metrics::new();
+    let broker = MemoryBroker::default().erase();
+    for (can, every) in [(false, 1), (true, 0)] {
+        let lesser = RestrictedBroker::new(broker.clone(), |has| has.lag = can);
+        let messaging = Messaging::builder(lesser.erase())
+            .service("shop")
+            .metrics(&metrics, "main")
+            .lag_interval(Duration::from_secs(every))
+            .build();
+        messaging.start().await.unwrap();
+        let (done, mut handled) = tokio::sync::mpsc::unbounded_channel();
+        let listening = messaging
+            .subscribe("orders")
+            .handle(move |number: u32| {
+                let sent = done.send(number);
+                async move { sent.map_err(|_| HandlerError::reject("nobody counts")) }
+            })
+            .await
+            .unwrap();
+        messaging.publish("orders", &1_u32).await.unwrap();
+        assert_eq!(handled.recv().await, Some(1));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(*listening.lag().borrow(), None);
+        let text = metrics.render(Format::Prometheus).unwrap();
+        assert!(!text.contains("trunkline_messaging_lag{"), "{text}");
+        listening.stop(soon()).await;
+    }
 }
 
 /// A request that nobody waits for any more is not handled, and not counted as if it were.

@@ -1,6 +1,7 @@
 //! One metric with labels, whose number of label sets is bounded.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +70,26 @@ impl<const N: usize, M: Clone> Family<N, M> {
             [OVERFLOW; N].map(Box::from)
         };
         series.entry(key).or_insert_with(|| (self.0.make)()).clone()
+    }
+
+    /// The series of these label values alone: none where the bound leaves no room for it.
+    pub(super) fn own(&self, values: [&str; N]) -> Option<M> {
+        let mut series = self.lock();
+        let key = values.map(|value| Box::from(shortened(value)));
+        let known = series.len();
+        match series.entry(key) {
+            Entry::Occupied(known) => Some(known.get().clone()),
+            Entry::Vacant(place) if known < self.0.most => {
+                Some(place.insert((self.0.make)()).clone())
+            }
+            Entry::Vacant(_) => None,
+        }
+    }
+
+    /// Shows the series of these label values no longer.
+    pub(super) fn remove(&self, values: [&str; N]) {
+        let key = values.map(|value| Box::from(shortened(value)));
+        self.lock().remove(&key);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[Box<str>; N], M>> {

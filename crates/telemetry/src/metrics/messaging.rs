@@ -185,6 +185,24 @@ impl ConsumeMetrics {
         self.0.attached.set(u64::from(attached));
     }
 
+    /// How many messages wait for the group; `None` while nobody knows, when nothing is shown rather than an old number.
+    pub fn set_lag(&self, messages: Option<u64>) {
+        let Some(table) = self.0.metrics.table() else {
+            return;
+        };
+        let [broker, destination, group] = &self.0.labels;
+        let labels = [&**broker, destination, group];
+        match messages {
+            Some(messages) => {
+                // Not among those that share one series: their sum is not what any of them says.
+                if let Some(gauge) = table.lag.own(labels) {
+                    gauge.set(i64::try_from(messages).unwrap_or(i64::MAX));
+                }
+            }
+            None => table.lag.remove(labels),
+        }
+    }
+
     /// The size of a payload; recorded while detailed metrics are on.
     pub fn payload(&self, bytes: usize) {
         self.0.size.observe(bytes as u64);

@@ -52,6 +52,7 @@ fn everything(metrics: &Metrics) {
     group.duplicate();
     group.dead_lettered("attempts");
     group.set_attached(true);
+    group.set_lag(Some(7));
     group.payload(5000);
     let discovery = metrics.discovery("user-service");
     discovery.resolved(true, MS);
@@ -110,7 +111,7 @@ fn every_metric_has_a_head_and_base_units() {
         }
     }
     // One for each constant in `names::metric`.
-    assert_eq!(described.len(), 36, "{described:#?}");
+    assert_eq!(described.len(), 37, "{described:#?}");
     for expected in [
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="200",error_type=""} 1"#,
         r#"http_client_request_duration_seconds_count{service="user-service",endpoint="GET /users/{id}",http_response_status_code="",error_type="timeout"} 1"#,
@@ -128,6 +129,28 @@ fn every_metric_has_a_head_and_base_units() {
     ] {
         assert!(text.contains(expected), "{expected}\nin\n{text}");
     }
+}
+
+#[test]
+fn a_lag_that_is_not_known_is_not_there() {
+    let config = MetricsConfig::default().with_max_label_sets(2);
+    let metrics = Metrics::with_config(&config).unwrap();
+    let broker = metrics.messaging("default");
+    let groups = ["mail", "billing", "one-too-many"].map(|name| broker.group("orders", name));
+    for group in &groups {
+        group.set_lag(Some(7));
+    }
+    let of = |group: &str| {
+        text(&metrics).contains(&format!(
+            r#"trunkline_messaging_lag{{broker="default",destination="orders",group="{group}"}} 7"#
+        ))
+    };
+    assert_eq!((of("mail"), of("billing")), (true, true));
+    // Those for whom there is no room would say whatever the last of them says.
+    assert!(!text(&metrics).contains("one-too-many"));
+    assert!(!text(&metrics).contains(r#"trunkline_messaging_lag{broker="other""#));
+    groups[0].set_lag(None);
+    assert_eq!((of("mail"), of("billing")), (false, true));
 }
 
 #[test]

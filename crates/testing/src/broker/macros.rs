@@ -163,6 +163,18 @@ macro_rules! broker_conformance {
         $crate::__conformance_tests!(
             $crate::broker::run,
             $harness,
+            $crate::broker::cases::lag,
+            [
+                what_nobody_takes_is_lag,
+                messages_with_a_key_are_lag,
+                a_pattern_has_the_lag_of_its_topics,
+                what_lies_in_a_queue_is_lag,
+                what_nobody_can_know_is_no_lag,
+            ]
+        );
+        $crate::__conformance_tests!(
+            $crate::broker::run,
+            $harness,
             $crate::broker::cases::lifecycle,
             [
                 a_dropped_publish_breaks_nothing,

@@ -45,6 +45,7 @@ impl RestrictedBroker {
             (full.atomic_forward, capabilities.atomic_forward),
             (full.browse, capabilities.browse),
             (full.browse || full.peek, capabilities.peek),
+            (full.lag, capabilities.lag),
         ];
         assert!(
             pairs.iter().all(|(has, wants)| *has || !wants),
@@ -143,6 +144,11 @@ impl MessageBroker for RestrictedBroker {
     async fn queues(&self) -> Result<Vec<QueueInfo>> {
         self.require(true, self.capabilities.browse, "listing queues")?;
         self.broker.queues().await
+    }
+
+    async fn lag(&self, subscribe: &Subscribe) -> Result<Option<u64>> {
+        self.require(true, self.capabilities.lag, "asking what waits")?;
+        self.broker.lag(subscribe).await
     }
 }
 

@@ -4,8 +4,21 @@ local kind, name, G, from, ttl = argument(), argument(), argument(), argument(),
 local abandoned = argument()
 move_due()
 
+-- How many entries there ever were, told to a group that begins behind the last of them: else Redis does not know how many
+-- there are behind it. Before Redis 7 nobody counts.
+local function ever(S, id)
+  local facts = id == '$' and redis.pcall('XINFO', 'STREAM', S)
+  if facts and not facts.err then
+    for i = 1, #facts, 2 do
+      if facts[i] == 'entries-added' then
+        return 'ENTRIESREAD', facts[i + 1]
+      end
+    end
+  end
+end
+
 local function make(S, id)
-  local made = redis.pcall('XGROUP', 'CREATE', S, G, id, 'MKSTREAM')
+  local made = redis.pcall('XGROUP', 'CREATE', S, G, id, 'MKSTREAM', ever(S, id))
   if type(made) == 'table' and made.err then
     if string.find(made.err, 'BUSYGROUP', 1, true) then
       return false

@@ -420,6 +420,19 @@ impl Mailbox {
         done
     }
 
+    /// Every message that could be handed out by now, if there were hands for it, or waits behind one of its key.
+    pub(super) fn waiting(&self, now: Instant) -> impl Iterator<Item = Key> {
+        let late = self.leases.iter().map(|(_, lease)| lease);
+        let late = late.filter(move |lease| lease.expires <= now);
+        let due = self.delayed.iter().filter(move |((at, _), _)| *at <= now);
+        self.ready
+            .iter()
+            .chain(late.map(|lease| &lease.entry))
+            .chain(due.map(|(_, (entry, _))| entry))
+            .chain(self.keys.values().flatten())
+            .map(|entry| entry.message)
+    }
+
     /// Every message that is not done, with the times it was handed out, in no order.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Key, u32)> {
         let leased = self.leases.iter().map(|(_, lease)| &lease.entry);

@@ -5,6 +5,7 @@
 
 mod arena;
 mod browse;
+mod lag;
 mod mailbox;
 mod store;
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod flow;
 pub mod forwarding;
 pub mod groups;
+pub mod lag;
 pub mod lifecycle;
 pub mod limits;
 pub mod queues;
