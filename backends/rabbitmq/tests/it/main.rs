@@ -5,6 +5,7 @@ mod conformance;
 mod crashes;
 mod fixture;
 mod foreign;
+mod heartbeat;
 mod native;
 mod recovery;
 mod refused;
