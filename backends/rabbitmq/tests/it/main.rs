@@ -6,6 +6,7 @@ mod crashes;
 mod fixture;
 mod foreign;
 mod heartbeat;
+mod letters;
 mod native;
 mod recovery;
 mod refused;

@@ -15,7 +15,7 @@ pub use edit::Edit;
 pub use letter::{DeadLetter, LetterFilter, LetterPage};
 pub use replay::{Replay, ReplayReport};
 
-use crate::broker::{Browse, MessageBroker, QueueInfo};
+use crate::broker::{Browse, BrowsePage, MessageBroker, QueueInfo};
 use crate::erased::AnyBroker;
 use crate::topic::{Destination, TopicName};
 use names::dead_letter_queue;
@@ -86,12 +86,7 @@ impl DeadLetters {
         let mut page = LetterPage::default();
         let mut after = after;
         loop {
-            let browse = Browse::new(Destination::Queue(queue.clone()));
-            let found = self
-                .broker
-                .browse(browse.after(after).with_limit(PAGE))
-                .await
-                .map_err(|error| explain(error, owner))?;
+            let found = self.page(&queue, owner, after).await?;
             page.total = found.total;
             for stored in found.messages {
                 if page.letters.len() == limit {
@@ -109,6 +104,13 @@ impl DeadLetters {
                 None => return Ok(page),
             }
         }
+    }
+
+    /// Some dead letters behind a position, whatever they are.
+    async fn page(&self, queue: &TopicName, owner: &str, after: u64) -> Result<BrowsePage> {
+        let browse = Browse::new(Destination::Queue(queue.clone()));
+        let found = self.broker.browse(browse.after(after).with_limit(PAGE));
+        found.await.map_err(|error| explain(error, owner))
     }
 
     /// One dead letter by its position.

@@ -71,47 +71,22 @@ impl DeadLetters {
     /// # Cancel safety
     /// When dropped, some were tried again; one of them may be left in both places.
     pub async fn replay(&self, owner: &str, replay: &Replay) -> Result<ReplayReport> {
-        let queue = queue_of(owner)?;
-        let pause = pause(replay.per_second)?;
-        let mut report = ReplayReport::default();
-        let mut held_keys: Vec<bytes::Bytes> = Vec::new();
-        let (mut after, mut due) = (0, Instant::now());
-        let there = self.positions(owner, &replay.filter).await?;
-        loop {
-            let page = self.list(owner, &replay.filter, after, PAGE).await?;
-            for letter in page.letters {
-                let is_enough = replay.limit.is_some_and(|limit| report.replayed >= limit);
-                let is_last = there.last().is_none_or(|last| letter.position > *last);
-                if is_enough || is_last {
-                    return Ok(report);
-                }
-                // What comes in meanwhile is not tried again: it may be what was sent a moment ago. Where a queue has several
-                // partitions it has its place among the others.
-                if !there.contains(&letter.position) {
-                    continue;
-                }
-                let key = letter.message.key.clone();
-                if key.as_ref().is_some_and(|key| held_keys.contains(key)) {
-                    let why =
-                        Error::rejected("an earlier dead letter of its key could not be sent");
-                    report.failed.push((letter.position, why));
-                    continue;
-                }
-                sleep_until(due).await;
-                due = Instant::now() + pause;
-                match self.send(&queue, &letter).await {
-                    Ok(()) => report.replayed += 1,
-                    Err(error) => {
-                        held_keys.extend(key);
-                        report.failed.push((letter.position, error));
-                    }
-                }
-            }
-            match page.next {
-                Some(next) => after = next,
-                None => return Ok(report),
-            }
+        let mut run = Run {
+            letters: self,
+            queue: queue_of(owner)?,
+            limit: replay.limit,
+            pause: pause(replay.per_second)?,
+            due: Instant::now(),
+            held_keys: Vec::new(),
+            report: ReplayReport::default(),
+        };
+        if self.broker.capabilities().browse {
+            let there = self.positions(owner, &replay.filter).await?;
+            run.those_at(&there, owner, &replay.filter).await?;
+        } else {
+            run.first_ones(owner, &replay.filter).await?;
         }
+        Ok(run.report)
     }
 
     /// The positions of the dead letters that there are now.
@@ -147,6 +122,94 @@ impl DeadLetters {
             );
         }
         Ok(())
+    }
+}
+
+/// A replay that goes on.
+struct Run<'a> {
+    letters: &'a DeadLetters,
+    queue: TopicName,
+    limit: Option<u64>,
+    pause: Duration,
+    due: Instant,
+    held_keys: Vec<bytes::Bytes>,
+    report: ReplayReport,
+}
+
+impl Run<'_> {
+    /// Tries those again that were there when it began, by their positions. What comes in meanwhile may be what was sent a
+    /// moment ago; where a queue has several partitions it has its place among the others.
+    async fn those_at(
+        &mut self,
+        there: &BTreeSet<u64>,
+        owner: &str,
+        filter: &LetterFilter,
+    ) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let page = self.letters.list(owner, filter, after, PAGE).await?;
+            for letter in page.letters {
+                let is_last = there.last().is_none_or(|last| letter.position > *last);
+                if is_last || self.is_enough() {
+                    return Ok(());
+                }
+                if there.contains(&letter.position) {
+                    self.again(letter).await;
+                }
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Tries so many from the front of the queue on as it had when this began: of a queue that can only be peeked into, each
+    /// look begins at the front, and to see all of it first would cost more than the replay, or not be possible at all. What
+    /// comes in meanwhile is behind them.
+    async fn first_ones(&mut self, owner: &str, filter: &LetterFilter) -> Result<()> {
+        let (mut after, mut left) = (0, None);
+        loop {
+            let page = self.letters.page(&self.queue, owner, after).await?;
+            let left = left.get_or_insert(page.total.unwrap_or(u64::MAX));
+            for stored in page.messages {
+                if *left == 0 || self.is_enough() {
+                    return Ok(());
+                }
+                *left -= 1;
+                let letter = DeadLetter::read(stored);
+                if filter.passes(&letter) {
+                    self.again(letter).await;
+                }
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        let limit = self.limit;
+        limit.is_some_and(|limit| self.report.replayed >= limit)
+    }
+
+    async fn again(&mut self, letter: DeadLetter) {
+        let key = letter.message.key.clone();
+        if key.as_ref().is_some_and(|key| self.held_keys.contains(key)) {
+            let why = Error::rejected("an earlier dead letter of its key could not be sent");
+            self.report.failed.push((letter.position, why));
+            return;
+        }
+        sleep_until(self.due).await;
+        self.due = Instant::now() + self.pause;
+        match self.letters.send(&self.queue, &letter).await {
+            Ok(()) => self.report.replayed += 1,
+            Err(error) => {
+                self.held_keys.extend(key);
+                self.report.failed.push((letter.position, error));
+            }
+        }
     }
 }
 
