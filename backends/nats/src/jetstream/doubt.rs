@@ -5,6 +5,7 @@
 //! unless the one before of the same message to the same place ended in doubt: then it is its repetition, and has its id.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,24 +14,23 @@ use tokio::time::Instant;
 use trunkline_core::Id;
 use trunkline_messaging::Message;
 
-use crate::names;
-
 /// Most that are remembered; the oldest are forgotten.
 const MOST: usize = 20_000;
 
 /// Which message to which place: whatever is in it counts, but not the time.
 pub(crate) fn key(message: &Message, subject: &str) -> u64 {
-    let mut parts: Vec<&[u8]> = vec![
-        message.id.as_bytes(),
-        b"\n",
-        subject.as_bytes(),
-        b"\n",
-        &message.payload,
-    ];
+    let mut hasher = DefaultHasher::new();
+    hasher.write(message.id.as_bytes());
+    hasher.write(b"\n");
+    hasher.write(subject.as_bytes());
+    hasher.write(b"\n");
+    hasher.write(&message.payload);
     for (name, value) in message.headers.iter() {
-        parts.extend([b"\n".as_slice(), name.as_bytes(), b"\n", value.as_bytes()]);
+        for part in [b"\n", name.as_bytes(), b"\n", value.as_bytes()] {
+            hasher.write(part);
+        }
     }
-    names::fnv(&parts)
+    hasher.finish()
 }
 
 #[derive(Debug, Default)]
