@@ -70,11 +70,19 @@ impl PolicyMetrics {
 
 impl Observer for PolicyMetrics {
     fn circuit_changed(&self, change: &CircuitChange) {
-        self.of(&change.target).circuit.changed(match change.to {
+        let to = match change.to {
             State::Closed => CircuitPosition::Closed,
             State::HalfOpen => CircuitPosition::HalfOpen,
             State::Open => CircuitPosition::Open,
-        });
+        };
+        // Of the instances, each of which has one, there is no end: they are counted together, and have no state together.
+        if change.target.instance.is_some() {
+            let mut endpoint = change.target.clone();
+            endpoint.instance = None;
+            self.of(&endpoint).circuit.one_changed(to);
+        } else {
+            self.of(&change.target).circuit.changed(to);
+        }
     }
 
     fn refused(&self, target: &Target, refusal: Refusal) {

@@ -224,7 +224,11 @@ impl Transport {
 
     /// Closes connections to instances as they leave: those without a request at once, the others when theirs is over. Ends
     /// with the transport, or when nobody knows the service any more.
-    pub(crate) fn close_departed(&self, mut departures: Departures) {
+    pub(crate) fn close_departed(
+        &self,
+        mut departures: Departures,
+        tell: impl Fn(&Origin) + Send + 'static,
+    ) {
         let (pool, stop) = (Arc::downgrade(&self.pool), self.pool.scope().token());
         let close = async move {
             while let Some(left) = departures.next().await {
@@ -232,6 +236,7 @@ impl Transport {
                 let origins = left.iter().filter_map(|it| Origin::of_instance(it).ok());
                 for origin in origins {
                     pool.retire(&origin);
+                    tell(&origin);
                 }
             }
         };

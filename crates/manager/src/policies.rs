@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use trunkline_messaging::TopicName;
+use trunkline_resilience::breaker::CircuitPer;
 use trunkline_resilience::{Declared, EffectivePolicy, PolicyLayers, PolicyRegistry, Target};
 #[cfg(feature = "http")]
 use trunkline_resilience::{Layer, config::PolicyConfig};
@@ -72,10 +73,15 @@ impl Policies {
         let declared = self.0.registry.declared(target);
         let config = self.0.config.load();
         let layers = first.layers(&config, target, declared.as_deref());
-        Arc::new(match declared {
+        let mut policy = match declared {
             None => settled(&layers),
             Some(declared) => settled(&layers.push_declared(Some(&declared))),
-        })
+        };
+        // Nobody chooses an instance of a broker: its circuit is that of the topic.
+        if let (Origin::Publish(..), Some(breaker)) = (&first, &mut policy.circuit_breaker) {
+            breaker.per = CircuitPer::Endpoint;
+        }
+        Arc::new(policy)
     }
 
     /// Gives every policy the values of the configuration that applies now. State is kept.

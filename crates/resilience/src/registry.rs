@@ -6,7 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use trunkline_core::{SharedClock, SystemClock};
 
-use crate::breaker::{Breaker, BreakerSettings, Change, Control, Snapshot};
+use crate::breaker::{
+    Breaker, BreakerSettings, Change, CircuitPer, Control, InstanceCircuits, Snapshot,
+};
 use crate::bulkhead::{Bulkhead, BulkheadSettings, Occupancy};
 use crate::chaos::Chaos;
 use crate::concurrency::{ConcurrencyLimiter, Measured};
@@ -82,6 +84,8 @@ struct States {
     breakers: HashMap<Target, Arc<Breaker>>,
     /// Switched off by a reload. Kept so that the changes of a circuit go on being counted where it is switched on again.
     off: HashMap<Target, Arc<Breaker>>,
+    /// Where each instance has a circuit of its own.
+    circuits: HashMap<Target, Arc<InstanceCircuits>>,
     /// Counts the reloads.
     generation: u64,
     budgets: HashMap<Target, Arc<RetryBudget>>,
@@ -244,6 +248,9 @@ impl PolicyRegistry {
         for (breaker, numbers) in engine.breaker.iter().zip(engine.settings.circuit_breaker) {
             untold.note(breaker, breaker.reconfigure_untold(numbers));
         }
+        for (circuits, numbers) in engine.circuits.iter().zip(engine.settings.circuit_breaker) {
+            untold.0.extend(circuits.reconfigure_untold(numbers));
+        }
         for (budget, numbers) in engine.budget.iter().zip(engine.settings.retry.budget) {
             budget.reconfigure(numbers);
         }
@@ -261,6 +268,11 @@ impl PolicyRegistry {
         {
             // Calls that run already no longer change it. Under the lock: a reload that switches it on again comes after.
             untold.note(&breaker, breaker.force_untold(Control::Disabled));
+        }
+        if engine.circuits.is_none()
+            && let Some(circuits) = states.circuits.remove(target)
+        {
+            untold.0.extend(circuits.forget_all_untold());
         }
         policy.replace(engine);
         drop(states);
@@ -332,6 +344,7 @@ impl PolicyRegistry {
         states.policies.retain(|target, _| keep(target));
         states.breakers.retain(|target, _| keep(target));
         states.off.retain(|target, _| keep(target));
+        states.circuits.retain(|target, _| keep(target));
         states.budgets.retain(|target, _| keep(target));
         states.bulkheads.retain(|target, _| keep(target));
         states.rate_limits.retain(|target, _| keep(target));
@@ -345,7 +358,9 @@ impl PolicyRegistry {
     pub fn circuit_states(&self) -> Vec<CircuitStatus> {
         let breakers: Vec<Arc<Breaker>> = {
             let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
-            states.breakers.values().map(Arc::clone).collect()
+            let of_instances = states.circuits.values().flat_map(|it| it.all());
+            let alone = states.breakers.values().map(Arc::clone);
+            alone.chain(of_instances).collect()
         };
         let mut all: Vec<CircuitStatus> = breakers
             .iter()
@@ -396,7 +411,31 @@ impl PolicyRegistry {
     #[must_use]
     pub fn circuit(&self, target: &Target) -> Option<Arc<Breaker>> {
         let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
-        states.breakers.get(target).map(Arc::clone)
+        let alone = states.breakers.get(target).map(Arc::clone);
+        alone.or_else(|| {
+            let instance = target.instance.as_deref()?;
+            let whole = Target {
+                instance: None,
+                ..target.clone()
+            };
+            states.circuits.get(&whole)?.known(instance)
+        })
+    }
+
+    /// Forgets the circuits of an instance of a service that has left, at all endpoints. One that was open counts as closed
+    /// from now on; calls that are still under way there change nothing any more.
+    pub fn forget_instance(&self, service: &str, instance: &str) {
+        let circuits: Vec<Arc<InstanceCircuits>> = {
+            let states = self.0.states.read().unwrap_or_else(PoisonError::into_inner);
+            let of_service = states.circuits.iter();
+            let of_service = of_service.filter(|(target, _)| *target.service == *service);
+            of_service
+                .map(|(_, circuits)| Arc::clone(circuits))
+                .collect()
+        };
+        for circuits in circuits {
+            circuits.forget(instance);
+        }
     }
 }
 
@@ -450,9 +489,21 @@ impl Inner {
         settings: Arc<EffectivePolicy>,
         untold: &mut Untold,
     ) -> Engine {
-        let breaker = settings
-            .circuit_breaker
-            .map(|numbers| self.keep_breaker(states, target, numbers, untold));
+        let (mut breaker, mut circuits) = (None, None);
+        if let Some(numbers) = settings.circuit_breaker {
+            match numbers.per {
+                CircuitPer::Endpoint => {
+                    breaker = Some(self.keep_breaker(states, target, numbers, untold));
+                }
+                CircuitPer::Instance => {
+                    let made = || {
+                        let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
+                        InstanceCircuits::new(target.clone(), numbers, observers, clock)
+                    };
+                    circuits = Some(keep(&mut states.circuits, target.clone(), made));
+                }
+            }
+        }
         let budget = settings.retry.budget.map(|numbers| {
             let key = scoped(target, numbers.scope);
             keep(&mut states.budgets, key, || new_budget(numbers))
@@ -478,6 +529,7 @@ impl Inner {
             chaos: settings.chaos.clone().map(Chaos::new).map(Box::new),
             settings,
             breaker,
+            circuits,
             budget,
             rate_limit,
             bulkhead,

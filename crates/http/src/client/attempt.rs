@@ -7,10 +7,11 @@ use http::Response;
 use tokio::time::Instant;
 use trunkline_core::{BoxFuture, Error, Result};
 use trunkline_discovery::{Picked, ServiceInstance};
-use trunkline_resilience::{Attempt, Classify, Outcome, Policy, Standard};
+use trunkline_resilience::breaker::{InstanceCircuits, OwnedPermit};
+use trunkline_resilience::{Attempt, CircuitOpen, Classify, Outcome, Policy, Refusal, Standard};
 
 use super::core::Core;
-use super::destination::{Balanced, Destination, Peer, Tried};
+use super::destination::{Balanced, Destination, Peer, Tried, is_among};
 use super::judge::{busy_for, outcome_of_answer, ran_out_of_time};
 use super::outgoing::Outgoing;
 use crate::body::Body;
@@ -64,6 +65,8 @@ pub(super) struct Way<'a> {
     pub(super) attempt: Attempt,
     pub(super) limits: Limits,
     pub(super) allowance: Allowance<'a>,
+    /// Where each instance has a circuit of its own.
+    pub(super) circuits: Option<&'a InstanceCircuits>,
 }
 
 impl Core {
@@ -81,7 +84,15 @@ impl Core {
 
     /// Sends it to the one place there is.
     async fn send_to(&self, peer: &Peer, way: &mut Way<'_>) -> Result<Reply> {
-        let asked = Asked::begin(peer, None, way.tried, way.attempt);
+        let permit = match way.leave_of(peer) {
+            Ok(permit) => permit,
+            Err(open) => {
+                let error = Error::from(open);
+                way.note(&error);
+                return Err(error);
+            }
+        };
+        let asked = Asked::begin(peer, (None, permit), way.tried, way.attempt);
         let sent = self.send(peer, way).await;
         match self.followed(peer, way, asked.ended(sent)) {
             Ok(result) => result,
@@ -115,17 +126,22 @@ impl Core {
         let mut last: Option<Box<Reached>> = None;
         let (peer, result) = loop {
             let found = balanced
-                .pick(way.tried, way.attempt.deadline, &mut way.limits.now)
+                .pick(
+                    way.tried,
+                    way.circuits,
+                    way.attempt.deadline,
+                    &mut way.limits.now,
+                )
                 .await;
-            let (picked, peer) = match (found, last.take()) {
-                (Ok((picked, _)), Some(last)) if is_among(&unreached, picked.instance()) => {
-                    break *last;
-                }
-                (Ok(picked), _) => picked,
-                (Err(_), Some(last)) => break *last,
-                (Err(none), None) => return Err(none),
+            let nobody_else = match &found {
+                Ok((picked, ..)) => is_among(&unreached, picked.instance()),
+                Err(_) => true,
             };
-            let asked = Asked::begin(&peer, Some(picked), way.tried, way.attempt);
+            if nobody_else && let Some(last) = last.take() {
+                break *last;
+            }
+            let (picked, peer, permit) = found.inspect_err(|error| way.note(error))?;
+            let asked = Asked::begin(&peer, (Some(picked), permit), way.tried, way.attempt);
             let sent = self.send(&peer, way).await;
             if way.allowance.elsewhere && way.may_resend(&sent) {
                 asked.passed_by();
@@ -232,6 +248,8 @@ pub(super) struct Asked<'a> {
     peer: &'a Peer,
     /// The choice of an instance, where there was one; taken when it is told.
     picked: Option<Picked>,
+    /// Leave of the place's own circuit, where it has one; taken when it is told.
+    permit: Option<OwnedPermit>,
     tried: &'a Tried,
     attempt: Attempt,
     told: bool,
@@ -240,13 +258,14 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     pub(super) fn begin(
         peer: &'a Peer,
-        picked: Option<Picked>,
+        (picked, permit): (Option<Picked>, Option<OwnedPermit>),
         tried: &'a Tried,
         attempt: Attempt,
     ) -> Self {
         Self {
             peer,
             picked,
+            permit,
             tried,
             attempt,
             told: false,
@@ -276,15 +295,20 @@ impl<'a> Asked<'a> {
         self.peer
             .attempts
             .observe(outcome != Outcome::Failure, elapsed);
-        let Some(mut picked) = self.picked.take() else {
-            return result;
-        };
-        if outcome != Outcome::Success {
-            self.tried.add(picked.instance());
-        }
+        let succeeded = outcome == Outcome::Success;
         // Else callers in a hurry would take an instance from everybody.
         if outcome == Outcome::Failure && !self.attempt.fair && ran_out_of_time(&result) {
             outcome = Outcome::Ignored;
+        }
+        if let Some(permit) = self.permit.take() {
+            let of_ours = is_fault_of_ours(&result);
+            permit.record(if of_ours { Outcome::Ignored } else { outcome });
+        }
+        let Some(mut picked) = self.picked.take() else {
+            return result;
+        };
+        if !succeeded {
+            self.tried.add(picked.instance());
         }
         if is_unreachable(&result) {
             if is_fault_of_ours(&result) {
@@ -333,15 +357,20 @@ impl Drop for Asked<'_> {
         if cut_off {
             self.peer.attempts.observe(false, elapsed);
         }
+        let outcome = match self.attempt.fair {
+            true => Outcome::Failure,
+            false => Outcome::Ignored,
+        };
+        if let Some(permit) = self.permit.take()
+            && cut_off
+        {
+            permit.record(outcome);
+        }
         let Some(mut picked) = self.picked.take() else {
             return;
         };
         if cut_off {
             self.tried.add(picked.instance());
-            let outcome = match self.attempt.fair {
-                true => Outcome::Failure,
-                false => Outcome::Ignored,
-            };
             picked.record(outcome, elapsed);
             self.tried.dispense_with(&self.attempt, picked.is_out());
         } else if self.tried.is_hedged() {
@@ -370,6 +399,22 @@ impl Core {
 }
 
 impl Way<'_> {
+    /// Leave of the place's own circuit, where each has one.
+    fn leave_of(&self, peer: &Peer) -> Result<Option<OwnedPermit>, CircuitOpen> {
+        let Some(circuits) = self.circuits else {
+            return Ok(None);
+        };
+        let circuit = circuits.of(peer.name());
+        circuit.try_acquire_owned().map(Some)
+    }
+
+    /// Tells of an attempt that is not made because the circuits of all places are open.
+    fn note(&self, error: &Error) {
+        if error.find::<CircuitOpen>().is_some() {
+            self.allowance.policy.refuses(Refusal::CircuitOpen);
+        }
+    }
+
     /// Whether a request is sent once more within its attempt, which it is from then on. Not a failure of the service: it
     /// closed a connection that it saw unused. RFC 9110 (9.2.2) lets a client repeat at once what is idempotent. It is one of
     /// the call's attempts all the same, as the service may have seen both.
@@ -408,10 +453,6 @@ fn is_lost(error: &Error) -> bool {
 fn is_unreachable(result: &Result<Reply>) -> bool {
     let unreachable = |error: &Error| error.find::<ConnectFailed>().is_some();
     result.as_ref().is_err_and(unreachable)
-}
-
-fn is_among(instances: &[Arc<ServiceInstance>], one: &ServiceInstance) -> bool {
-    instances.iter().any(|other| other.id == one.id)
 }
 
 fn outcome(result: &Result<Reply>) -> Outcome {

@@ -484,11 +484,17 @@ impl Maker {
         }
     }
 
+    /// What forgets the circuit of an instance that has left.
+    pub(super) fn forgetting(&self) -> impl Fn(&Origin) + Send + 'static {
+        let (registry, service) = (self.registry.clone(), Arc::clone(&self.service));
+        move |origin| registry.forget_instance(&service, origin.authority().as_str())
+    }
+
     /// The policy of one version of an endpoint: the same values, and a state of its own.
     pub(super) fn of_version(&self, endpoint: &Policy, version: &Arc<str>) -> Arc<Policy> {
         let target = endpoint.target().clone().with_version(Arc::clone(version));
         let policy = self.registry.policy(&target, &self.settings);
-        if policy.settings().circuit_breaker.is_some() {
+        if policy.breaker().is_some() {
             show_circuit(&self.all_metrics, policy.target());
         }
         policy
@@ -499,7 +505,7 @@ impl Maker {
         let policy = self
             .registry
             .policy(&Target::service(service), &self.settings);
-        if policy.settings().circuit_breaker.is_some() {
+        if policy.breaker().is_some() {
             show_circuit(&self.all_metrics, policy.target());
         }
         policy
@@ -513,7 +519,7 @@ impl Maker {
         };
         let name = name.map_or_else(|| Arc::from(WHOLE), Arc::clone);
         let policy = self.registry.policy(&target, &self.settings);
-        if policy.settings().circuit_breaker.is_some() {
+        if policy.breaker().is_some() {
             show_circuit(&self.all_metrics, policy.target());
         }
         Endpoint {

@@ -386,6 +386,7 @@ impl Core {
                 attempt,
                 limits: trip.limits,
                 allowance,
+                circuits: trip.current.instance_circuits().map(Arc::as_ref),
             };
             way.limits.now = at_once.then_some(attempt.began);
             async move { self.attempt(&self.destination, &mut way).await }
@@ -398,14 +399,15 @@ impl Core {
         result
     }
 
-    /// From the first call on, connections to instances that leave are closed.
+    /// From the first call on, connections to instances that leave are closed, and their circuits forgotten.
     fn close_departed(&self) {
         if let Destination::Balanced(balanced) = &self.destination
             && !self.closes_departed.load(Ordering::Relaxed)
             && !self.closes_departed.swap(true, Ordering::Relaxed)
         {
             let departures = balanced.instances().departures();
-            self.transport.close_departed(departures);
+            let forget = self.maker.forgetting();
+            self.transport.close_departed(departures, forget);
         }
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_core::Result;
 use trunkline_discovery::{Instances, NoInstanceReason, PickRequest, Picked, ServiceInstance};
-use trunkline_resilience::Attempt;
+use trunkline_resilience::breaker::{InstanceCircuits, OwnedPermit};
+use trunkline_resilience::{Attempt, CircuitOpen};
 use trunkline_telemetry::metrics::{AttemptMetrics, HttpClientMetrics};
 
 use super::peers::Peers;
@@ -39,6 +40,9 @@ pub(crate) struct Balanced {
     peers: Peers,
 }
 
+/// An instance, its place, and leave of its circuit, where it has one.
+pub(crate) type Chosen = (Picked, Arc<Peer>, Option<OwnedPermit>);
+
 /// Instances that a call has tried.
 #[derive(Debug, Default)]
 pub(crate) struct Tried {
@@ -58,6 +62,11 @@ impl Peer {
         let attempts = metrics.attempts(origin.authority().as_str());
         Arc::new(Self { origin, attempts })
     }
+
+    /// `host:port`, as its circuit is called.
+    pub(crate) fn name(&self) -> &str {
+        self.origin.authority().as_str()
+    }
 }
 
 impl Balanced {
@@ -73,29 +82,82 @@ impl Balanced {
         &self.instances
     }
 
-    /// Picks an instance, rather one that was not tried. Waits for discovery's first answer if there was none yet, or
-    /// none since the service was used last, long ago, and sets `now` to the time after it.
+    /// Picks an instance, rather one that was not tried, and none of which the circuit is open, where each has one. Waits for
+    /// discovery's first answer if there was none yet, or none since the service was used last, long ago, and sets `now` to
+    /// the time after it.
     pub(crate) async fn pick(
         &self,
         tried: &Tried,
+        circuits: Option<&InstanceCircuits>,
         deadline: Instant,
         now: &mut Option<Instant>,
-    ) -> Result<(Picked, Arc<Peer>)> {
-        let mut picked = match self.pick_now(tried, true) {
+    ) -> Result<Chosen> {
+        let picked = match self.pick_now(tried, &[], true) {
             Err(none) if matches!(none.reason, NoInstanceReason::NotResolved(_)) => {
                 let patience = after(Instant::now(), PATIENCE).min(deadline);
                 Box::pin(self.instances.resolved(patience)).await?;
                 *now = Some(Instant::now());
-                self.pick_now(tried, false)?
+                self.pick_now(tried, &[], false)?
             }
             picked => picked?,
         };
+        let (picked, peer) = self.fit(picked, tried, &[])?;
+        match circuits {
+            None => Ok((picked, peer, None)),
+            Some(circuits) => self.with_leave(circuits, picked, peer, tried),
+        }
+    }
+
+    /// With the leave of the instance's circuit. While that is open another one is picked, as long as there is one.
+    fn with_leave(
+        &self,
+        circuits: &InstanceCircuits,
+        mut picked: Picked,
+        mut peer: Arc<Peer>,
+        tried: &Tried,
+    ) -> Result<Chosen> {
+        let mut refused: Vec<Arc<ServiceInstance>> = Vec::new();
+        let mut soonest: Option<CircuitOpen> = None;
+        loop {
+            let mut open = match circuits.of(peer.name()).try_acquire_owned() {
+                Ok(permit) => return Ok((picked, peer, Some(permit))),
+                Err(open) => open,
+            };
+            if let Some(known) = soonest.take()
+                && known.retry_after < open.retry_after
+            {
+                open = known;
+            }
+            let mut another = None;
+            if !is_among(&refused, picked.instance()) {
+                refused.push(Arc::clone(picked.instance()));
+                let found = self.pick_now(tried, &refused, false).ok();
+                another = found.and_then(|found| self.fit(found, tried, &refused).ok());
+            }
+            let Some(another) = another else {
+                if refused.len() > 1 {
+                    open.instance = None;
+                }
+                return Err(open.into());
+            };
+            (picked, peer) = another;
+            soonest = Some(open);
+        }
+    }
+
+    /// The place of the instance, or else another instance that has one.
+    fn fit(
+        &self,
+        mut picked: Picked,
+        tried: &Tried,
+        refused: &[Arc<ServiceInstance>],
+    ) -> Result<(Picked, Arc<Peer>)> {
         for _ in 0..MOST_UNFIT {
             match self.peer(picked.instance()) {
                 Ok(peer) => return Ok((picked, peer)),
                 Err(_) => {
                     self.pass_over(picked, tried);
-                    picked = self.pick_now(tried, false)?;
+                    picked = self.pick_now(tried, refused, false)?;
                 }
             }
         }
@@ -113,13 +175,27 @@ impl Balanced {
     fn pick_now(
         &self,
         tried: &Tried,
+        refused: &[Arc<ServiceInstance>],
         only_current: bool,
     ) -> Result<Picked, trunkline_discovery::NoInstance> {
         let mut known = tried.lock();
         let mut request = PickRequest::excluding(&known);
         request.key = tried.key.as_deref();
         request.only_current = only_current;
-        let picked = self.instances.pick(&request)?;
+        let picked = if refused.is_empty() {
+            self.instances.pick(&request)?
+        } else {
+            let both = [known.as_slice(), refused].concat();
+            request.exclude = &both;
+            let picked = self.instances.pick(&request)?;
+            if is_among(refused, picked.instance()) {
+                // All were tried or refused: rather one that was tried.
+                request.exclude = refused;
+                self.instances.pick(&request)?
+            } else {
+                picked
+            }
+        };
         if tried.hedged {
             known.push(Arc::clone(picked.instance()));
         }
@@ -189,6 +265,10 @@ impl Tried {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(crate) fn is_among(instances: &[Arc<ServiceInstance>], one: &ServiceInstance) -> bool {
+    instances.iter().any(|other| other.id == one.id)
 }
 
 /// No bit for the attempts of a call that makes very many: they count as everybody's, as without any notes.

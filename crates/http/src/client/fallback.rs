@@ -1,13 +1,15 @@
 //! What answers when a call has failed for good: the last known answer, the same request to another service, else a fixed
 //! value.
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use trunkline_core::{Error, Result};
 use trunkline_discovery::ServiceName;
 use trunkline_resilience::fallback::FallbackSettings;
 use trunkline_resilience::timeout::Deadline;
-use trunkline_resilience::{Attempt, Call, Outcome};
+use trunkline_resilience::{Attempt, Call, CircuitOpen, Outcome, Refusal};
 
 use super::attempt::Asked;
 use super::core::Core;
@@ -105,16 +107,26 @@ impl Core {
         let mut call = Call::new(outgoing.context);
         call.deadline = Some(deadline.at);
         call.max_attempts = Some(1);
+        let current = policy.current();
         let once = |attempt: Attempt| {
-            let (balanced, tried) = (&balanced, &tried);
+            let (balanced, tried, circuits) = (&balanced, &tried, current.instance_circuits());
+            let policy = &policy;
             async move {
                 let mut now = Some(attempt.began);
-                let (picked, peer) = balanced.pick(tried, attempt.deadline, &mut now).await?;
+                let circuits = circuits.map(Arc::as_ref);
+                let found = balanced
+                    .pick(tried, circuits, attempt.deadline, &mut now)
+                    .await;
+                let (picked, peer, permit) = found.inspect_err(|error| {
+                    if error.find::<CircuitOpen>().is_some() {
+                        policy.refuses(Refusal::CircuitOpen);
+                    }
+                })?;
                 let request = match with_all_headers {
                     true => outgoing.request(&self.injector, now.map(|now| deadline.left(now)))?,
                     false => outgoing.to_another(&self.injector, deadline.at)?,
                 };
-                let asked = Asked::begin(&peer, Some(picked), tried, attempt);
+                let asked = Asked::begin(&peer, (Some(picked), permit), tried, attempt);
                 let sent = self.transport.send_boxed(&peer.origin, request, &limits);
                 let result = deadline.limit(sent).await?;
                 asked.ended(if outgoing.decodes {
@@ -124,7 +136,7 @@ impl Core {
                 })
             }
         };
-        policy.run_with(call, &judge, once).await
+        policy.run_as(&current, call, &judge, once).await
     }
 }
 

@@ -17,6 +17,7 @@ mod graphql;
 mod grpc_probe;
 mod hedge;
 mod http2;
+mod instance_circuits;
 mod instances;
 mod limits;
 mod middleware;

@@ -18,6 +18,8 @@ pub struct CircuitOpen {
     pub service: Arc<str>,
     /// Its endpoint, where the circuit is one endpoint's.
     pub endpoint: Option<Arc<str>>,
+    /// The instance, where the circuit is that of one: of several that refuse, it is none.
+    pub instance: Option<Arc<str>>,
     /// Its version, where the circuit is one version's.
     pub version: Option<Arc<str>>,
     /// Time until the next call has a chance; while probes are under way, a guess.
@@ -29,6 +31,7 @@ impl CircuitOpen {
         Self {
             service: Arc::clone(&target.service),
             endpoint: target.endpoint.clone(),
+            instance: target.instance.clone(),
             version: target.version.clone(),
             retry_after,
         }
@@ -40,6 +43,9 @@ impl fmt::Display for CircuitOpen {
         write!(f, "circuit of {}", self.service)?;
         if let Some(version) = &self.version {
             write!(f, " {version}")?;
+        }
+        if let Some(instance) = &self.instance {
+            write!(f, " at {instance}")?;
         }
         f.write_str(" is open")?;
         if let Some(endpoint) = &self.endpoint {

@@ -11,6 +11,7 @@
 mod calling;
 mod error;
 mod hot;
+mod instances;
 mod permit;
 mod service;
 mod settings;
@@ -34,9 +35,10 @@ use crate::target::Target;
 
 pub use calling::Calling;
 pub use error::{CallError, CircuitOpen};
+pub use instances::InstanceCircuits;
 pub use permit::{OwnedPermit, Permit};
 pub use service::{BreakerLayer, BreakerService, ResponseFuture};
-pub use settings::{BreakerSettings, SlowCallSettings, WindowKind, WindowSettings};
+pub use settings::{BreakerSettings, CircuitPer, SlowCallSettings, WindowKind, WindowSettings};
 pub use state::{Control, State};
 
 use hot::Hot;

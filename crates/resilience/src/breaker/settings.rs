@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::Control;
-pub use crate::config::WindowKind;
+pub use crate::config::{CircuitPer, WindowKind};
 
 /// The numbers of a circuit breaker, all of them settled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,6 +11,8 @@ pub use crate::config::WindowKind;
 pub struct BreakerSettings {
     /// Who decides, until somebody says otherwise by [`Breaker::force`](super::Breaker::force).
     pub control: Control,
+    /// Who has a circuit of their own. A breaker by itself is one circuit: this is for the policy that makes it.
+    pub per: CircuitPer,
     /// Failures in a row that open the circuit, where the window is [`WindowKind::Consecutive`].
     pub failure_threshold: u32,
     /// Successful probes that close it again.
@@ -31,6 +33,7 @@ impl Default for BreakerSettings {
     fn default() -> Self {
         Self {
             control: Control::Automatic,
+            per: CircuitPer::Endpoint,
             failure_threshold: 5,
             success_threshold: 2,
             recovery_timeout: Duration::from_secs(60),

@@ -238,6 +238,11 @@ pub struct CircuitBreakerConfig {
     /// lets everything pass and counts nothing. Default: their results decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub force: Option<ForcedState>,
+    /// Whose failures count together: those of an `endpoint` at all its instances, or those at one `instance`, which is then
+    /// passed over while its circuit is open. Default `endpoint`. Where no instance is chosen, such as in publishing, it is
+    /// `endpoint`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per: Option<CircuitPer>,
     /// Failures in a row that open the circuit (window type `consecutive`). Default 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -271,6 +276,28 @@ pub struct CircuitBreakerConfig {
     /// Opens the circuit also when calls take too long. Off unless `duration` is given.
     #[serde(skip_serializing_if = "is_default")]
     pub slow_call: SlowCallConfig,
+}
+
+/// Who has a circuit of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitPer {
+    /// An endpoint, at all its instances; or all of a service, where no endpoint is named.
+    #[default]
+    Endpoint,
+    /// The same at each instance.
+    Instance,
+}
+
+impl CircuitPer {
+    /// The word that configuration uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Instance => "instance",
+        }
+    }
 }
 
 /// How an operator holds a circuit.

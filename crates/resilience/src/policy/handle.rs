@@ -11,7 +11,7 @@ use trunkline_core::SystemClock;
 use super::EffectivePolicy;
 use super::hedged::Hedging;
 use super::run::{PolicyError, Run};
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, CircuitPer, InstanceCircuits};
 use crate::bulkhead::Bulkhead;
 use crate::call::{Attempt, Call};
 use crate::chaos::Chaos;
@@ -29,6 +29,8 @@ use crate::timeout::{Deadline, Elapsed, Limit, limited};
 pub(crate) struct Engine {
     pub(crate) settings: Arc<EffectivePolicy>,
     pub(crate) breaker: Option<Arc<Breaker>>,
+    /// In its place, where each instance has one.
+    pub(crate) circuits: Option<Arc<InstanceCircuits>>,
     pub(crate) budget: Option<Arc<RetryBudget>>,
     pub(crate) rate_limit: Option<Arc<RateLimiter>>,
     pub(crate) bulkhead: Option<Arc<Bulkhead>>,
@@ -74,6 +76,13 @@ impl Current {
     pub fn settings(&self) -> &Arc<EffectivePolicy> {
         &self.0.settings
     }
+
+    /// The circuits of the instances, where each has its own: whoever chooses an instance asks its circuit, the policy does
+    /// not.
+    #[must_use]
+    pub fn instance_circuits(&self) -> Option<&Arc<InstanceCircuits>> {
+        self.0.circuits.as_ref()
+    }
 }
 
 impl fmt::Debug for Current {
@@ -96,12 +105,20 @@ impl Policy {
     #[must_use]
     pub fn new(target: impl Into<Target>, settings: EffectivePolicy) -> Self {
         let target = target.into();
-        let breaker = settings.circuit_breaker.map(|settings| {
+        let (mut breaker, mut circuits) = (None, None);
+        if let Some(numbers) = settings.circuit_breaker {
             let (observers, clock) = (Observers::default(), SystemClock::shared());
-            Arc::new(Breaker::build(target.clone(), settings, observers, clock).0)
-        });
+            if numbers.per == CircuitPer::Instance {
+                let made = InstanceCircuits::new(target.clone(), numbers, observers, clock);
+                circuits = Some(Arc::new(made));
+            } else {
+                let made = Breaker::build(target.clone(), numbers, observers, clock).0;
+                breaker = Some(Arc::new(made));
+            }
+        }
         let engine = Engine {
             breaker,
+            circuits,
             budget: settings.retry.budget.map(RetryBudget::new).map(Arc::new),
             rate_limit: settings.rate_limit.map(RateLimiter::new).map(Arc::new),
             bulkhead: settings.bulkhead.map(Bulkhead::new).map(Arc::new),
@@ -150,7 +167,7 @@ impl Policy {
         Arc::clone(&self.engine.load().settings)
     }
 
-    /// The breaker, unless it is switched off.
+    /// The breaker, unless it is switched off or each instance has its own.
     #[must_use]
     pub fn breaker(&self) -> Option<Arc<Breaker>> {
         self.engine.load().breaker.clone()
@@ -193,6 +210,11 @@ impl Policy {
                 .tell(|to| to.refused(&self.target, Refusal::RetryBudget)),
         }
         taken
+    }
+
+    /// Tells the observers that a call was refused outside of [`Policy::run`], such as by the circuits of all instances.
+    pub fn refuses(&self, refusal: Refusal) {
+        self.observers.tell(|to| to.refused(&self.target, refusal));
     }
 
     /// Makes a call and judges its results by the [`Standard`] rule. The operation is called once for each attempt.

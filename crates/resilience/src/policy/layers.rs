@@ -244,6 +244,12 @@ impl Shown for ForcedState {
     }
 }
 
+impl Shown for crate::config::CircuitPer {
+    fn shown(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
 impl Shown for Strategy {
     fn shown(&self) -> String {
         self.as_str().to_owned()
@@ -456,6 +462,9 @@ impl Merge<'_, '_> {
             c.circuit_breaker.enabled
         });
         let force = self.optional("circuit_breaker.force", "no", |c| c.circuit_breaker.force);
+        let per = self.value("circuit_breaker.per", built_in.per, |c| {
+            c.circuit_breaker.per
+        });
         let failure_threshold = self.value(
             "circuit_breaker.failure_threshold",
             built_in.failure_threshold,
@@ -486,6 +495,7 @@ impl Merge<'_, '_> {
                 Some(ForcedState::Closed) => Control::ForcedClosed,
                 Some(ForcedState::Disabled) => Control::Disabled,
             },
+            per,
             failure_threshold,
             success_threshold,
             recovery_timeout,

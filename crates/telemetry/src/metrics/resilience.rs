@@ -100,6 +100,11 @@ impl CircuitMetrics {
     /// The circuit changed.
     pub fn changed(&self, to: CircuitPosition) {
         self.state.set(to as u64);
+        self.one_changed(to);
+    }
+
+    /// One of several circuits changed that are counted together.
+    pub fn one_changed(&self, to: CircuitPosition) {
         self.transitions[to as usize].add(1);
     }
 }

@@ -25,7 +25,9 @@ const TABLES: [(&str, &[Field]); 10] = [
 
 /// What whoever runs a service decides, and not who writes its interface.
 fn is_for_operators(key: &str) -> bool {
-    key == "circuit_breaker.force" || key.starts_with("chaos.") || key.starts_with("concurrency.")
+    ["circuit_breaker.force", "circuit_breaker.per"].contains(&key)
+        || key.starts_with("chaos.")
+        || key.starts_with("concurrency.")
 }
 
 /// The name in configuration.
