@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use trunkline_core::{BoxError, Error, ErrorKind, Retry};
 
-use crate::breaker::CircuitOpen;
+use crate::breaker::{CircuitOpen, LateReport};
 use crate::bulkhead::BulkheadFull;
 use crate::call::Attempt;
 use crate::concurrency::Overloaded;
@@ -61,6 +61,20 @@ pub trait Classify<R: ?Sized> {
     fn ran_out_of_time(&self, result: &R) -> bool {
         let _ = result;
         false
+    }
+
+    /// Whether a success is not the end of it, such as an answer of which the body is still to come and may break off. Where
+    /// it says so, [`hand_over`](Self::hand_over) is given the report to the circuit. Unless said otherwise: never.
+    fn goes_on(&self, result: &mut R) -> bool {
+        let _ = result;
+        false
+    }
+
+    /// Takes the report to the circuit of a result that [goes on](Self::goes_on): it is to be made when that ends, and speaks
+    /// neither way when it is dropped. Unless said otherwise, the circuit counts a success.
+    fn hand_over(&self, result: &mut R, attempt: &Attempt, report: LateReport) {
+        let _ = (result, attempt);
+        report.record(Outcome::Success);
     }
 
     /// Whether the failure of this attempt is that of one place that the others do without, and so not counted by the

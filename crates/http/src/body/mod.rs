@@ -1,5 +1,6 @@
 //! Bodies of requests and of answers.
 
+mod ended;
 mod length;
 mod progress;
 mod received;
@@ -24,6 +25,7 @@ use trunkline_core::{BoxError, Error, ErrorKind, Result};
 use crate::error::broken_body;
 use crate::origin::Origin;
 
+pub(crate) use ended::{End, Ended};
 pub(crate) use length::WithLength;
 pub use progress::Progress;
 pub(crate) use received::{Received, Source};
@@ -182,6 +184,27 @@ impl Body {
             | Kind::Stream(_)
             | Kind::Arrived(..)
             | Kind::Replay(_) => {}
+        }
+    }
+
+    /// Whether the end of it is still to come from a connection, and so may not come.
+    pub(crate) fn is_coming(&mut self) -> bool {
+        match &mut self.0 {
+            Kind::Received(received) => received.is_coming(),
+            Kind::Around(around) => around.inner().is_coming(),
+            _ => false,
+        }
+    }
+
+    /// Tells how it ended, after those who have asked before; now, where it [is not coming](Self::is_coming).
+    pub(crate) fn when_ended(&mut self, tell: impl FnOnce(&mut Ended) + Send + 'static) {
+        match &mut self.0 {
+            Kind::Received(received) if received.is_coming() => received.when_ended(Box::new(tell)),
+            Kind::Around(around) => around.inner().when_ended(tell),
+            _ => tell(&mut Ended {
+                end: End::Whole,
+                of_one_place: false,
+            }),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 use trunkline_core::{Error, Result};
 
+use super::ended::{End, Ended, Tell};
 use crate::error;
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
@@ -44,6 +45,10 @@ pub(crate) struct Received {
     armed: bool,
     /// Kept for as long as something is still to come.
     guard: Option<Box<dyn Send>>,
+    /// Who is told how it ends.
+    told: Vec<Tell>,
+    /// More of it is waited for.
+    awaited: bool,
 }
 
 impl Received {
@@ -62,6 +67,8 @@ impl Received {
             alarm: None,
             armed: false,
             guard: None,
+            told: Vec::new(),
+            awaited: false,
         }
     }
 
@@ -71,6 +78,24 @@ impl Received {
                 Some(other) => Box::new((other, guard)),
                 None => Box::new(guard),
             });
+        }
+    }
+
+    pub(super) fn is_coming(&self) -> bool {
+        !matches!(self.source, Source::Here) && !self.is_end_stream()
+    }
+
+    pub(super) fn when_ended(&mut self, tell: Tell) {
+        self.told.push(tell);
+    }
+
+    fn tell(&mut self, end: End) {
+        let mut ended = Ended {
+            end,
+            of_one_place: false,
+        };
+        for tell in std::mem::take(&mut self.told) {
+            tell(&mut ended);
         }
     }
 
@@ -88,26 +113,32 @@ impl Received {
             }
         }
         match Pin::new(incoming).poll_frame(cx) {
-            Poll::Pending => self.poll_alarm(cx),
+            Poll::Pending => {
+                self.awaited = true;
+                self.poll_alarm(cx)
+            }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.armed = false;
+                self.awaited = false;
                 let late = self
                     .deadline
                     .is_some_and(|deadline| deadline <= Instant::now());
                 if self.is_end_stream() {
                     self.finish();
                 } else if late {
-                    return Poll::Ready(Some(Err(self.give_up(error::late(&self.origin)))));
+                    let error = error::late(&self.origin);
+                    return Poll::Ready(Some(Err(self.give_up(error, End::Overslept))));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(cause))) => {
                 let error = error::broken_body(&self.origin, cause);
-                Poll::Ready(Some(Err(self.give_up(error))))
+                let end = End::Broken(error.kind());
+                Poll::Ready(Some(Err(self.give_up(error, end))))
             }
         }
     }
@@ -139,17 +170,20 @@ impl Received {
         let past = self
             .deadline
             .is_some_and(|deadline| deadline <= Instant::now());
-        let error = if past {
-            error::late(&self.origin)
+        let (error, end) = if past {
+            (error::late(&self.origin), End::Late)
         } else {
-            error::silent(&self.origin, self.silence)
+            let error = error::silent(&self.origin, self.silence);
+            let end = End::Broken(error.kind());
+            (error, end)
         };
-        Poll::Ready(Some(Err(self.give_up(error))))
+        Poll::Ready(Some(Err(self.give_up(error, end))))
     }
 
     /// It is complete: the connection may carry the next request.
     fn finish(&mut self) {
         self.incoming = None;
+        self.tell(End::Whole);
         self.guard = None;
         if let Source::Own(lease) = std::mem::replace(&mut self.source, Source::Here) {
             lease.finish();
@@ -157,8 +191,9 @@ impl Received {
     }
 
     /// It will not be complete: the connection is of no use any more.
-    fn give_up(&mut self, error: Error) -> Error {
+    fn give_up(&mut self, error: Error, end: End) -> Error {
         self.incoming = None;
+        self.tell(end);
         self.guard = None;
         self.source = Source::Here;
         error
@@ -167,7 +202,13 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        if self.incoming.take().is_some() {
+        if self.incoming.is_some() {
+            if !self.is_end_stream() {
+                self.tell(End::Dropped {
+                    awaited: self.awaited,
+                });
+            }
+            self.incoming = None;
             // Whoever does not care for the rest of a short body should not cost the next request a connection.
             self.finish();
         }

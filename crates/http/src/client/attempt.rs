@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::Response;
 use tokio::time::Instant;
-use trunkline_core::{BoxFuture, Error, Result};
+use trunkline_core::{BoxFuture, Error, ErrorKind, Result};
 use trunkline_discovery::{Picked, ServiceInstance};
 use trunkline_resilience::breaker::{InstanceCircuits, OwnedPermit};
 use trunkline_resilience::{Attempt, CircuitOpen, Classify, Outcome, Policy, Refusal, Standard};
 
 use super::core::Core;
 use super::destination::{Balanced, Destination, Peer, Tried, is_among};
-use super::judge::{busy_for, outcome_of_answer, ran_out_of_time};
+use super::judge::{busy_for, goes_on, outcome_of_answer, ran_out_of_time};
 use super::outgoing::Outgoing;
-use crate::body::Body;
+use crate::body::{Body, End};
 use crate::coding;
 use crate::connect::ConnectFailed;
 use crate::error::NoAnswer;
@@ -287,11 +288,18 @@ impl<'a> Asked<'a> {
     }
 
     /// There is a result. As long as the body is read, the request counts as under way at the instance.
-    pub(super) fn ended(mut self, result: Result<Reply>) -> Result<Reply> {
+    pub(super) fn ended(mut self, mut result: Result<Reply>) -> Result<Reply> {
         self.told = true;
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.attempt.began);
         let mut outcome = outcome(&result);
+        if outcome == Outcome::Success
+            && let Ok(response) = &mut result
+            && goes_on(response)
+        {
+            self.ends_with(response.body_mut(), elapsed);
+            return result;
+        }
         self.peer
             .attempts
             .observe(outcome != Outcome::Failure, elapsed);
@@ -340,6 +348,30 @@ impl<'a> Asked<'a> {
             response.body_mut().hold(picked);
             response
         })
+    }
+}
+
+impl Asked<'_> {
+    /// A body is on its way, and may break off: how the place did is told when it ends. The latency is that of the head.
+    fn ends_with(&mut self, body: &mut Body, elapsed: Duration) {
+        let (picked, permit) = (self.picked.take(), self.permit.take());
+        let (attempts, fair) = (self.peer.attempts.clone(), self.attempt.fair);
+        body.when_ended(move |ended| {
+            let outcome = ended.end.outcome(fair);
+            attempts.observe(outcome != Outcome::Failure, elapsed);
+            if let Some(permit) = permit {
+                permit.into_late(elapsed).record(outcome);
+            }
+            let Some(mut picked) = picked else { return };
+            picked.record(outcome, elapsed);
+            if outcome == Outcome::Failure {
+                // As with those that get no answer: who dies takes all its bodies along.
+                ended.of_one_place = match ended.end {
+                    End::Broken(ErrorKind::Unavailable) => picked.is_dispensable(),
+                    _ => picked.is_out(),
+                };
+            }
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 use tokio::time::Instant;
-use trunkline_core::{Context, Error, Propagation, Result};
+use trunkline_core::{Context, Error, ErrorKind, Propagation, Result};
 use trunkline_discovery::{Discovery, NoInstance};
 use trunkline_resilience::timeout::Deadline;
 use trunkline_resilience::{Attempt, Call, Current, Declared, EffectivePolicy, Policy};
@@ -23,10 +23,10 @@ use super::destination::{Destination, Tried};
 use super::endpoint::Endpoints;
 use super::health::Checked;
 use super::inject::Injector;
-use super::judge::{Judge, no_connection};
+use super::judge::{Judge, goes_on, no_connection};
 use super::outgoing::{Dressed, IDEMPOTENCY_KEY, Outgoing};
 use super::versions::{Leg, VersionPolicies, asked_versions};
-use crate::body::Body;
+use crate::body::{Body, End, Ended};
 use crate::cache::{ClientCache, EndpointCache};
 use crate::coding::Codings;
 use crate::limits::Limits;
@@ -191,12 +191,27 @@ impl Core {
         endpoint: &Endpoint,
         draft: &Draft,
         context: &Context,
-        result: Result<Reply>,
+        mut result: Result<Reply>,
         began: Instant,
         active: impl Send + 'static,
     ) -> Result<Reply> {
         let elapsed = began.elapsed();
-        self.count(endpoint, &result, elapsed);
+        let on_its_way = result.as_mut().is_ok_and(|reply| goes_on(reply));
+        match &mut result {
+            // Counted when its body ends: one that breaks off is a failure. The latency is that of the head.
+            Ok(response) if on_its_way => {
+                let (metrics, status) = (endpoint.metrics.clone(), response.status().as_u16());
+                let tell = move |ended: &mut Ended| match ended.end {
+                    End::Broken(kind) => metrics.failed(kind, elapsed),
+                    End::Late => metrics.failed(ErrorKind::Timeout, elapsed),
+                    End::Whole | End::Overslept | End::Dropped { .. } => {
+                        metrics.answered(status, elapsed);
+                    }
+                };
+                response.body_mut().when_ended(tell);
+            }
+            _ => self.count(endpoint, &result, elapsed),
+        }
         self.log(endpoint, draft, context, &result, elapsed);
         match result {
             Ok(mut response) => {

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use trunkline_core::{Clock, Error, ErrorKind, Origin as Side, Problem, Retry, SystemClock};
+use trunkline_resilience::breaker::LateReport;
 use trunkline_resilience::retry::{FailedAttempt, Stopped};
 use trunkline_resilience::{Attempt, Classify, Outcome, RetryExhausted, Standard};
 
@@ -43,6 +44,18 @@ pub(crate) fn outcome_of_answer(response: &Response<Body>) -> Outcome {
         Outcome::Failure if is_retried(response.headers()) => Outcome::Ignored,
         outcome => outcome,
     }
+}
+
+/// Whether the answer is judged by how its body ends. Events have no end to wait for: their head has to do.
+pub(crate) fn goes_on(response: &mut Response<Body>) -> bool {
+    response.body_mut().is_coming() && !is_of_events(response.headers())
+}
+
+fn is_of_events(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// Whether what went wrong is that there was too little time, here or at the other side.
@@ -109,6 +122,22 @@ impl Classify<Answered> for Judge<'_> {
 
     fn ran_out_of_time(&self, result: &Answered) -> bool {
         ran_out_of_time(result)
+    }
+
+    fn goes_on(&self, result: &mut Answered) -> bool {
+        result.as_mut().is_ok_and(goes_on)
+    }
+
+    fn hand_over(&self, result: &mut Answered, attempt: &Attempt, report: LateReport) {
+        let fair = attempt.fair;
+        if let Ok(response) = result {
+            response.body_mut().when_ended(move |ended| {
+                report.record(match ended.of_one_place {
+                    true => Outcome::Ignored,
+                    false => ended.end.outcome(fair),
+                });
+            });
+        }
     }
 
     fn concerns_one_place(&self, attempt: &Attempt) -> bool {

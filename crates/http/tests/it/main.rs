@@ -10,6 +10,7 @@ mod client;
 mod coding;
 mod deadline;
 mod departed;
+mod ending;
 mod events;
 mod fallback;
 #[cfg(feature = "graphql")]

@@ -36,7 +36,7 @@ use crate::target::Target;
 pub use calling::Calling;
 pub use error::{CallError, CircuitOpen};
 pub use instances::InstanceCircuits;
-pub use permit::{OwnedPermit, Permit};
+pub use permit::{LateReport, OwnedPermit, Permit};
 pub use service::{BreakerLayer, BreakerService, ResponseFuture};
 pub use settings::{BreakerSettings, CircuitPer, SlowCallSettings, WindowKind, WindowSettings};
 pub use state::{Control, State};

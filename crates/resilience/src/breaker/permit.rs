@@ -157,6 +157,46 @@ macro_rules! permit {
     };
 }
 
+impl Permit<'_> {
+    /// Keeps it for longer than the borrow: the call goes on, its latency is known.
+    pub(crate) fn into_late(mut self, breaker: &Arc<Breaker>, took: Duration) -> LateReport {
+        let ticket = self.ticket;
+        // The place of a probe goes along.
+        self.ticket.hot = ticket.hot.without_probe();
+        OwnedPermit::new(Arc::clone(breaker), ticket).into_late(took)
+    }
+}
+
+impl OwnedPermit {
+    /// The call has been answered after so long, and how it ends is still to come.
+    pub fn into_late(self, took: Duration) -> LateReport {
+        LateReport { permit: self, took }
+    }
+}
+
+/// The report of a call whose answer is there and not complete, such as one of which the body is still on its way. The time
+/// to the answer is what tells whether it was slow.
+///
+/// Dropped without a report it counts neither as a success nor as a failure and frees its place.
+#[derive(Debug)]
+#[must_use = "dropped at once it reports nothing"]
+pub struct LateReport {
+    permit: OwnedPermit,
+    took: Duration,
+}
+
+impl LateReport {
+    /// Reports how the call ended.
+    pub fn record(mut self, outcome: Outcome) {
+        let ticket = &mut self.permit.ticket;
+        if ticket.started != 0 {
+            let now = self.permit.breaker.stamp_now();
+            ticket.started = now.saturating_sub(nanos(self.took)).max(1);
+        }
+        self.permit.settle(outcome);
+    }
+}
+
 permit! {
     /// Leave to make one call, borrowed from a [`Breaker`].
     Permit<'a>, &'a Breaker

@@ -230,7 +230,7 @@ impl<C> Run<'_, C> {
             Some(chaos) => Box::pin(self.disturbed(chaos, attempt, operation)).await,
         };
         match ended {
-            Ok(result) => {
+            Ok(mut result) => {
                 if let Some(slot) = slot {
                     let unfair = !attempt.fair && self.judge.ran_out_of_time(&result);
                     let outcome = match unfair {
@@ -241,6 +241,14 @@ impl<C> Run<'_, C> {
                 }
                 if let Some(permit) = permit {
                     let outcome = self.judge.outcome(&result);
+                    if outcome == Outcome::Success
+                        && let Some(breaker) = &self.engine.breaker
+                        && self.judge.goes_on(&mut result)
+                    {
+                        let report = permit.into_late(breaker, attempt.began.elapsed());
+                        self.judge.hand_over(&mut result, &attempt, report);
+                        return Step::Made(result);
+                    }
                     let unfair = !attempt.fair && self.judge.ran_out_of_time(&result);
                     let ignored = outcome == Outcome::Failure
                         && (unfair || self.judge.concerns_one_place(&attempt));

@@ -10,6 +10,7 @@ mod conformance;
 mod failure;
 mod fallback;
 mod hedge;
+mod late;
 mod layers;
 mod limits;
 mod policy;
