@@ -102,9 +102,28 @@ struct Watched {
     /// Discovery knows of no instance in rotation.
     absent: bool,
     /// Circuits that are not closed, with the number of the change that made them so.
-    troubled: BTreeMap<Target, State>,
+    troubled: BTreeMap<(Target, Calls), State>,
     /// The last change heard of each circuit: two may arrive in the other order.
-    heard: HashMap<Target, u32>,
+    heard: HashMap<(Target, Calls), u32>,
+}
+
+/// Whose calls a circuit lets through: the same target has one for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Calls {
+    /// This process's own.
+    Own,
+    /// Those that its gateway passes on.
+    Forwarded,
+}
+
+/// Hears of the circuits of what the gateway passes on.
+#[derive(Debug)]
+struct OfForwarded(Arc<CircuitHealth>);
+
+impl Observer for OfForwarded {
+    fn circuit_changed(&self, change: &CircuitChange) {
+        self.0.changed(Calls::Forwarded, change);
+    }
 }
 
 impl CircuitHealth {
@@ -115,6 +134,15 @@ impl CircuitHealth {
         })
     }
 
+    /// Who is to be told of the circuits of these calls.
+    pub(crate) fn observer(self: &Arc<Self>, calls: Calls) -> Arc<dyn Observer> {
+        let shown = Arc::clone(self);
+        match calls {
+            Calls::Own => shown,
+            Calls::Forwarded => Arc::new(OfForwarded(shown)),
+        }
+    }
+
     /// Adds a client of a target to the document, and says whether it is the first of it. It never makes the whole unhealthy:
     /// the service works, in part. `circuits` are asked for those of the target that changed before it was shown, such as
     /// one that is forced open.
@@ -123,7 +151,7 @@ impl CircuitHealth {
         name: &str,
         target: &str,
         metadata: &[(&str, String)],
-        circuits: &PolicyRegistry,
+        (circuits, calls): (&PolicyRegistry, Calls),
     ) -> bool {
         let component =
             self.health
@@ -137,15 +165,13 @@ impl CircuitHealth {
         watched.clients.insert(name.to_owned(), component);
         let is_first = watched.clients.len() == 1;
         drop(targets);
-        if is_first {
-            // From now on changes are heard. What is heard meanwhile is later than what is seen here.
-            let seen = circuits.circuit_states();
-            self.saw(target, seen);
-        }
+        // From now on changes are heard. What is heard meanwhile is later than what is seen here.
+        let seen = circuits.circuit_states();
+        self.saw(target, calls, seen);
         is_first
     }
 
-    fn saw(&self, target: &str, circuits: Vec<CircuitStatus>) {
+    fn saw(&self, target: &str, calls: Calls, circuits: Vec<CircuitStatus>) {
         let mut targets = self.targets();
         let Some(watched) = targets.get_mut(target) else {
             return;
@@ -157,8 +183,9 @@ impl CircuitHealth {
             target, circuit, ..
         } in own
         {
-            if !watched.heard.contains_key(&target) {
-                watched.troubled.insert(target, circuit.state);
+            let key = (target, calls);
+            if !watched.heard.contains_key(&key) {
+                watched.troubled.insert(key, circuit.state);
             }
         }
         watched.tell_all();
@@ -203,7 +230,7 @@ impl Watched {
         match self.troubled.first_key_value() {
             None if self.absent => component.mark_degraded("there is no instance"),
             None => component.mark_healthy(),
-            Some((target, state)) => {
+            Some(((target, _), state)) => {
                 component.mark_degraded(&format!("circuit of {target} is {}", state.as_str()));
             }
         }
@@ -212,19 +239,26 @@ impl Watched {
 
 impl Observer for CircuitHealth {
     fn circuit_changed(&self, change: &CircuitChange) {
+        self.changed(Calls::Own, change);
+    }
+}
+
+impl CircuitHealth {
+    fn changed(&self, calls: Calls, change: &CircuitChange) {
         let mut targets = self.targets();
         let Some(watched) = targets.get_mut(&change.target.service) else {
             return;
         };
-        let heard = watched.heard.entry(change.target.clone()).or_default();
+        let key = (change.target.clone(), calls);
+        let heard = watched.heard.entry(key.clone()).or_default();
         if *heard > change.sequence {
             return;
         }
         *heard = change.sequence;
         if change.to == State::Closed {
-            watched.troubled.remove(&change.target);
+            watched.troubled.remove(&key);
         } else {
-            watched.troubled.insert(change.target.clone(), change.to);
+            watched.troubled.insert(key, change.to);
         }
         watched.tell_all();
     }
@@ -244,7 +278,7 @@ mod tests {
         let shown = Arc::clone(&observer);
         let policies = PolicyRegistry::builder().observer(observer).build();
         for name in ["payment-service", "payment_service"] {
-            shown.show(name, "payment-service", &[], &policies);
+            shown.show(name, "payment-service", &[], (&policies, Calls::Own));
         }
         let target = Target::service("payment-service").with_endpoint("POST /charges");
         let policy = policies.policy(&target, |_| Arc::new(EffectivePolicy::default()));
@@ -259,7 +293,7 @@ mod tests {
             attempt(|| Err(Error::unavailable("refused"))).await;
         }
         // So is one that comes later.
-        shown.show("late", "payment-service", &[], &policies);
+        shown.show("late", "payment-service", &[], (&policies, Calls::Own));
         for name in ["payment-service", "payment_service", "late"] {
             let status = health.component_status(&format!("http_client_{name}"));
             let status = status.unwrap();
@@ -300,7 +334,7 @@ mod tests {
             let target = Target::service(service);
             let _made = policies.policy(&target, |_| forced(Control::ForcedOpen));
         }
-        shown.show("default", "payment-service", &[], &policies);
+        shown.show("default", "payment-service", &[], (&policies, Calls::Own));
         let status = health.component_status("http_client_default").unwrap();
         assert_eq!(status.status, Status::Degraded);
         let said = status.last_error.unwrap();

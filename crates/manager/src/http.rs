@@ -15,11 +15,11 @@ use trunkline_http::{
     Transport, TransportConfig,
 };
 use trunkline_resilience::config::PolicyConfig;
-use trunkline_resilience::{Declared, EffectivePolicy, Observer, PolicyRegistry, Target};
+use trunkline_resilience::{Declared, EffectivePolicy, PolicyRegistry, Target};
 use trunkline_telemetry::Metrics;
 
 use crate::answers::Answers;
-use crate::circuits::CircuitHealth;
+use crate::circuits::{Calls, CircuitHealth};
 use crate::config::{fixed_segments, is_production};
 use crate::named::{DEFAULT, Missing};
 use crate::policies::{CurrentConfig, Origin, Policies};
@@ -65,6 +65,9 @@ pub(crate) struct HttpClients {
     config: CurrentConfig,
     discovery: Result<Discovery, Missing>,
     policies: Policies,
+    /// Of what the gateway passes on. What strangers send opens no circuit of this process's own calls and uses up none of
+    /// their places and retries, nor the other way round.
+    forwarded: Policies,
     shown: Arc<CircuitHealth>,
     propagation: Propagation,
     metrics: Metrics,
@@ -88,12 +91,16 @@ impl HttpClients {
     ) -> Self {
         let answers = Answers::new(&config.load(), &metrics);
         let shown = CircuitHealth::new(health.clone());
-        let policies = PolicyRegistry::builder()
-            .observer(PolicyMetrics::new(&metrics))
-            .observer(Arc::clone(&shown) as Arc<dyn Observer>)
-            .build();
+        let policies = |calls| {
+            let registry = PolicyRegistry::builder()
+                .observer(PolicyMetrics::new(&metrics))
+                .observer(shown.observer(calls))
+                .build();
+            Policies::new(Arc::clone(&config), registry)
+        };
         Self {
-            policies: Policies::new(Arc::clone(&config), policies),
+            policies: policies(Calls::Own),
+            forwarded: policies(Calls::Forwarded),
             config,
             discovery,
             shown,
@@ -112,9 +119,11 @@ impl HttpClients {
         &self.policies
     }
 
-    /// Those of clients with settings of their own.
-    pub(crate) fn adjusted(&self) -> Vec<Policies> {
-        self.adjusted.all()
+    /// Those of what the gateway passes on, and of clients with settings of their own.
+    pub(crate) fn other_policies(&self) -> Vec<Policies> {
+        let mut all = self.adjusted.all();
+        all.push(self.forwarded.clone());
+        all
     }
 
     pub(crate) fn discovery(&self) -> Result<Discovery> {
@@ -168,7 +177,7 @@ impl HttpClients {
                 "there are too many HTTP clients; ask for services by their names",
             ));
         }
-        self.show(name, client.service_name())?;
+        self.show(name, client.service_name(), Calls::Own)?;
         kept.insert(name.to_owned(), client.clone());
         Ok(client)
     }
@@ -206,7 +215,7 @@ impl HttpClients {
     }
 
     /// Puts a client into the health document, with the circuits of its target and the instances of its service.
-    fn show(&self, name: &str, target: &str) -> Result<()> {
+    fn show(&self, name: &str, target: &str, calls: Calls) -> Result<()> {
         let config = self.config.load();
         let configured = config.http_clients.get(name);
         let service = configured
@@ -216,10 +225,13 @@ impl HttpClients {
         let shown = config.redacted();
         let place = shown["http_clients"][name]["base_url"].as_str();
         let place = place.map_or_else(|| format!("service {service}"), ToOwned::to_owned);
-        let registry = self.policies.registry();
-        let is_first = self
-            .shown
-            .show(name, target, &[("base_url", place)], registry);
+        let policies = match calls {
+            Calls::Own => &self.policies,
+            Calls::Forwarded => &self.forwarded,
+        };
+        let circuits = (policies.registry(), calls);
+        let metadata = [("base_url", place)];
+        let is_first = self.shown.show(name, target, &metadata, circuits);
         let is_service = configured.is_none_or(|settings| settings.base_url.is_none());
         if let (true, true, Ok(discovery)) = (is_first, is_service, &self.discovery) {
             let instances = discovery.instances(&ServiceName::new(service)?);
@@ -405,12 +417,12 @@ impl HttpClients {
             .propagation(self.propagation.clone())
             .metrics(&self.metrics)
             .policies(
-                self.policies.registry(),
-                settings_of(&self.policies, Origin::Gateway),
+                self.forwarded.registry(),
+                settings_of(&self.forwarded, Origin::Gateway),
             )
             .build()
             .and_then(|client| {
-                self.show(service.as_str(), client.service_name())?;
+                self.show(service.as_str(), client.service_name(), Calls::Forwarded)?;
                 Ok(client)
             })
             .map_err(|error| error.with_component(format!("gateway {service}")))

@@ -446,7 +446,7 @@ impl CommunicationManager {
     #[cfg(feature = "http")]
     pub(crate) fn policies(&self) -> Vec<Policies> {
         let mut all = vec![self.0.http.policies().clone(), self.0.publishing.clone()];
-        all.extend(self.0.http.adjusted());
+        all.extend(self.0.http.other_policies());
         all
     }
 

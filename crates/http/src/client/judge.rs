@@ -125,7 +125,7 @@ impl Classify<Answered> for Judge<'_> {
     }
 
     fn goes_on(&self, result: &mut Answered) -> bool {
-        result.as_mut().is_ok_and(goes_on)
+        result.as_mut().is_ok_and(|reply| goes_on(reply))
     }
 
     fn hand_over(&self, result: &mut Answered, attempt: &Attempt, report: LateReport) {

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "gateway")]
 mod access;
+#[cfg(feature = "gateway")]
+mod forwarded;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -71,7 +71,7 @@ fn man10_the_access_log_names_the_route_of_services_and_gateways() {
 }
 
 /// A gateway before this service, and where it listens.
-fn before(users: SocketAddr, circuits: bool) -> (CommunicationManager, SocketAddr) {
+pub(super) fn before(users: SocketAddr, circuits: bool) -> (CommunicationManager, SocketAddr) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     let place = ServiceConfig::at("127.0.0.1", users.port());
