@@ -90,13 +90,10 @@ pub(crate) fn read(properties: &AMQPProperties, headers: &mut Metadata) {
         None if headers.contains(common::CORRELATION_ID) => return,
         None => add(headers, header::IN_REPLY_TO, correlation.clone()),
     }
-    let correlation = correlation.filter(|id| is_correlation_id(id));
-    add(headers, common::CORRELATION_ID, correlation);
-}
-
-/// Whether a correlation id is one that the header may carry.
-pub(crate) fn is_correlation_id(id: &str) -> bool {
-    (1..=LONGEST_CORRELATION).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+    let fits = |id: &String| {
+        (1..=LONGEST_CORRELATION).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+    };
+    add(headers, common::CORRELATION_ID, correlation.filter(fits));
 }
 
 /// An id for a message whose sender gave it none: of all that stays the same when it comes again. Equal messages have the

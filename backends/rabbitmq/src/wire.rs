@@ -4,17 +4,13 @@
 //! Headers go into the table, as text or else as bytes; attributes of CloudEvents under the names of its AMQP binding. What
 //! the table cannot say is said in headers of our own, which are written only where they are needed: the key, the exact
 //! time, and the order of headers where it is not the alphabetical one of the table or a name stands twice.
-//!
-//! To take an entry of the table apart costs server and clients more than most else of a small message. So what publishers
-//! add to every message and properties say anyway is not in the table of ours: see [`Brief`].
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
-use trunkline_core::names::{header as common, message_header as header};
+use trunkline_core::names::message_header as header;
 use trunkline_core::{Error, MetadataValue, Result, Timestamp};
 use trunkline_messaging::Message;
 use trunkline_messaging::cloudevents::message_id;
@@ -25,8 +21,6 @@ use crate::foreign;
 const KEY: &str = "trunkline-key";
 /// When it was published, in microseconds since 1970: AMQP's own field counts seconds.
 const PUBLISHED_AT: &str = "trunkline-published-at";
-/// The same, of a message whose table is [`Brief`].
-const BRIEF: &str = "trunkline-at";
 /// The names of the headers in their order, one a line.
 const ORDER: &str = "trunkline-header-order";
 /// The topic of a message that came back to its group's queue after a delay.
@@ -61,15 +55,8 @@ pub(crate) fn properties(message: &Message) -> Result<AMQPProperties> {
         properties = properties.with_content_type(short("the content type", content_type)?);
     }
     let mut table = FieldTable::default();
-    let names: Vec<Cow<'_, str>> = message
-        .headers
-        .iter()
-        .map(|(name, _)| bound(name))
-        .collect();
-    let is_alphabetical = names.is_sorted_by(|one, other| one < other);
-    let brief = Brief::of(message).filter(|_| is_alphabetical);
-    let mut order: Vec<&str> = Vec::new();
-    for ((name, value), on_wire) in message.headers.iter().zip(&names) {
+    let mut order: Vec<&str> = Vec::with_capacity(message.headers.len());
+    for (name, value) in message.headers.iter() {
         if name == PRIORITY
             && let Some(priority) = value.as_str().and_then(|text| text.parse().ok())
             && properties.priority().is_none()
@@ -77,20 +64,14 @@ pub(crate) fn properties(message: &Message) -> Result<AMQPProperties> {
             properties = properties.with_priority(priority);
             continue;
         }
-        if brief.as_ref().is_some_and(|brief| brief.says(name)) {
-            continue;
-        }
-        if !is_alphabetical {
-            order.push(name);
-        }
-        add(&mut table, short("the name of a header", on_wire)?, value);
+        order.push(name);
+        add(
+            &mut table,
+            short("the name of a header", &bound(name))?,
+            value,
+        );
     }
-    // What the priority left may be in order.
-    if !order
-        .iter()
-        .map(|name| bound(name))
-        .is_sorted_by(|one, other| one < other)
-    {
+    if !is_alphabetical(&order) {
         table.insert(ORDER.into(), text(order.join("\n")));
     }
     if let Some(key) = &message.key {
@@ -99,75 +80,12 @@ pub(crate) fn properties(message: &Message) -> Result<AMQPProperties> {
     if let Some(at) = message.published_at {
         let seconds = u64::try_from(at.unix_millis() / 1000).unwrap_or(0);
         properties = properties.with_timestamp(seconds);
-        let name = if brief.is_some() { BRIEF } else { PUBLISHED_AT };
-        table.insert(name.into(), AMQPValue::LongLongInt(at.unix_micros()));
+        table.insert(
+            PUBLISHED_AT.into(),
+            AMQPValue::LongLongInt(at.unix_micros()),
+        );
     }
     Ok(foreign::write(properties, message).with_headers(table))
-}
-
-/// Headers that are not in the table, because properties say them: `service` (the app id), the correlation id, and
-/// `timestamp`, which is the exact time of the message. Only of messages whose headers are alphabetical, so that they find
-/// their place again.
-struct Brief {
-    service: bool,
-    correlation: bool,
-}
-
-impl Brief {
-    fn of(message: &Message) -> Option<Self> {
-        let headers = &message.headers;
-        // One of that name, whatever its case, and spelled like that.
-        let only = |name: &str| {
-            let mut known = headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
-            let (spelled, value) = known.next()?;
-            let is_only = known.next().is_none() && spelled == name;
-            value.as_str().filter(|_| is_only)
-        };
-        let at = Timestamp::from_unix_micros(message.published_at?.unix_micros());
-        if only(header::TIMESTAMP)? != at.to_string() {
-            return None;
-        }
-        // Answers and questions say something else in that property.
-        let asks = headers.contains(header::REPLY_TO) || headers.contains(header::IN_REPLY_TO);
-        Some(Self {
-            service: only(header::SERVICE).is_some_and(|name| name.len() <= LONGEST),
-            correlation: !asks
-                && only(common::CORRELATION_ID).is_some_and(foreign::is_correlation_id),
-        })
-    }
-
-    fn says(&self, name: &str) -> bool {
-        name == header::TIMESTAMP
-            || (self.service && name == header::SERVICE)
-            || (self.correlation && name == common::CORRELATION_ID)
-    }
-
-    /// What a table left out, in the order of the table.
-    fn left_out(
-        properties: &AMQPProperties,
-        table: &BTreeMap<ShortString, AMQPValue>,
-        at: Timestamp,
-    ) -> impl Iterator<Item = (&'static str, MetadataValue)> + use<> {
-        let value = |property: &Option<ShortString>| {
-            let text = property.as_ref()?.as_str();
-            Some(MetadataValue::from(text))
-        };
-        let is_absent = |name: &str| {
-            let mut names = table.keys();
-            !names.any(|known| known.as_str().eq_ignore_ascii_case(name))
-        };
-        let asks = !is_absent(header::REPLY_TO) || !is_absent(header::IN_REPLY_TO);
-        let correlation = value(properties.correlation_id())
-            .filter(|_| !asks && is_absent(common::CORRELATION_ID));
-        let service = value(properties.app_id()).filter(|_| is_absent(header::SERVICE));
-        let said = [
-            (common::CORRELATION_ID, correlation),
-            (header::SERVICE, service),
-            (header::TIMESTAMP, Some(at.to_string().into())),
-        ];
-        said.into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-    }
 }
 
 /// A header for the broker's own use.
@@ -202,7 +120,7 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>, came: Came<
         message.headers.append(PRIORITY, priority.to_string());
     }
     if let Some(table) = properties.headers() {
-        read(properties, table.inner(), &mut message);
+        read(table.inner(), &mut message);
     }
     foreign::read(properties, &mut message.headers);
     // An event of somebody else has an id of its own, by which its repetition is recognised.
@@ -217,32 +135,15 @@ pub(crate) fn message(properties: &AMQPProperties, payload: Vec<u8>, came: Came<
 }
 
 /// Reads the table of headers.
-fn read(
-    properties: &AMQPProperties,
-    table: &BTreeMap<ShortString, AMQPValue>,
-    message: &mut Message,
-) {
-    let time = |name| match table.get(name) {
-        Some(AMQPValue::LongLongInt(micros)) => Some(Timestamp::from_unix_micros(*micros)),
-        _ => None,
-    };
-    let brief = time(BRIEF);
-    if let Some(at) = brief.or_else(|| time(PUBLISHED_AT)) {
-        message.published_at = Some(at);
+fn read(table: &BTreeMap<ShortString, AMQPValue>, message: &mut Message) {
+    if let Some(AMQPValue::LongLongInt(micros)) = table.get(PUBLISHED_AT) {
+        message.published_at = Some(Timestamp::from_unix_micros(*micros));
     }
     message.key = table.get(KEY).and_then(bytes_of);
-    let mut left_out = brief
-        .map(|at| Brief::left_out(properties, table, at))
-        .into_iter()
-        .flatten()
-        .peekable();
-    let mut headers = Vec::with_capacity(table.len() + 3);
+    let mut headers = Vec::with_capacity(table.len());
     for (name, value) in table {
         if !is_own(name.as_str()) {
             let wire = name.as_str();
-            while let Some((name, value)) = left_out.next_if(|(name, _)| *name < wire) {
-                headers.push((name.to_owned(), value));
-            }
             let name = unbound(wire);
             match moment(value).filter(|_| name == TIME && name != wire) {
                 Some(at) => headers.push((name, at.to_string().into())),
@@ -250,7 +151,6 @@ fn read(
             }
         }
     }
-    headers.extend(left_out.map(|(name, value)| (name.to_owned(), value)));
     if let Some(order) = table.get(ORDER).and_then(bytes_of) {
         sort(&mut headers, &String::from_utf8_lossy(&order));
     }
@@ -368,7 +268,6 @@ pub(crate) fn is_own(name: &str) -> bool {
     matches!(
         name,
         KEY | PUBLISHED_AT
-            | BRIEF
             | ORDER
             | TOPIC
             | DELIVERIES
@@ -380,10 +279,10 @@ pub(crate) fn is_own(name: &str) -> bool {
         || name.starts_with("x-last-death-")
 }
 
-fn bound(name: &str) -> Cow<'_, str> {
+fn bound(name: &str) -> String {
     match name.strip_prefix(OURS) {
-        Some(attribute) => format!("{BINDING}{attribute}").into(),
-        None => name.into(),
+        Some(attribute) => format!("{BINDING}{attribute}"),
+        None => name.to_owned(),
     }
 }
 
@@ -395,6 +294,14 @@ fn unbound(name: &str) -> String {
         Some(attribute) => format!("{OURS}{attribute}"),
         None => name.to_owned(),
     }
+}
+
+/// Whether the table gives the headers back as they were: by the names on the wire, each once.
+fn is_alphabetical(names: &[&str]) -> bool {
+    let on_wire: Vec<String> = names.iter().map(|name| bound(name)).collect();
+    on_wire
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a < b))
 }
 
 /// Puts headers into the order of their names; values of one name keep theirs, what is not named comes last.
@@ -468,78 +375,6 @@ mod tests {
             pairs
         };
         assert_eq!(pairs(&back), pairs(&message));
-    }
-
-    /// As publishers complete it.
-    fn completed() -> Message {
-        let at = Timestamp::from_unix_micros(1_736_418_600_123_456);
-        let mut message = Message::new("body");
-        message.published_at = Some(at);
-        for (name, value) in [
-            (common::CORRELATION_ID, "abc"),
-            ("ce-id", message.id.clone().as_str()),
-            ("ce-time", at.to_string().as_str()),
-            (header::SERVICE, "orders"),
-            (header::TIMESTAMP, at.to_string().as_str()),
-            ("traceparent", "00-1-2-01"),
-        ] {
-            message.headers.append(name, value);
-        }
-        message
-    }
-
-    fn names_of(message: &Message) -> Vec<String> {
-        let properties = properties(message).unwrap();
-        let table = properties.headers().clone().unwrap_or_default();
-        table.inner().keys().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn what_properties_say_is_not_in_the_table() {
-        let message = completed();
-        let expected = ["cloudEvents:id", "cloudEvents:time", "traceparent", BRIEF];
-        assert_eq!(names_of(&message), expected);
-        assert_eq!(there_and_back(&message), message);
-    }
-
-    #[test]
-    fn what_properties_cannot_say_is_in_the_table() {
-        let with = |name: &str, value: &str| {
-            let mut message = completed();
-            message.headers.insert(name, value);
-            let mut pairs: Vec<_> = std::mem::take(&mut message.headers).into_iter().collect();
-            pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
-            message.headers.extend(pairs);
-            message
-        };
-        for (name, value, is_left_out) in [
-            // Of another time than the message.
-            (header::TIMESTAMP, "2020-01-01T00:00:00Z", false),
-            // That property has the id of the question.
-            (header::IN_REPLY_TO, "7", true),
-            (header::REPLY_TO, "replies.orders", true),
-            (common::CORRELATION_ID, "one two", true),
-            (common::CORRELATION_ID, "", true),
-            (header::SERVICE, &"x".repeat(256), true),
-            ("Service", "another spelling", true),
-            ("x-correlation-id", "abc", true),
-        ] {
-            let message = with(name, value);
-            let names = names_of(&message);
-            assert_eq!(
-                names.iter().any(|name| name == BRIEF),
-                is_left_out,
-                "{name}"
-            );
-            assert_eq!(there_and_back(&message), message, "{name}: {value}");
-        }
-        let mut unsorted = completed();
-        unsorted.headers.append("a", "last");
-        assert!(!names_of(&unsorted).iter().any(|name| name == BRIEF));
-        assert_eq!(there_and_back(&unsorted), unsorted);
-        let mut twice = completed();
-        twice.headers.append("Traceparent", "of another case");
-        assert_eq!(there_and_back(&twice).headers, twice.headers);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) use layers::fixed_segments;
 pub use loader::ConfigLoader;
 pub use model::{CommunicationConfig, EmbeddedConfig, HealthConfig, ServiceInfo};
 pub use place::{Place, Source};
+#[cfg(feature = "http")]
 pub(crate) use profile::is_production;
 pub use reload::{ConfigState, ConfigWatch, RELOAD_INTERVAL};
 #[cfg(feature = "http")]
