@@ -14,5 +14,6 @@ page!(discovery, "discovery.md");
 page!(gateway, "gateway.md");
 page!(operating, "operating.md");
 page!(messaging, "messaging.md");
+page!(recipes, "recipes.md");
 page!(events, "events.md");
 page!(readme, "../../README.md");

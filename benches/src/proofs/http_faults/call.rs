@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::time::timeout;
 use trunkline_core::{Error, ErrorKind};
 use trunkline_http::{
-    EnhancedHttpClient, HttpClientConfig, ServiceError, Transport, TransportConfig,
+    EnhancedHttpClient, HttpClientConfig, RedirectConfig, RequestBuilder, ServiceError, Transport,
+    TransportConfig,
 };
+use trunkline_resilience::config::VersionsConfig;
 
-use super::faults::{Fault, Later, Script};
+use super::faults::{Asking, Fault, Later, Script};
 use super::server::Server;
 
 /// Far more than anything here may take: what hangs fails the proof.
@@ -98,7 +100,13 @@ async fn cell(fault: &Fault, method: Method, times: usize) -> Result<Seen> {
     }
     server.count();
     let total = fault.total.unwrap_or(PATIENCE);
-    let outcome = timeout(HANGS, answer(&client, method, total))
+    let asking = async {
+        match fault.asking {
+            Asking::Plain | Asking::Versions => answer(&client, method, total).await,
+            Asking::Events => events(&client, method).await,
+        }
+    };
+    let outcome = timeout(HANGS, asking)
         .await
         .with_context(|| format!("{}, {}: the call hangs", fault.name, method.name()))?;
     let (arrived, taken_up) = (server.arrived(), server.taken_up());
@@ -120,6 +128,10 @@ fn client(fault: &Fault, server: &Server) -> Result<EnhancedHttpClient> {
     let mut config = HttpClientConfig::new(format!("http://{}", server.address));
     config.retry.delay = Some(Duration::from_millis(10));
     config.timeout.first_byte = fault.head;
+    if fault.asking == Asking::Versions {
+        config.redirects = RedirectConfig::same_origin();
+        config.versions = VersionsConfig::new(["v2", "v1"]).on_status([404]);
+    }
     let mut transport = TransportConfig::from(&config);
     transport.http2_prior_knowledge = fault.http2;
     Ok(EnhancedHttpClient::builder()
@@ -130,17 +142,48 @@ fn client(fault: &Fault, server: &Server) -> Result<EnhancedHttpClient> {
 
 const GOOD: &str = "200 `hello`";
 
-/// Makes a call and says in a few words what came of it.
-async fn answer(client: &EnhancedHttpClient, method: Method, total: Duration) -> String {
+const GOOD_EVENT: &str = "`hello`";
+
+/// Events after which a stream that goes on for ever is left.
+const MOST_EVENTS: usize = 3;
+
+fn request(client: &EnhancedHttpClient, method: Method) -> RequestBuilder<'_> {
     let body = serde_json::json!({ "amount": 1999 });
-    let request = match method {
+    match method {
         Method::Get => client.get("/"),
         Method::Put => client.put("/").json(&body),
         Method::Post => client.post("/").json(&body),
         Method::PostWithKey => client.post("/").json(&body).idempotency_key("order-1"),
         Method::Delete => client.delete("/"),
+    }
+}
+
+/// Follows a stream of events until the good one has come, or it is over, or it has begun so often.
+async fn events(client: &EnhancedHttpClient, method: Method) -> String {
+    let mut stream = match request(client, method).events() {
+        Ok(stream) => stream,
+        Err(error) => return describe(error),
     };
-    let response = match request.timeout(total).send().await {
+    let mut seen = Vec::new();
+    while seen.len() < MOST_EVENTS && seen.last().is_none_or(|last| last != GOOD_EVENT) {
+        match stream.next().await {
+            Some(Ok(event)) => seen.push(format!("`{}`", event.data)),
+            Some(Err(error)) => {
+                seen.push(describe(error));
+                break;
+            }
+            None => {
+                seen.push("the end".to_owned());
+                break;
+            }
+        }
+    }
+    seen.join(", ")
+}
+
+/// Makes a call and says in a few words what came of it.
+async fn answer(client: &EnhancedHttpClient, method: Method, total: Duration) -> String {
+    let response = match request(client, method).timeout(total).send().await {
         Ok(response) => response,
         Err(error) => return describe(error),
     };

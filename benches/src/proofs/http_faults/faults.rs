@@ -15,6 +15,8 @@ pub(super) enum Script {
     Answer(Vec<Piece>, End),
     /// A whole answer with this status that asks to come back later.
     ComeBackLater(u16, Later),
+    /// The request is taken up and leads on to a place where nothing is found.
+    LeadOn,
     /// HTTP/2: frames on the stream of the request, sent as soon as its head is here, without taking it up.
     TurnAway(fn(u32) -> Vec<u8>),
     /// HTTP/2: frames on the stream of the request, after it was taken up.
@@ -56,10 +58,21 @@ pub(super) enum Later {
     Unsaid,
 }
 
+/// What the client is set up for, and asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    Plain,
+    /// Of two versions, the second where the first has nothing; redirects are followed.
+    Versions,
+    /// A stream of events.
+    Events,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub(super) name: &'static str,
     pub(super) script: Script,
+    pub(super) asking: Asking,
     pub(super) http2: bool,
     /// The request finds a connection that has carried another.
     pub(super) reused: bool,
@@ -74,6 +87,7 @@ impl Fault {
         Self {
             name,
             script,
+            asking: Asking::Plain,
             http2: false,
             reused: false,
             head: None,
@@ -92,6 +106,11 @@ impl Fault {
 
     fn on_a_reused_connection(mut self) -> Self {
         self.reused = true;
+        self
+    }
+
+    fn asking_for(mut self, asking: Asking) -> Self {
+        self.asking = asking;
         self
     }
 
@@ -127,6 +146,7 @@ pub(super) fn all() -> Vec<Fault> {
     faults.extend(heads());
     faults.extend(bodies());
     faults.extend(come_back_later());
+    faults.extend(asked_otherwise());
     faults.extend(http2());
     faults
 }
@@ -297,6 +317,20 @@ fn come_back_later() -> Vec<Fault> {
             "429, Retry-After: a date",
             Script::ComeBackLater(429, Later::Date),
         ),
+    ]
+}
+
+/// What is sent once more by other means than a retry.
+fn asked_otherwise() -> Vec<Fault> {
+    use Piece::Text;
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                  18\r\nretry: 100\ndata: one\n\n\n\n\r\n";
+    vec![
+        Fault::new("two versions: 303, then 404", Script::LeadOn).asking_for(Asking::Versions),
+        Fault::answer("events: closed after one", [Text(events)], End::Close)
+            .asking_for(Asking::Events),
+        Fault::answer("events: reset after one", [Text(events)], End::Reset)
+            .asking_for(Asking::Events),
     ]
 }
 

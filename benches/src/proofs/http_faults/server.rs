@@ -26,6 +26,12 @@ const BREATH: Duration = Duration::from_millis(2);
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
+/// What who asks for events gets.
+const GOOD_EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 13\r\n\r\ndata: hello\n\n";
+
+/// Where requests are led on to: they are not those that are counted.
+const LED_ON: &str = "/led-on";
+
 /// What came to a server.
 #[derive(Debug, Default)]
 struct Tally {
@@ -153,6 +159,28 @@ impl Tally {
     }
 }
 
+/// What a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Plain,
+    Events,
+    LedOn,
+}
+
+impl Asked {
+    /// By its head, in lower case.
+    fn by(head: &str) -> Self {
+        let line = head.lines().next().unwrap_or_default();
+        if line.contains(LED_ON) {
+            Self::LedOn
+        } else if head.contains("\r\naccept: text/event-stream") {
+            Self::Events
+        } else {
+            Self::Plain
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Connections {
     fault: Fault,
@@ -167,9 +195,18 @@ impl Connections {
             Script::ResetOnAccept if self.tally.misbehaves() => reset(&socket),
             _ if self.fault.http2 => self.serve_http2(socket).await,
             _ => {
-                while self.read_request(&mut socket).await? {
-                    if !self.tally.misbehaves() {
-                        socket.write_all(GOOD.as_bytes()).await?;
+                while let Some(asked) = self.read_request(&mut socket).await? {
+                    if asked == Asked::LedOn && self.tally.will_misbehave() {
+                        let nothing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+                        socket.write_all(nothing.as_bytes()).await?;
+                        continue;
+                    }
+                    if asked == Asked::LedOn || !self.tally.misbehaves() {
+                        let good = match asked {
+                            Asked::Events => GOOD_EVENTS,
+                            Asked::Plain | Asked::LedOn => GOOD,
+                        };
+                        socket.write_all(good.as_bytes()).await?;
                         continue;
                     }
                     match &self.fault.script {
@@ -185,6 +222,12 @@ impl Connections {
                             let answer = come_back(*status, *later);
                             socket.write_all(answer.as_bytes()).await?;
                         }
+                        Script::LeadOn => {
+                            let answer = format!(
+                                "HTTP/1.1 303 See Other\r\nlocation: {LED_ON}\r\ncontent-length: 0\r\n\r\n"
+                            );
+                            socket.write_all(answer.as_bytes()).await?;
+                        }
                         other => return Err(io::Error::other(format!("{other:?} is HTTP/2"))),
                     }
                 }
@@ -193,18 +236,21 @@ impl Connections {
         }
     }
 
-    /// Reads a request; `false` at the end of the connection.
-    async fn read_request(&self, socket: &mut TcpStream) -> io::Result<bool> {
+    /// Reads a request; `None` at the end of the connection.
+    async fn read_request(&self, socket: &mut TcpStream) -> io::Result<Option<Asked>> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             if socket.read(&mut byte).await? == 0 {
-                return Ok(false);
+                return Ok(None);
             }
             head.push(byte[0]);
         }
-        self.tally.arrives();
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let asked = Asked::by(&head);
+        if asked != Asked::LedOn {
+            self.tally.arrives();
+        }
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))
@@ -212,8 +258,10 @@ impl Connections {
             .unwrap_or(0);
         let mut body = vec![0; length];
         socket.read_exact(&mut body).await?;
-        self.tally.is_taken_up();
-        Ok(true)
+        if asked != Asked::LedOn {
+            self.tally.is_taken_up();
+        }
+        Ok(Some(asked))
     }
 
     async fn serve_http2(&self, socket: TcpStream) -> io::Result<()> {
