@@ -1,5 +1,6 @@
 //! Which instances leave.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -9,7 +10,8 @@ use crate::instance::{InstanceStatus, ServiceInstance};
 use crate::instances::Pool;
 use crate::set::InstanceSet;
 
-/// Tells which instances of a service leave: they are no longer listed, have moved, or drain. Listening is no use of the
+/// Tells which instances of a service leave: they are no longer listed, have moved, or drain. Those that
+/// are asked though nothing lists them any more leave when they are given up. Listening is no use of the
 /// service: it keeps it neither known nor watched. From [`Instances::departures`](crate::Instances::departures).
 pub struct Departures {
     pool: Weak<Pool>,
@@ -45,20 +47,44 @@ impl Departures {
 }
 
 fn left(before: &InstanceSet, now: &InstanceSet) -> Vec<Arc<ServiceInstance>> {
-    if Arc::ptr_eq(&before.members, &now.members) {
+    if Arc::ptr_eq(&before.members, &now.members)
+        && Arc::ptr_eq(&before.vanished.members, &now.vanished.members)
+        && before.vanished.doubted == now.vanished.doubted
+    {
         return Vec::new();
     }
+    let doubted: HashSet<(&str, &str, u16)> = in_doubt(now)
+        .map(|it| (it.id.as_str(), it.host.as_str(), it.port))
+        .collect();
     let stays = |was: &ServiceInstance| {
-        now.member(&was.id).is_some_and(|member| {
+        let listed = now.member(&was.id).is_some_and(|member| {
             let is = &member.instance;
             let drains = is.status == InstanceStatus::Draining;
             is.port == was.port
                 && is.host == was.host
                 && (!drains || was.status == InstanceStatus::Draining)
-        })
+        });
+        listed || doubted.contains(&(was.id.as_str(), was.host.as_str(), was.port))
     };
-    let gone = before.instances().filter(|was| !stays(was));
-    gone.cloned().collect()
+    let known = before.instances().chain(in_doubt(before));
+    let mut gone: Vec<_> = known.filter(|was| !stays(was)).cloned().collect();
+    if !gone.is_empty() {
+        // Under another id it is still there.
+        let listed = now.instances();
+        let places: HashSet<(&str, u16)> = listed
+            .filter(|it| it.status != InstanceStatus::Draining)
+            .map(|it| (it.host.as_str(), it.port))
+            .collect();
+        gone.retain(|was| !places.contains(&(was.host.as_str(), was.port)));
+    }
+    gone
+}
+
+/// Those that the registry no longer lists and that may be asked all the same: they have not left before they are given up.
+fn in_doubt(set: &InstanceSet) -> impl Iterator<Item = &Arc<ServiceInstance>> {
+    let vanished = set.vanished.members.iter();
+    let vanished = vanished.filter(|_| set.vanished.doubted);
+    vanished.map(|(member, _)| &member.instance)
 }
 
 impl fmt::Debug for Departures {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use trunkline_discovery::{
     Discovery, DiscoveryCacheConfig, InstanceStatus, Instances, NoInstanceReason, PickRequest,
+    ServiceInstance,
 };
 
 use crate::balance::{instance, name};
@@ -207,4 +208,33 @@ async fn a_registry_that_hangs_is_noticed_in_seconds_and_asked_at_once_when_it_i
     assert!(!set.is_stale());
     assert!(set.instances().all(|it| it.id == "b"), "{set:?}");
     assert!(!registry.take().is_empty(), "the announcement may be gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_for_want_of_others_leaves_when_given_up() {
+    let scripted = Scripted::with(vec![instance("a"), instance("b"), instance("c")]);
+    let (_discovery, users) = watched(&scripted).await;
+    let mut departures = users.departures();
+    let ids = |left: Option<Vec<std::sync::Arc<ServiceInstance>>>| -> Vec<String> {
+        left.unwrap().iter().map(|it| it.id.clone()).collect()
+    };
+    let at_once = Duration::from_millis(10);
+    // One that leaves while others are listed leaves at once.
+    scripted.change(vec![instance("a"), instance("b")]);
+    let left = timeout(at_once, departures.next()).await.unwrap();
+    assert_eq!(ids(left), ["c"]);
+    sleep(Duration::from_secs(40)).await;
+    // Who may be asked has not left.
+    scripted.change(vec![]);
+    assert!(timeout(at_once, departures.next()).await.is_err());
+    assert_eq!(users.snapshot().in_rotation().len(), 2);
+    scripted.change(vec![instance("a")]);
+    assert!(timeout(at_once, departures.next()).await.is_err());
+    let left = timeout(Duration::from_secs(31), departures.next()).await;
+    assert_eq!(ids(left.unwrap()), ["b"]);
+    // Under another id it is still there.
+    let same = instance("a");
+    scripted.change(vec![instance("a").with_id("other")]);
+    assert!(timeout(at_once, departures.next()).await.is_err());
+    assert_eq!(users.snapshot().instances().next().unwrap().host, same.host);
 }
