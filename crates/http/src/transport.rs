@@ -539,7 +539,10 @@ fn own_answer(mut lease: Lease, answer: Answered, before: (u64, u64), target: &T
     let body = match source {
         _ if ended => Body::empty(),
         Source::Here => Body::arrived(incoming, origin),
-        source => Body::received(Received::new(incoming, source, origin, limits)),
+        source => {
+            let received = Received::new(incoming, source, origin, limits);
+            Body::received(received.beside(target.upload.as_ref()))
+        }
     };
     Sent::Answered(Box::new(Response::from_parts(parts, body)))
 }
@@ -583,7 +586,8 @@ async fn send_shared(
             return Body::empty();
         }
         let source = Source::Shared(lease);
-        Body::received(Received::new(incoming, source, origin, limits))
+        let received = Received::new(incoming, source, origin, limits);
+        Body::received(received.beside(target.upload.as_ref()))
     });
     Sent::Answered(Box::new(response))
 }

@@ -64,7 +64,8 @@ pub trait Classify<R: ?Sized> {
     }
 
     /// Whether a success is not the end of it, such as an answer of which the body is still to come and may break off. Where
-    /// it says so, [`hand_over`](Self::hand_over) is given the report to the circuit. Unless said otherwise: never.
+    /// it says so, [`hand_over`](Self::hand_over) is given the report to the circuit. Probes of a half-open circuit are judged
+    /// by how they begin, and not asked about. Unless said otherwise: never.
     fn goes_on(&self, result: &mut R) -> bool {
         let _ = result;
         false

@@ -14,8 +14,10 @@ pub(crate) enum End {
     Late,
     /// Its time was over when somebody came to read more of it.
     Overslept,
-    /// Whoever read it did not want more of it; `awaited` says that more was waited for just then.
-    Dropped { awaited: bool },
+    /// Whoever read it did not want more of it; `in_vain` says that more was waited for just then, and none had come before.
+    Dropped { in_vain: bool },
+    /// It broke off after the request, of which the body failed on this side.
+    OwnFault(ErrorKind),
 }
 
 /// What those who are told of the end know; one after the other, so that the first may tell the next.
@@ -35,11 +37,12 @@ impl End {
         match self {
             Self::Broken(_) => Outcome::Failure,
             Self::Late if fair => Outcome::Failure,
+            Self::Late | Self::Overslept | Self::OwnFault(_) => Outcome::Ignored,
             // Who hangs up while waiting may have waited for something that would never have come.
-            Self::Late | Self::Overslept | Self::Dropped { awaited: true } => Outcome::Ignored,
-            // Who hangs up while nothing was missing has what they wanted. Were that no word for the other side, clients that
-            // look at heads alone could not close a circuit.
-            Self::Whole | Self::Dropped { awaited: false } => Outcome::Success,
+            Self::Dropped { in_vain: true } => Outcome::Ignored,
+            // Who hangs up while nothing was missing has what they wanted; and of a stream without an end somebody always waits
+            // for more. Were that no word for the other side, failures of weeks would add up beside them.
+            Self::Whole | Self::Dropped { in_vain: false } => Outcome::Success,
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use trunkline_core::{Error, Result};
 
 use super::ended::{End, Ended, Tell};
+use super::uploading::Upload;
 use crate::error;
 use crate::limits::{Limits, after};
 use crate::origin::Origin;
@@ -49,6 +50,10 @@ pub(crate) struct Received {
     told: Vec<Tell>,
     /// More of it is waited for.
     awaited: bool,
+    /// Some of it has come.
+    begun: bool,
+    /// The body of the request, where that may still be on its way.
+    upload: Option<Upload>,
 }
 
 impl Received {
@@ -69,7 +74,15 @@ impl Received {
             guard: None,
             told: Vec::new(),
             awaited: false,
+            begun: false,
+            upload: None,
         }
+    }
+
+    /// The body of the request may still be on its way.
+    pub(crate) fn beside(mut self, upload: Option<&Upload>) -> Self {
+        self.upload = upload.filter(|it| it.is_under_way()).cloned();
+        self
     }
 
     pub(super) fn hold(&mut self, guard: impl Send + 'static) {
@@ -124,12 +137,10 @@ impl Received {
             Poll::Ready(Some(Ok(frame))) => {
                 self.armed = false;
                 self.awaited = false;
-                let late = self
-                    .deadline
-                    .is_some_and(|deadline| deadline <= Instant::now());
+                self.begun = true;
                 if self.is_end_stream() {
                     self.finish();
-                } else if late {
+                } else if self.is_late() {
                     let error = error::late(&self.origin);
                     return Poll::Ready(Some(Err(self.give_up(error, End::Overslept))));
                 }
@@ -137,7 +148,14 @@ impl Received {
             }
             Poll::Ready(Some(Err(cause))) => {
                 let error = error::broken_body(&self.origin, cause);
-                let end = End::Broken(error.kind());
+                let end = if self.is_late() {
+                    // It may have broken off since, of which nobody can know when.
+                    End::Overslept
+                } else if self.upload.as_ref().is_some_and(Upload::has_failed) {
+                    End::OwnFault(error.kind())
+                } else {
+                    End::Broken(error.kind())
+                };
                 Poll::Ready(Some(Err(self.give_up(error, end))))
             }
         }
@@ -153,8 +171,19 @@ impl Received {
             .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 
+    /// Whether its time is over.
+    fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
         if !self.armed {
+            if self.is_late() {
+                // Nobody has waited for it until now.
+                let error = error::late(&self.origin);
+                return Poll::Ready(Some(Err(self.give_up(error, End::Overslept))));
+            }
             let quiet = after(Instant::now(), self.silence);
             let until = self.deadline.map_or(quiet, |deadline| deadline.min(quiet));
             match &mut self.alarm {
@@ -167,10 +196,7 @@ impl Received {
             return Poll::Pending;
         };
         std::task::ready!(pin!(unconstrained(alarm.as_mut())).poll(cx));
-        let past = self
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now());
-        let (error, end) = if past {
+        let (error, end) = if self.is_late() {
             (error::late(&self.origin), End::Late)
         } else {
             let error = error::silent(&self.origin, self.silence);
@@ -205,7 +231,7 @@ impl Drop for Received {
         if self.incoming.is_some() {
             if !self.is_end_stream() {
                 self.tell(End::Dropped {
-                    awaited: self.awaited,
+                    in_vain: self.awaited && !self.begun,
                 });
             }
             self.incoming = None;

@@ -1,7 +1,8 @@
 //! Tells whether a request's body is still on its way.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,26 +12,35 @@ use trunkline_core::Result;
 use super::Body;
 
 /// Known as long as the body has not been sent or given up.
-pub(crate) struct Upload(Arc<()>);
+#[derive(Clone)]
+pub(crate) struct Upload(Weak<()>, Arc<AtomicBool>);
 
 struct Uploading {
     body: Body,
-    _upload: Arc<()>,
+    _under_way: Arc<()>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Upload {
     /// Watches a body; worth it for streams alone, others are written in one go.
     pub(crate) fn watch(body: Body) -> (Body, Self) {
-        let upload = Arc::new(());
+        let (under_way, failed) = (Arc::new(()), Arc::new(AtomicBool::new(false)));
+        let upload = Self(Arc::downgrade(&under_way), Arc::clone(&failed));
         let watched = Body::of_frames(Uploading {
             body,
-            _upload: Arc::clone(&upload),
+            _under_way: under_way,
+            failed,
         });
-        (watched, Self(upload))
+        (watched, upload)
     }
 
     pub(crate) fn is_under_way(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+        self.0.strong_count() > 0
+    }
+
+    /// Whether it came to nothing for a reason of its own.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.1.load(Ordering::Acquire)
     }
 }
 
@@ -42,7 +52,11 @@ impl HttpBody for Uploading {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            self.failed.store(true, Ordering::Release);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -354,7 +354,11 @@ impl<'a> Asked<'a> {
 impl Asked<'_> {
     /// A body is on its way, and may break off: how the place did is told when it ends. The latency is that of the head.
     fn ends_with(&mut self, body: &mut Body, elapsed: Duration) {
-        let (picked, permit) = (self.picked.take(), self.permit.take());
+        let (picked, mut permit) = (self.picked.take(), self.permit.take());
+        // A probe is judged by how it begins: what is long or has no end would keep the circuit half-open.
+        if let Some(probe) = permit.take_if(|permit| permit.is_probe()) {
+            probe.success();
+        }
         let (attempts, fair) = (self.peer.attempts.clone(), self.attempt.fair);
         body.when_ended(move |ended| {
             let outcome = ended.end.outcome(fair);

@@ -202,7 +202,7 @@ impl Core {
             Ok(response) if on_its_way => {
                 let (metrics, status) = (endpoint.metrics.clone(), response.status().as_u16());
                 let tell = move |ended: &mut Ended| match ended.end {
-                    End::Broken(kind) => metrics.failed(kind, elapsed),
+                    End::Broken(kind) | End::OwnFault(kind) => metrics.failed(kind, elapsed),
                     End::Late => metrics.failed(ErrorKind::Timeout, elapsed),
                     End::Whole | End::Overslept | End::Dropped { .. } => {
                         metrics.answered(status, elapsed);

@@ -1,16 +1,16 @@
 //! Answers whose head is good and whose body is judged by how it ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use trunkline_discovery::{
     BalanceStrategy, EjectionConfig, Instances, LoadBalancerConfig, ServiceName,
 };
-use trunkline_http::{ClientBuilder, EnhancedHttpClient, HttpClientConfig};
+use trunkline_http::{Body, ClientBuilder, EnhancedHttpClient, HttpClientConfig};
 use trunkline_resilience::breaker::{CircuitPer, State};
 use trunkline_telemetry::{Format, Metrics};
 
@@ -52,7 +52,16 @@ async fn when_told(told: &Arc<Notify>, whole: bool) -> Server {
 }
 
 fn builder(recovery: Duration, url: &str) -> ClientBuilder<EnhancedHttpClient> {
+    builder_per(CircuitPer::Endpoint, recovery, url)
+}
+
+fn builder_per(
+    per: CircuitPer,
+    recovery: Duration,
+    url: &str,
+) -> ClientBuilder<EnhancedHttpClient> {
     let mut config = HttpClientConfig::new(url);
+    config.circuit_breaker.per = Some(per);
     config.retry.enabled = Some(false);
     config.circuit_breaker.failure_threshold = Some(2);
     config.circuit_breaker.success_threshold = Some(1);
@@ -127,49 +136,121 @@ async fn a_body_that_comes_whole_is_a_success() {
 }
 
 #[tokio::test]
-async fn whoever_hangs_up_while_waiting_says_nothing_and_frees_the_place_of_the_probe() {
-    let answered = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&answered);
-    // The first two break off, then two hang, then all is well.
-    let server = begins(move |_, mut raw| {
-        let number = counted.fetch_add(1, Ordering::SeqCst);
-        async move {
-            match number {
-                0 | 1 => {}
-                2 | 3 => raw.until_closed().await,
-                _ => raw.write("world").await,
+async fn whoever_hangs_up_while_waiting_says_nothing_unless_some_of_it_had_come() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n";
+    // The first breaks off, the second is silent after its head, the third after the first half.
+    let server = Server::scripted(|number, mut raw| async move {
+        if raw.request().await.is_some() {
+            raw.write(if number == 1 { HEAD } else { BEGIN }).await;
+            if number > 0 {
+                raw.until_closed().await;
             }
         }
     })
     .await;
-    let client = builder(Duration::from_millis(20), &server.url());
-    let client = client.build().unwrap();
-    for _ in 0..2 {
-        let answer = in_time(client.get("/").send()).await.unwrap();
-        in_time(answer.text()).await.unwrap_err();
-    }
-    assert_eq!(state(&client), State::Open);
-    let until = Instant::now() + SOON;
-    let mut hung_up = 0;
-    while state(&client) != State::Closed {
-        assert!(Instant::now() < until, "it never closes");
-        let Ok(answer) = in_time(client.get("/").send()).await else {
-            tokio::task::yield_now().await;
-            continue;
-        };
-        if server.count.requests() > 4 {
-            assert_eq!(in_time(answer.text()).await.unwrap(), "helloworld");
-            continue;
+    let client = builder(LONG, &server.url()).build().unwrap();
+    let answer = in_time(client.get("/").send()).await.unwrap();
+    in_time(answer.text()).await.unwrap_err();
+    assert_eq!(failures(&client), 1);
+    let answer = in_time(client.get("/").send()).await.unwrap();
+    let mut pieces = Box::pin(answer.stream());
+    assert!(pieces.next().now_or_never().is_none(), "more is waited for");
+    drop(pieces);
+    assert_eq!(failures(&client), 1, "it says nothing");
+    let answer = in_time(client.get("/").send()).await.unwrap();
+    let mut pieces = Box::pin(answer.stream());
+    assert!(in_time(pieces.next()).await.unwrap().is_ok());
+    assert!(pieces.next().now_or_never().is_none(), "more is waited for");
+    drop(pieces);
+    assert_eq!(failures(&client), 0, "it speaks for the service");
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_closes_a_circuit_that_is_half_open() {
+    for per in [CircuitPer::Endpoint, CircuitPer::Instance] {
+        // The first two break off, the others have no end.
+        let server = begins(|number, mut raw| async move {
+            if number > 1 {
+                raw.until_closed().await;
+            }
+        })
+        .await;
+        let client = builder_per(per, Duration::from_millis(20), &server.url());
+        let client = client.build().unwrap();
+        for _ in 0..2 {
+            let answer = in_time(client.get("/").send()).await.unwrap();
+            in_time(answer.text()).await.unwrap_err();
         }
+        assert_eq!(state(&client), State::Open, "{per:?}");
+        let until = Instant::now() + SOON;
+        let mut held = Vec::new();
+        while state(&client) != State::Closed {
+            assert!(Instant::now() < until, "{per:?}: it never closes");
+            match in_time(client.get("/").send()).await {
+                Ok(answer) => held.push(answer),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        assert_eq!(held.len(), 1, "{per:?}: its body is still to come");
+    }
+}
+
+#[tokio::test]
+async fn whoever_comes_to_read_when_the_time_is_over_says_nothing() {
+    // The first breaks off, the next are silent and break off after the first half.
+    let breaks = Arc::new(Notify::new());
+    let told = Arc::clone(&breaks);
+    let server = begins(move |number, mut raw| {
+        let told = Arc::clone(&told);
+        async move {
+            match number {
+                0 => {}
+                1 => raw.until_closed().await,
+                _ => told.notified().await,
+            }
+        }
+    })
+    .await;
+    let client = builder(LONG, &server.url()).build().unwrap();
+    let answer = in_time(client.get("/").send()).await.unwrap();
+    in_time(answer.text()).await.unwrap_err();
+    for silent in [true, false] {
+        let time = Duration::from_millis(200);
+        let answer = in_time(client.get("/").timeout(time).send()).await.unwrap();
+        let mut pieces = Box::pin(answer.stream());
+        assert!(in_time(pieces.next()).await.unwrap().is_ok());
+        tokio::time::sleep(time).await;
+        if !silent {
+            breaks.notify_one();
+            eventually("it is closed", || server.count.open() <= 1).await;
+        }
+        assert!(in_time(pieces.next()).await.unwrap().is_err());
+        assert_eq!(failures(&client), 1, "silent: {silent}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_on_this_side_is_no_failure_of_the_service() {
+    // It answers before it has read the request, and waits for the rest of it.
+    let server = begins(|_, mut raw| async move { raw.until_closed().await }).await;
+    let client = builder(LONG, &server.url()).build().unwrap();
+    for _ in 0..3 {
+        let fails = Arc::new(Notify::new());
+        let told = Arc::clone(&fails);
+        let first = futures_util::stream::iter([Ok(Bytes::from_static(b"first"))]);
+        let second = futures_util::stream::once(async move {
+            told.notified().await;
+            Err(trunkline_core::Error::cancelled("the source has gone"))
+        });
+        let upload = Body::stream(first.chain(second));
+        let answer = in_time(client.post("/").body(upload).send()).await.unwrap();
         let mut pieces = Box::pin(answer.stream());
         assert!(in_time(pieces.next()).await.unwrap().is_ok());
         assert!(pieces.next().now_or_never().is_none(), "more is waited for");
-        assert_eq!(state(&client), State::HalfOpen);
-        drop(pieces);
-        hung_up += 1;
-        assert_ne!(state(&client), State::Closed);
+        fails.notify_one();
+        assert!(in_time(pieces.next()).await.unwrap().is_err());
+        assert_eq!(failures(&client), 0);
     }
-    assert_eq!(hung_up, 2);
 }
 
 #[tokio::test]

@@ -243,6 +243,8 @@ impl<C> Run<'_, C> {
                     let outcome = self.judge.outcome(&result);
                     if outcome == Outcome::Success
                         && let Some(breaker) = &self.engine.breaker
+                        // A probe is judged by how it begins: what is long or has no end would keep the circuit half-open.
+                        && !permit.is_probe()
                         && self.judge.goes_on(&mut result)
                     {
                         let report = permit.into_late(breaker, attempt.began.elapsed());
