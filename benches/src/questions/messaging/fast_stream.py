@@ -72,7 +72,7 @@ def nats():
         durable="fast",
         pull_sub=PullSub(batch_size=job["under_way"]),
     )
-    publish = lambda id, name: broker.publish(order(id), name, stream=streams[name].name)
+    publish = lambda id, name: broker.publish(order(id), name, stream=streams[name].name, timeout=60)
     return broker, subscribe, publish
 
 
