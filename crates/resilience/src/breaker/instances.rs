@@ -26,6 +26,18 @@ pub struct InstanceCircuits {
 struct Kept {
     settings: BreakerSettings,
     by_instance: HashMap<Arc<str>, Arc<Breaker>>,
+    /// How far those that were forgotten had counted their changes. New ones go on from there: whoever has heard of the
+    /// changes of an earlier one at the same address would take theirs for older.
+    forgotten: u32,
+}
+
+impl Kept {
+    /// Calls that run already no longer change a circuit that is forgotten. The change is still to be told.
+    fn end(&mut self, gone: &Breaker) -> Option<Change> {
+        let change = gone.force_untold(Control::Disabled);
+        self.forgotten = self.forgotten.max(gone.generation());
+        change
+    }
 }
 
 impl InstanceCircuits {
@@ -42,6 +54,7 @@ impl InstanceCircuits {
             kept: RwLock::new(Kept {
                 settings,
                 by_instance: HashMap::new(),
+                forgotten: 0,
             }),
         }
     }
@@ -58,22 +71,31 @@ impl InstanceCircuits {
         if let Some(known) = self.known(instance) {
             return known;
         }
+        let mut gone_changes = Vec::new();
         let mut kept = self.write();
         // Somebody may have been faster.
         if let Some(known) = kept.by_instance.get(instance) {
             return Arc::clone(known);
         }
         if kept.by_instance.len() >= MOST {
-            let by_instance = &mut kept.by_instance;
-            by_instance.retain(|_, breaker| breaker.state() != State::Closed);
+            let closed = |_: &Arc<str>, it: &mut Arc<Breaker>| it.state() == State::Closed;
+            let closed: Vec<_> = kept.by_instance.extract_if(closed).collect();
+            for (_, gone) in closed {
+                // Unless it has opened since, there is nothing to tell.
+                gone_changes.extend(kept.end(&gone).map(|change| (gone, change)));
+            }
         }
         let instance: Arc<str> = instance.into();
         let target = self.target.clone().with_instance(Arc::clone(&instance));
         let (observers, clock) = (self.observers.clone(), Arc::clone(&self.clock));
-        let (breaker, change) = Breaker::build(target, kept.settings, observers, clock);
+        let (breaker, change) =
+            Breaker::build_after(kept.forgotten, target, kept.settings, observers, clock);
         let breaker = Arc::new(breaker);
         kept.by_instance.insert(instance, Arc::clone(&breaker));
         drop(kept);
+        for (gone, change) in gone_changes {
+            gone.tell(Some(change));
+        }
         breaker.tell(change);
         breaker
     }
@@ -94,17 +116,20 @@ impl InstanceCircuits {
 
     /// Forgets the circuit of an instance that has left. One that was open counts as closed from now on.
     pub fn forget(&self, instance: &str) {
-        let gone = self.write().by_instance.remove(instance);
-        if let Some(gone) = gone {
-            // Calls that run already no longer change it.
-            gone.force(Control::Disabled);
-        }
+        let mut kept = self.write();
+        let Some(gone) = kept.by_instance.remove(instance) else {
+            return;
+        };
+        let change = kept.end(&gone);
+        drop(kept);
+        gone.tell(change);
     }
 
     pub(crate) fn forget_all_untold(&self) -> Vec<(Arc<Breaker>, Change)> {
-        let gone = std::mem::take(&mut self.write().by_instance);
+        let mut kept = self.write();
+        let gone = std::mem::take(&mut kept.by_instance);
         let end = |gone: Arc<Breaker>| {
-            let change = gone.force_untold(Control::Disabled)?;
+            let change = kept.end(&gone)?;
             Some((gone, change))
         };
         gone.into_values().filter_map(end).collect()
@@ -134,5 +159,50 @@ impl fmt::Debug for InstanceCircuits {
             .field("target", &self.target)
             .field("circuits", &self.all())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use trunkline_core::SystemClock;
+
+    use super::*;
+    use crate::observe::{CircuitChange, Observer};
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<(State, u32)>>);
+
+    impl Observer for Heard {
+        fn circuit_changed(&self, change: &CircuitChange) {
+            let mut heard = self.0.lock().unwrap();
+            heard.push((change.to, change.sequence));
+        }
+    }
+
+    /// Who takes the change with the highest number for the latest one.
+    #[tokio::test]
+    async fn changes_of_one_that_comes_anew_are_later_than_those_of_the_one_that_was_forgotten() {
+        let heard = Arc::new(Heard::default());
+        let mut observers = Observers::default();
+        observers.add(Arc::clone(&heard) as Arc<dyn Observer>);
+        let settings = BreakerSettings {
+            failure_threshold: 1,
+            ..BreakerSettings::default()
+        };
+        let target = Target::service("users");
+        let circuits = InstanceCircuits::new(target, settings, observers, SystemClock::shared());
+        for _ in 0..3 {
+            circuits.of("a:1").try_acquire().unwrap().failure();
+            circuits.forget("a:1");
+        }
+        let late = circuits.of("a:1").try_acquire_owned().unwrap();
+        circuits.forget("a:1");
+        late.failure();
+        let heard = heard.0.lock().unwrap();
+        let states: Vec<_> = heard.iter().map(|it| it.0).collect();
+        assert_eq!(states, [State::Open, State::Closed].repeat(3));
+        assert!(heard.is_sorted_by(|one, next| one.1 < next.1), "{heard:?}");
     }
 }

@@ -160,8 +160,19 @@ impl Breaker {
         observers: Observers,
         clock: SharedClock,
     ) -> (Self, Option<Change>) {
+        Self::build_after(0, target, settings, observers, clock)
+    }
+
+    /// The same; its changes are counted on from a number.
+    fn build_after(
+        generation: u32,
+        target: Target,
+        settings: BreakerSettings,
+        observers: Observers,
+        clock: SharedClock,
+    ) -> (Self, Option<Change>) {
         let origin = Instant::now();
-        let machine = Machine::new(settings, origin);
+        let machine = Machine::new(settings, origin).counting_from(generation);
         let breaker = Self {
             hot: Mirror {
                 word: AtomicU64::new(machine.hot().0),
@@ -247,6 +258,11 @@ impl Breaker {
     #[must_use]
     pub fn state(&self) -> State {
         self.lock().state()
+    }
+
+    /// How often it has changed.
+    fn generation(&self) -> u32 {
+        self.lock().generation()
     }
 
     /// What can be seen of the circuit now.

@@ -126,6 +126,15 @@ impl Machine {
         }
     }
 
+    pub(super) fn counting_from(mut self, generation: u32) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     pub(super) fn state(&self) -> State {
         match self.phase {
             Phase::Closed => State::Closed,
