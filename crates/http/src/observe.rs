@@ -29,6 +29,8 @@ const MOST_TARGETS: usize = 4096;
 #[derive(Debug)]
 pub struct PolicyMetrics {
     metrics: Metrics,
+    /// The state of each circuit is that of another registry's.
+    beside: bool,
     known: Mutex<HashMap<Target, Arc<Handles>>>,
 }
 
@@ -45,6 +47,18 @@ impl PolicyMetrics {
     pub fn new(metrics: &Metrics) -> Arc<Self> {
         Arc::new(Self {
             metrics: metrics.clone(),
+            beside: false,
+            known: Mutex::default(),
+        })
+    }
+
+    /// The same for a second registry with circuits for the same targets, such as for calls on behalf of others: all is
+    /// counted together, and the state shown is that of the first registry's circuits.
+    #[must_use]
+    pub fn of_others(metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: metrics.clone(),
+            beside: true,
             known: Mutex::default(),
         })
     }
@@ -80,6 +94,8 @@ impl Observer for PolicyMetrics {
             let mut endpoint = change.target.clone();
             endpoint.instance = None;
             self.of(&endpoint).circuit.one_changed(to);
+        } else if self.beside {
+            self.of(&change.target).circuit.one_changed(to);
         } else {
             self.of(&change.target).circuit.changed(to);
         }

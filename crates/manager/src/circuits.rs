@@ -24,6 +24,8 @@ pub struct CircuitInfo {
     pub endpoint: Option<String>,
     /// One instance of it, or all of them together.
     pub instance: Option<String>,
+    /// Whose calls it lets through: this process's `own`, or those that its gateway passes on, `forwarded`.
+    pub calls: &'static str,
     /// `closed`, `open` or `half_open`.
     pub state: &'static str,
     /// Who decides about it: `automatic`, or an operator: `forced_open`, `forced_closed`, `disabled`.
@@ -47,28 +49,32 @@ impl CommunicationManager {
     /// component (`message_broker_default`), and its topics as endpoints.
     #[must_use]
     pub fn circuit_states(&self) -> Vec<CircuitStatus> {
-        states(&self.registries())
+        let states = states(&self.registries()).into_iter();
+        states.map(|(_, status)| status).collect()
     }
 
-    /// What keeps the circuits of this process.
-    pub(crate) fn registries(&self) -> Vec<PolicyRegistry> {
-        let registry = |policies: &Policies| policies.registry().clone();
+    /// What keeps the circuits of this process, and whose calls those let through.
+    pub(crate) fn registries(&self) -> Vec<(Calls, PolicyRegistry)> {
+        let clients = &self.0.http;
+        let registry =
+            |policies: &Policies| (clients.calls_of(policies), policies.registry().clone());
         self.policies().iter().map(registry).collect()
     }
 }
 
-fn states(registries: &[PolicyRegistry]) -> Vec<CircuitStatus> {
-    let mut all: Vec<CircuitStatus> = registries
-        .iter()
-        .flat_map(PolicyRegistry::circuit_states)
-        .collect();
-    all.sort_by(|one, other| one.target.cmp(&other.target));
+fn states(registries: &[(Calls, PolicyRegistry)]) -> Vec<(Calls, CircuitStatus)> {
+    let of = |(calls, registry): &(Calls, PolicyRegistry)| {
+        let (calls, states) = (*calls, registry.circuit_states());
+        states.into_iter().map(move |status| (calls, status))
+    };
+    let mut all: Vec<_> = registries.iter().flat_map(of).collect();
+    all.sort_by(|one, other| (&one.1.target, one.0).cmp(&(&other.1.target, other.0)));
     all
 }
 
 /// Every circuit of a process.
-pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
-    let info = |status: CircuitStatus| {
+pub(crate) fn list(registries: &[(Calls, PolicyRegistry)]) -> Vec<CircuitInfo> {
+    let info = |(calls, status): (Calls, CircuitStatus)| {
         let (target, circuit) = (status.target, status.circuit);
         let wait = u64::try_from(circuit.retry_after.as_millis()).unwrap_or(u64::MAX);
         CircuitInfo {
@@ -76,6 +82,7 @@ pub(crate) fn list(registries: &[PolicyRegistry]) -> Vec<CircuitInfo> {
             endpoint: (target.endpoint.is_some() || target.version.is_some())
                 .then(|| target.endpoint_label().into_owned()),
             instance: target.instance.map(|instance| instance.to_string()),
+            calls: calls.as_str(),
             state: circuit.state.as_str(),
             control: circuit.control,
             failure_count: circuit.failure_count,
@@ -107,6 +114,9 @@ struct Watched {
     heard: HashMap<(Target, Calls), u32>,
 }
 
+/// Of more circuits the last change is not kept, where it closed that of an instance.
+const MOST_HEARD: usize = 4096;
+
 /// Whose calls a circuit lets through: the same target has one for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Calls {
@@ -114,6 +124,15 @@ pub(crate) enum Calls {
     Own,
     /// Those that its gateway passes on.
     Forwarded,
+}
+
+impl Calls {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Forwarded => "forwarded",
+        }
+    }
 }
 
 /// Hears of the circuits of what the gateway passes on.
@@ -255,6 +274,14 @@ impl CircuitHealth {
             return;
         }
         *heard = change.sequence;
+        if watched.heard.len() > MOST_HEARD {
+            // Of instances there is no end.
+            let Watched {
+                heard, troubled, ..
+            } = &mut *watched;
+            heard.retain(|key, _| key.0.instance.is_none() || troubled.contains_key(key));
+            heard.insert(key.clone(), change.sequence);
+        }
         if change.to == State::Closed {
             watched.troubled.remove(&key);
         } else {
@@ -303,7 +330,7 @@ mod tests {
                 "circuit of payment-service POST /charges is open"
             );
         }
-        assert_eq!(list(std::slice::from_ref(&policies))[0].state, "open");
+        assert_eq!(policies.circuit_states()[0].circuit.state, State::Open);
         tokio::time::advance(Duration::from_secs(61)).await;
         attempt(|| Ok(())).await;
         attempt(|| Ok(())).await;
@@ -312,11 +339,8 @@ mod tests {
             let status = status.unwrap();
             assert_eq!((status.status, status.last_error), (Status::Healthy, None));
         }
-        assert_eq!(
-            list(std::slice::from_ref(&policies))[0].retry_after_ms,
-            None
-        );
     }
+
     /// The policy is made with the client, before it is shown.
     #[test]
     fn a_circuit_that_was_open_before_its_client_was_shown_degrades_it() {

@@ -92,8 +92,12 @@ impl HttpClients {
         let answers = Answers::new(&config.load(), &metrics);
         let shown = CircuitHealth::new(health.clone());
         let policies = |calls| {
+            let counted = match calls {
+                Calls::Own => PolicyMetrics::new(&metrics),
+                Calls::Forwarded => PolicyMetrics::of_others(&metrics),
+            };
             let registry = PolicyRegistry::builder()
-                .observer(PolicyMetrics::new(&metrics))
+                .observer(counted)
                 .observer(shown.observer(calls))
                 .build();
             Policies::new(Arc::clone(&config), registry)
@@ -124,6 +128,14 @@ impl HttpClients {
         let mut all = self.adjusted.all();
         all.push(self.forwarded.clone());
         all
+    }
+
+    /// Whose calls the policies are for.
+    pub(crate) fn calls_of(&self, policies: &Policies) -> Calls {
+        match policies.is(&self.forwarded) {
+            true => Calls::Forwarded,
+            false => Calls::Own,
+        }
     }
 
     pub(crate) fn discovery(&self) -> Result<Discovery> {

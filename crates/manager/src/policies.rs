@@ -53,6 +53,12 @@ impl Policies {
         }))
     }
 
+    /// Whether they are the same.
+    #[cfg(feature = "http")]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn registry(&self) -> &PolicyRegistry {
         &self.0.registry
     }
