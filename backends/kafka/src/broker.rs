@@ -394,10 +394,15 @@ impl MessageBroker for KafkaBroker {
         let Some(parts) = self.parts.get() else {
             return Err(Error::unavailable("not connected yet"));
         };
-        if let Some(reason) = self.hubs().all().find_map(|hub| hub.stands_aside()) {
+        let aside = self.hubs().all().find_map(|hub| hub.stands_aside());
+        if let Some(reason) = aside.or_else(|| parts.delays.stands_aside()) {
             return Err(Error::conflict(reason));
         }
-        self.link.ask(&parts.catalog.scout()?).await
+        self.link.ask(&parts.catalog.scout()?).await?;
+        let not_ready = self.hubs().all().find_map(|hub| hub.not_ready());
+        not_ready
+            .or_else(|| parts.delays.not_ready())
+            .map_or(Ok(()), Err)
     }
 
     async fn publish(&self, publish: Publish) -> Result<Receipt> {

@@ -19,6 +19,7 @@ use trunkline_messaging::{Publish, Subscribe};
 
 use crate::catalog::Catalog;
 use crate::hub::Hub;
+use crate::hub::forward::{Then, Unforwarded};
 use crate::hub::ledger::Handed;
 use crate::link::Link;
 use crate::names::{Names, delayed};
@@ -188,9 +189,9 @@ impl Delays {
         });
         let moved = match self.link.config().transactions {
             true => self.move_at_once(hub, handed.number, publish).await,
-            false => self.publish(publish).await,
+            false => self.publish(publish).await.map_err(Unforwarded::from),
         };
-        let Err(error) = moved else {
+        let Err(Unforwarded { error, then }) = moved else {
             // When the partition has gone meanwhile it is published again, by who has it.
             drop(hub.done(handed.number).await);
             return;
@@ -206,7 +207,9 @@ impl Delays {
                 "a message that is due could not be moved to its destination; it is tried again"
             );
         }
-        drop(hub.put_off(handed.number, Some(pause.min(LONGEST_PAUSE))));
+        if !matches!(then, Then::Undecided) {
+            drop(hub.put_off(handed.number, Some(pause.min(LONGEST_PAUSE))));
+        }
     }
 
     async fn publish(&self, publish: Publish) -> Result<()> {
@@ -219,11 +222,26 @@ impl Delays {
     }
 
     /// It is published and done in one step.
-    async fn move_at_once(&self, hub: &Hub, number: u64, publish: Publish) -> Result<()> {
+    async fn move_at_once(
+        &self,
+        hub: &Hub,
+        number: u64,
+        publish: Publish,
+    ) -> std::result::Result<(), Unforwarded> {
         let deadline = Instant::now() + self.link.config().request_timeout;
         let topic = self.names.topic(&publish.destination)?;
         self.catalog.ensure(&topic, deadline).await?;
         hub.transact(number, vec![publish], deadline).await
+    }
+
+    /// Why nothing is moved for now, if a rival is the reason.
+    pub(crate) fn stands_aside(&self) -> Option<String> {
+        self.hub.get().and_then(|hub| hub.stands_aside())
+    }
+
+    /// Why transactions cannot be made, if they cannot.
+    pub(crate) fn not_ready(&self) -> Option<Error> {
+        self.hub.get().and_then(|hub| hub.not_ready())
     }
 
     /// Ends when what is on its way has arrived; says how much of it did not end in time.

@@ -49,6 +49,7 @@ pub(crate) fn kind_of(code: Code) -> ErrorKind {
         | Code::InvalidConfig
         | Code::InvalidArgument
         | Code::InvalidRecord
+        | Code::InvalidTransactionTimeout
         | Code::PolicyViolation => ErrorKind::Invalid,
         Code::QueueFull => ErrorKind::Exhausted,
         Code::IllegalGeneration

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rdkafka::consumer::{CommitMode, Consumer as _};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::time::Instant;
 
 use super::forward::Transactor;
 use super::ledger::Place;
@@ -25,7 +26,9 @@ impl Hub {
         if self.link.config().transactions {
             self.begin_transactions(&mut transactor);
         }
+        let mut again_at = Instant::now();
         while !over.load(Ordering::SeqCst) {
+            self.begin_again(&mut transactor, &mut again_at);
             self.forward_what_waits(consumer, &mut transactor, over);
             let committed = self.commit_once(consumer);
             let books = self.books();
@@ -47,6 +50,9 @@ impl Hub {
     /// Commits what is done; whether that succeeded. `None` when there is nothing.
     fn commit_once(&self, consumer: &Consumer) -> Option<bool> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_in_doubt() {
+            return Some(false);
+        }
         let (standing, since) = {
             let books = self.books();
             (books.ledger.uncommitted(), books.since)
@@ -98,6 +104,10 @@ impl Hub {
             return;
         }
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have taken long to come to this turn.
+        if self.is_in_doubt() || consumer.assignment_lost() {
+            return;
+        }
         let (standing, since) = {
             let books = self.books();
             (books.ledger.standing(given), books.since)

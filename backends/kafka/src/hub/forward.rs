@@ -30,8 +30,8 @@ use super::ledger::Place;
 use super::positions::committed;
 use super::{Consumer, Hub, list};
 use crate::config::KafkaConfig;
-use crate::error::{kind_of, lease_lost, of_publish};
-use crate::link::{self, Link, Reports, of_client};
+use crate::error::{kind_of, lease_lost, of_publish, of_question};
+use crate::link::{self, Link, Reports, State, of_client};
 use crate::note::Note;
 use crate::publish::Admitted;
 
@@ -65,7 +65,28 @@ pub(super) struct Forward {
     number: u64,
     messages: Vec<Admitted>,
     deadline: Instant,
-    tell: oneshot::Sender<Result<()>>,
+    tell: oneshot::Sender<std::result::Result<(), Unforwarded>>,
+}
+
+/// Why a delivery was not forwarded, and what is to become of it.
+pub(crate) struct Unforwarded {
+    pub(crate) error: Error,
+    pub(crate) then: Then,
+}
+
+/// What is to become of a delivery that was not forwarded.
+pub(crate) enum Then {
+    /// It comes again.
+    Again,
+    /// Nothing: it may have been forwarded. The thread that commits gives it back when it was not.
+    Undecided,
+}
+
+impl From<Error> for Unforwarded {
+    fn from(error: Error) -> Self {
+        let then = Then::Again;
+        Self { error, then }
+    }
 }
 
 /// How often another has taken our name.
@@ -93,6 +114,8 @@ struct Failed {
     by_group: bool,
     /// Another has taken the name.
     by_fence: bool,
+    /// The servers take less beside a position than was noted.
+    by_note: bool,
 }
 
 impl Failed {
@@ -107,6 +130,7 @@ impl From<Error> for Failed {
             error,
             by_group: false,
             by_fence: false,
+            by_note: false,
         }
     }
 }
@@ -141,6 +165,7 @@ impl From<&KafkaError> for Failed {
                 code,
                 Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
             ),
+            by_note: code == Some(Code::OffsetMetadataTooLarge),
         }
     }
 }
@@ -239,14 +264,19 @@ impl Transactor {
             producer.send_offsets_to_transaction(positions, member, STEP)
         };
         if let Err(error) = filled() {
-            return self.abort(&error);
+            // Nothing was committed, whether or not the servers hear of it now: the next producer of that name ends it, or they do.
+            let (failed, _) = self.abort(&error);
+            return Outcome::Aborted(failed);
         }
         let mut last = Failed::from(lease_lost());
         for _ in 0..COMMITS {
             match producer.commit_transaction(STEP) {
                 Ok(()) => return Outcome::Committed,
                 Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
-                    return self.abort(&KafkaError::Transaction(error));
+                    return match self.abort(&KafkaError::Transaction(error)) {
+                        (failed, true) => Outcome::Aborted(failed),
+                        (failed, false) => Outcome::Doubt(failed),
+                    };
                 }
                 Err(error) => {
                     let again =
@@ -262,19 +292,23 @@ impl Transactor {
         Outcome::Doubt(last)
     }
 
-    /// Nothing was committed, whether or not the servers hear of it now: the next producer of that name ends it, or they do.
-    fn abort(&mut self, error: &KafkaError) -> Outcome {
+    /// Ends a transaction that failed; whether the servers say that it is aborted.
+    fn abort(&mut self, error: &KafkaError) -> (Failed, bool) {
         let mut failed = Failed::from(error);
+        let mut aborted = false;
         if let Some(producer) = &self.0 {
             if let Some(refused) = producer.context().refused().take() {
                 failed.error = of_publish(&refused);
             }
-            if let Err(error) = producer.abort_transaction(STEP) {
-                tracing::debug!(target: "trunkline", broker = "kafka", %error, "a transaction was not aborted");
-                self.0 = None;
+            match producer.abort_transaction(STEP) {
+                Ok(()) => aborted = true,
+                Err(error) => {
+                    tracing::debug!(target: "trunkline", broker = "kafka", %error, "a transaction was not aborted");
+                    self.0 = None;
+                }
             }
         }
-        Outcome::Aborted(failed)
+        (failed, aborted)
     }
 }
 
@@ -285,32 +319,32 @@ impl Hub {
         number: u64,
         publishes: Vec<Publish>,
         deadline: Instant,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), Unforwarded> {
         let Some(publisher) = self.publisher.get() else {
-            return Err(self.gone());
+            return Err(self.gone().into());
         };
         if self.group.is_none() {
             // Who has no group keeps nothing, so that there is nothing to keep in step with.
             if !self.books().ledger.is_held(number) {
-                return Err(self.gone());
+                return Err(self.gone().into());
             }
             for publish in publishes {
                 let sent = publisher.send(publish, deadline).await?;
                 publisher.confirmed(sent, deadline).await?;
             }
-            return self.done(number).await;
+            return Ok(self.done(number).await?);
         }
         let mut messages = Vec::with_capacity(publishes.len());
         for publish in publishes {
             messages.push(publisher.admit(publish, deadline).await?);
         }
         let topics: Vec<String> = messages.iter().map(|one| one.topic.clone()).collect();
-        let (tell, told) = oneshot::channel();
+        let (tell, mut told) = oneshot::channel();
         {
             let mut books = self.books();
             if self.is_stopping() || !books.ledger.is_held(number) {
                 drop(books);
-                return Err(self.gone());
+                return Err(self.gone().into());
             }
             books.forwards.push(Forward {
                 number,
@@ -321,16 +355,22 @@ impl Hub {
         }
         self.commit();
         // A step that has begun is waited for: it says what came of it.
-        let told = tokio::time::timeout_at(deadline + STEP * 2, told).await;
-        let outcome = match told {
+        let outcome = match tokio::time::timeout_at(deadline + STEP * 2, &mut told).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(self.gone()),
-            Err(_) => Err(Error::unavailable(
-                "whether the message was forwarded is not known in time; it comes again if it was not",
-            )
-            .with_retry(Retry::IfIdempotent)),
+            Ok(Err(_)) => Err(self.gone().into()),
+            Err(_) => {
+                // From here on the thread that commits sees that nobody waits. What it said until now counts.
+                told.close();
+                told.try_recv().unwrap_or_else(|_| {
+                    let text = "whether the message was forwarded is not known in time; it comes again if it was not";
+                    Err(Unforwarded {
+                        error: Error::unavailable(text).with_retry(Retry::IfIdempotent),
+                        then: Then::Undecided,
+                    })
+                })
+            }
         };
-        if matches!(&outcome, Err(error) if error.kind() == ErrorKind::NotFound) {
+        if matches!(&outcome, Err(failed) if failed.error.kind() == ErrorKind::NotFound) {
             for topic in &topics {
                 publisher.forget(topic);
             }
@@ -340,10 +380,49 @@ impl Hub {
 
     /// Ends what one of our name has left open, for which the group waits, and is ready when there is something to forward.
     pub(super) fn begin_transactions(&self, transactor: &mut Transactor) {
-        if let Err(failed) = transactor.producer(&self.link, &self.transactional_id) {
-            let (id, error) = (&self.transactional_id, failed.error.report());
-            tracing::warn!(target: "trunkline", broker = "kafka", transactional_id = id, %error, "transactions are not ready yet");
+        // Said where it is remembered.
+        drop(self.ready(transactor));
+    }
+
+    /// Tries again where that failed, so that it is known when it is over, though nothing is to be forwarded.
+    pub(super) fn begin_again(&self, transactor: &mut Transactor, at: &mut Instant) {
+        if Instant::now() < *at || self.link.now() != State::Up || self.not_ready().is_none() {
+            return;
         }
+        *at = Instant::now() + STEP;
+        self.begin_transactions(transactor);
+    }
+
+    /// Whether a transaction may begin; why not is remembered, and said once.
+    fn ready(&self, transactor: &mut Transactor) -> std::result::Result<(), Failed> {
+        let ready = transactor.producer(&self.link, &self.transactional_id);
+        match &ready {
+            Ok(_) => *self.trouble() = None,
+            Err(failed) => self.troubled(&failed.error),
+        }
+        ready.map(drop)
+    }
+
+    fn troubled(&self, error: &Error) {
+        let before = self.trouble().replace(again(error));
+        if before.is_none() {
+            let (id, error) = (&self.transactional_id, error.report());
+            tracing::warn!(target: "trunkline", broker = "kafka", transactional_id = id, %error, "transactions are not ready");
+        }
+    }
+
+    fn trouble(&self) -> std::sync::MutexGuard<'_, Option<Error>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why transactions cannot be made, if they cannot.
+    pub(crate) fn not_ready(&self) -> Option<Error> {
+        self.trouble().as_ref().map(again)
+    }
+
+    /// Whether it is not known what became of a transaction: then nothing else is committed.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::SeqCst)
     }
 
     /// Makes a transaction of all that is to be forwarded. Where that fails for a reason that may be one message's, each has
@@ -354,6 +433,9 @@ impl Hub {
         transactor: &mut Transactor,
         over: &AtomicBool,
     ) {
+        if self.is_in_doubt() {
+            return;
+        }
         let mut waiting = {
             let mut books = self.books();
             let count = books.forwards.len().min(AT_A_TIME);
@@ -366,6 +448,10 @@ impl Hub {
         if let Some(left) = self.forward_together(consumer, transactor, over, &mut waiting, many) {
             debug_assert!(many && left.retry() == Retry::Never);
             for one in waiting {
+                if self.is_in_doubt() {
+                    self.books().forwards.push(one);
+                    continue;
+                }
                 self.forward_together(consumer, transactor, over, &mut vec![one], false);
             }
         }
@@ -395,13 +481,16 @@ impl Hub {
                         places.push(place);
                         forwards.push(forward);
                     }
-                    None => drop(forward.tell.send(Err(self.gone()))),
+                    None => drop(forward.tell.send(Err(self.gone().into()))),
                 }
             }
             let numbers = forwards.iter().map(|one| one.number);
             (books.ledger.standing_after(numbers), books.since)
         };
         if forwards.is_empty() {
+            drop(turn);
+            self.settled.notify_all();
+            self.arrived.notify_waiters();
             return None;
         }
         let longest = self.longest_note();
@@ -424,11 +513,23 @@ impl Hub {
                 by_group: true,
                 ..Failed::from(lease_lost())
             }),
-            Some(member) => {
-                let id = &self.transactional_id;
-                transactor.run(&self.link, id, &forwards, &positions, &member)
-            }
+            Some(member) => match self.ready(transactor) {
+                Err(failed) => Outcome::Aborted(failed),
+                Ok(()) => {
+                    let id = &self.transactional_id;
+                    transactor.run(&self.link, id, &forwards, &positions, &member)
+                }
+            },
         };
+        if let Outcome::Aborted(failed) | Outcome::Doubt(failed) = &outcome {
+            if failed.by_fence {
+                self.fenced();
+            }
+            if failed.by_note {
+                // As with a commit: positions matter more than what is done behind them.
+                self.no_notes();
+            }
+        }
         let outcome = match outcome {
             Outcome::Doubt(failed) => {
                 self.what_became_of(consumer, transactor, &places, failed, over)
@@ -443,15 +544,24 @@ impl Hub {
                         books.ledger.committed(one);
                         books.tell(&one.place, one.changes);
                     }
-                    for forward in forwards {
-                        // Gone to another member meanwhile: it is done there as well.
-                        books.ledger.done(forward.number);
+                    for (forward, (place, offset)) in forwards.into_iter().zip(&places) {
+                        // Whoever has it by now: its messages are there.
+                        books.ledger.finish(place, *offset);
                         // Who waited may have gone.
                         drop(forward.tell.send(Ok(())));
                     }
                     None
                 }
-                Outcome::Aborted(failed) | Outcome::Doubt(failed) => {
+                Outcome::Doubt(failed) => {
+                    // They stay sealed until this consumer has ended, which is about to: it may be done what they are for.
+                    for forward in forwards {
+                        let error = again(&failed.error);
+                        let then = Then::Undecided;
+                        drop(forward.tell.send(Err(Unforwarded { error, then })));
+                    }
+                    Some(failed)
+                }
+                Outcome::Aborted(failed) => {
                     let permanent = failed.is_permanent();
                     let now = Instant::now();
                     let mut kept = Vec::new();
@@ -466,7 +576,8 @@ impl Hub {
                         } else {
                             let number = forward.number;
                             books.ledger.unseal(number);
-                            if forward.tell.send(Err(again(&failed.error))).is_err() {
+                            let told = forward.tell.send(Err(again(&failed.error).into()));
+                            if told.is_err() {
                                 books.ledger.give_back(number);
                             }
                         }
@@ -481,9 +592,6 @@ impl Hub {
         self.arrived.notify_waiters();
         let failed = failed?;
         tracing::debug!(target: "trunkline", broker = "kafka", error = %failed.error, "a transaction came to nothing");
-        if failed.by_fence {
-            self.fenced();
-        }
         if !waiting.is_empty() {
             return Some(failed.error);
         }
@@ -504,26 +612,29 @@ impl Hub {
         failed: Failed,
         over: &AtomicBool,
     ) -> Outcome {
-        if failed.by_fence {
-            self.fenced();
-        }
-        while !over.load(Ordering::SeqCst) && !self.is_stopping() {
-            if transactor
-                .producer(&self.link, &self.transactional_id)
-                .is_ok()
-            {
-                let partitions: Vec<Place> =
-                    places.iter().map(|(place, _)| place.clone()).collect();
-                if let Ok(known) = committed(consumer, &partitions) {
-                    let is_done = |(place, offset): &(Place, i64)| {
-                        known.get(place).is_some_and(|(position, note)| {
-                            offset < position || note.done.contains(*offset)
-                        })
-                    };
-                    return match places.iter().all(is_done) {
+        self.in_doubt.store(true, Ordering::SeqCst);
+        let mut until = None;
+        while !over.load(Ordering::SeqCst) {
+            if self.is_stopping() {
+                // Not for longer than somebody waits for the end.
+                let until = *until.get_or_insert_with(|| Instant::now() + STEP);
+                if Instant::now() >= until || self.link.now() != State::Up {
+                    break;
+                }
+            }
+            match self.are_done(consumer, transactor, places) {
+                Ok(done) => {
+                    self.in_doubt.store(false, Ordering::SeqCst);
+                    return match done {
                         true => Outcome::Committed,
                         false => Outcome::Aborted(failed),
                     };
+                }
+                Err(error) => {
+                    let error = error.report();
+                    self.detached(format!(
+                        "what became of a transaction is not known, and nothing is committed until it is: {error}"
+                    ));
                 }
             }
             self.link.doubt();
@@ -533,6 +644,28 @@ impl Hub {
             .with_retry(Retry::IfIdempotent)
             .with_source(failed.error);
         Outcome::Doubt(Failed::from(error))
+    }
+
+    /// Whether the servers know these to be done, once no transaction is open.
+    fn are_done(
+        &self,
+        consumer: &Consumer,
+        transactor: &mut Transactor,
+        places: &[(Place, i64)],
+    ) -> Result<bool> {
+        let partitions: Vec<Place> = places.iter().map(|(place, _)| place.clone()).collect();
+        let known = match transactor.producer(&self.link, &self.transactional_id) {
+            Ok(_) => committed(consumer, &partitions)
+                .map_err(|error| of_question("the positions", &error)),
+            Err(failed) => Err(failed.error),
+        };
+        let known = known.inspect_err(|error| self.troubled(error))?;
+        *self.trouble() = None;
+        let is_done = |(place, offset): &(Place, i64)| {
+            let known = known.get(place);
+            known.is_some_and(|(position, note)| offset < position || note.done.contains(*offset))
+        };
+        Ok(places.iter().all(is_done))
     }
 
     /// Another has taken our name, or the servers have ended a transaction that took too long, which looks the same. It is taken
@@ -578,7 +711,7 @@ impl Hub {
     pub(super) fn forget_forwards(&self) {
         let forwards = std::mem::take(&mut self.books().forwards);
         for forward in forwards {
-            drop(forward.tell.send(Err(self.gone())));
+            drop(forward.tell.send(Err(self.gone().into())));
         }
     }
 }

@@ -499,26 +499,36 @@ impl Ledger {
             return Some(Removed::NoRoom);
         }
         for offset in &there {
-            let entry = part_entry(&self.parts, place, *offset);
-            if let Some(holder) = entry.and_then(|entry| entry.holder) {
-                self.let_go(holder);
-            }
-            let part = self.parts.get_mut(place)?;
-            if part.pending.contains_key(offset) {
-                if let Some(wait) = part.wake(*offset) {
-                    self.later.remove(&wait);
-                }
-                self.pending -= 1;
-            } else {
-                part.ahead.insert(*offset, offset + 1);
-            }
-            part.remove(*offset);
+            self.finish(place, *offset);
         }
         let done = Done {
             place: place.clone(),
             changes: self.parts.get(place)?.changes,
         };
         Some(Removed::Some(there.len() as u64, done))
+    }
+
+    /// It is done, whoever holds it; whether it was not before.
+    pub(crate) fn finish(&mut self, place: &Place, offset: i64) -> bool {
+        let entry = part_entry(&self.parts, place, offset);
+        if let Some(holder) = entry.and_then(|entry| entry.holder) {
+            self.let_go(holder);
+        }
+        let Some(part) = self.parts.get_mut(place) else {
+            return false;
+        };
+        if part.pending.contains_key(&offset) {
+            if let Some(wait) = part.wake(offset) {
+                self.later.remove(&wait);
+            }
+            self.pending -= 1;
+        } else if offset >= part.next && !part.ahead.contains(offset) {
+            part.ahead.insert(offset, offset + 1);
+        } else {
+            return false;
+        }
+        part.remove(offset);
+        true
     }
 
     /// It comes again. False when it is not its holder's any more.

@@ -4,7 +4,7 @@
 //! settle in them.
 
 mod commit;
-mod forward;
+pub(crate) mod forward;
 pub(crate) mod lag;
 pub(crate) mod ledger;
 pub(crate) mod positions;
@@ -34,7 +34,7 @@ use crate::link::Link;
 use crate::names::{self, Names};
 use crate::note;
 use crate::publish::Publisher;
-use forward::{Fences, Forward};
+use forward::{Fences, Forward, Then};
 use ledger::{Done, Handed, Ledger, Place, Removed};
 use rebalance::Events;
 
@@ -75,6 +75,10 @@ pub(crate) struct Hub {
     /// Under which name transactions are made.
     transactional_id: String,
     fences: Mutex<Fences>,
+    /// Set under `turn` while it is not known what became of a transaction: nothing else is committed.
+    in_doubt: AtomicBool,
+    /// Why transactions cannot be made, or looked up.
+    trouble: Mutex<Option<Error>>,
 }
 
 /// What is known of the topics, and of the membership in the group.
@@ -156,6 +160,8 @@ impl Hub {
             publisher: OnceLock::new(),
             transactional_id,
             fences: Mutex::default(),
+            in_doubt: AtomicBool::new(false),
+            trouble: Mutex::default(),
         })
     }
 
@@ -337,13 +343,18 @@ impl Hub {
             true => self.transact(number, publishes, self.link.deadline()).await,
             false => Err(Error::unsupported(
                 "the kafka broker cannot acknowledge and publish in one step without `transactions`",
-            )),
+            )
+            .into()),
         };
-        if transacted.is_err() {
-            // Too late is as good.
-            drop(self.give_back(number));
+        let Err(failed) = transacted else {
+            return Ok(());
+        };
+        // Too late is as good.
+        match failed.then {
+            Then::Again => drop(self.give_back(number)),
+            Then::Undecided => {}
         }
-        transacted
+        Err(failed.error)
     }
 
     /// Waits until the servers know.

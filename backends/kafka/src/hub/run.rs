@@ -150,6 +150,8 @@ impl Hub {
         let consumer = Arc::new(consumer);
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
         let over = AtomicBool::new(false);
+        // Where partitions begin is not told before what was in doubt has ended.
+        self.in_doubt.store(false, Ordering::SeqCst);
         let ended = std::thread::scope(|threads| {
             if self.group.is_some() {
                 let committing = std::thread::Builder::new().name("kafka commits".to_owned());
@@ -432,6 +434,10 @@ impl Hub {
                 let nothing_to_join = roll.has_looked && roll.places.is_empty();
                 let member = roll.is_member || nothing_to_join || self.group.is_none();
                 let begun = !self.books().ledger.has_new();
+                if self.is_in_doubt() {
+                    // Said by who looks it up.
+                    return;
+                }
                 if roll.has_looked && member && begun {
                     drop(roll);
                     self.set_state(SubscriptionState::Attached);

@@ -438,3 +438,33 @@ async fn what_is_sealed_stays_with_its_holder_and_counts_as_done_when_that_is_as
     assert!(ledger.end_leases());
     assert_eq!(ledger.hand_out(member, 0).unwrap().offset, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_servers_know_to_be_done_is_finished_whoever_holds_it() {
+    let mut ledger = ledger(1);
+    for offset in 0..3 {
+        ledger.take_in(record(0, offset, "key"), 0);
+    }
+    let member = ledger.join(10, LEASE);
+    let first = ledger.hand_out(member, 0).unwrap().number;
+    // Another has it by now.
+    assert!(ledger.give_back(first));
+    let second = ledger.hand_out(member, 0).unwrap();
+    assert_eq!(second.offset, 0);
+    assert!(ledger.finish(&place(0), 0));
+    assert!(!ledger.is_held(second.number));
+    assert!(!ledger.finish(&place(0), 0), "once");
+    // Its key is free, and what waits is finished too.
+    let held = ledger.hand_out(member, 0).unwrap();
+    assert_eq!(held.offset, 1);
+    assert!(ledger.put_off(held.number, LEASE, 0));
+    assert!(ledger.finish(&place(0), 1));
+    assert_eq!(ledger.next_due(), None);
+    // What is not fetched yet never comes.
+    assert!(ledger.finish(&place(0), 3));
+    ledger.take_in(record(0, 3, ""), 0);
+    assert_eq!(ledger.hand_out(member, 0).unwrap().offset, 2);
+    assert!(ledger.hand_out(member, 0).is_none());
+    assert_eq!(committed(&mut ledger), [(2, ranges(&[0, 1, 3]))]);
+    assert!(!ledger.finish(&place(1), 0), "not ours");
+}
