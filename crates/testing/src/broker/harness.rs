@@ -10,8 +10,8 @@ use trunkline_messaging::{AnyBroker, MessageBroker};
 use crate::Scope;
 use crate::live::{self, Missing};
 
-/// How long tasks of a broker may take to end after `disconnect`.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long tasks of a broker may take to end after `disconnect`; a transaction of Kafka that is given up takes ten seconds.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Opens the broker under test.
 pub trait BrokerHarness: Send + Sync + 'static {
